@@ -1,0 +1,1 @@
+"""What more than one graftkit method needs: validation, randomness, progress, extras."""

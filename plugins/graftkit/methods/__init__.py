@@ -1,0 +1,1 @@
+"""The methods, one folder each: the algorithm alone, tensors and arrays in and out."""

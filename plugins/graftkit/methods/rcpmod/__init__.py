@@ -1,0 +1,1 @@
+"""RCPMOD: outlier detection over partial multi-view data (ACM MM 2024)."""
