@@ -84,12 +84,8 @@ class PairScorer:
             The contrastive term c.
         """
         latents, errors = encode_pair(self.networks, xs, observed)
-        for view in (0, 1):
-            lost = np.flatnonzero(~observed[:, view])
-            if len(lost):
-                latents[view][lost] = self._transfer(latents[1 - view][lost], view)
         scaled = scale_errors(errors, observed, self.error_range)
-        unit = [unit_rows(z) for z in latents]
+        unit = [unit_rows(z) for z in self.impute(latents, observed)]
         agreement = (unit[0] * unit[1]).sum(axis=1) / self.temperature
         correction = np.log(self.n_rows / self.n_references)
         consistency = -agreement
@@ -113,15 +109,58 @@ class PairScorer:
         ndarray of shape (n,)
             Larger is more outlying.
         """
-        return self.recon_weight * _scale(errors.sum(axis=1), self.reconstruction_range) + _scale(
-            consistency, self.consistency_range
-        )
+        by_view, by_pair = self.parts(errors, consistency)
+        return np.asarray(by_view.sum(axis=1) + by_pair)
 
-    def _transfer(self, queries: FloatArray, view: int) -> FloatArray:
-        rows = np.arange(len(self.donors[0]))
-        outside = np.full(len(queries), -1)
-        near = nearest_rows(queries, outside, self.donors[1 - view], rows, self.n_neighbors)
-        return self.donors[view][near].mean(axis=1)
+    def parts(self, errors: FloatArray, consistency: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Split the score into the two views' reconstruction and the pair's consistency.
+
+        Parameters
+        ----------
+        errors : ndarray of shape (n, 2)
+            From :meth:`components`.
+        consistency : ndarray of shape (n,)
+            From :meth:`components`.
+
+        Returns
+        -------
+        by_view : ndarray of shape (n, 2)
+            ``R_w`` times the scaled errors, half of the training minimum taken off each.
+        by_pair : ndarray of shape (n,)
+            Scaled consistency.
+        """
+        low, high = self.reconstruction_range
+        by_view = self.recon_weight * _scale(errors, (low / 2, low / 2 + (high - low)))
+        return by_view, _scale(consistency, self.consistency_range)
+
+    def impute(self, latents: list[FloatArray], observed: BoolArray) -> list[FloatArray]:
+        """Fill the latents of missing views by relation transfer.
+
+        Parameters
+        ----------
+        latents : list of two ndarray of shape (n, d)
+            Unnormalised latents; rows of a missing view are overwritten.
+        observed : ndarray of bool, shape (n, 2)
+            Which views each row has.
+
+        Returns
+        -------
+        list of two ndarray of shape (n, d)
+            A missing view's latent is the mean over the k training rows, observed in both views, that
+            are nearest in the other view.
+        """
+        filled = []
+        for view, z in enumerate(latents):
+            lost = np.flatnonzero(~observed[:, view])
+            z = z.copy()
+            if len(lost):
+                rows = np.arange(len(self.donors[0]))
+                near = nearest_rows(
+                    latents[1 - view][lost], np.full(len(lost), -1), self.donors[1 - view], rows, self.n_neighbors
+                )
+                z[lost] = self.donors[view][near].mean(axis=1)
+            filled.append(z)
+        return filled
 
 
 def encode_pair(

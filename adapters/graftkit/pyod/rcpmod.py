@@ -1,0 +1,261 @@
+"""RCPMOD in PyOD's contract: labels 0/1, larger scores are more outlying.
+
+>>> from graftkit.pyod import RCPMODDetector
+>>> RCPMODDetector(contamination=0.05).contamination
+0.05
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from warnings import warn
+
+import numpy as np
+import numpy.typing as npt
+from pyod.models.base import BaseDetector
+from sklearn.utils.validation import check_is_fitted
+
+from graftkit.core.random import numpy_generator
+from graftkit.core.validation import check_choice, check_number
+from graftkit.methods.rcpmod import (
+    MultiViewData,
+    Settings,
+    fit_pairs,
+    is_view_collection,
+    outlier_probability,
+    read_views,
+)
+
+__all__ = ["RCPMODDetector"]
+
+FloatArray = npt.NDArray[np.float64]
+
+
+class RCPMODDetector(BaseDetector):  # type: ignore[misc]  # PyOD is untyped
+    """Regularized contrastive partial multi-view outlier detection, for PyOD.
+
+    Unlike ``MultiModalOD``, which scores each modality apart, it sees rows whose views are each normal
+    but do not belong together, and accepts missing views.
+
+    Parameters
+    ----------
+    contamination : float in (0, 0.5] or PyThresh object, default=0.1
+        Sets ``threshold_``, as in every PyOD detector.
+    n_neighbors, latent_dim, n_epochs, batch_size : int, default=6, 64, 100 and 256
+        As in `graftkit.sklearn.RCPMOD`.
+    hidden_layer_sizes : tuple of int, default=(256,)
+        Hidden widths of each encoder.
+    learning_rate, temperature : float, default=1e-3 and 0.5
+        As in `graftkit.sklearn.RCPMOD`.
+    outlier_weight, neighbor_weight, spread_weight, spread_warm : float, default=1.0, 1.0, 0.2 and 0.02
+        Loss weights.
+    spread_schedule, negative_rank, memory_size : int, default=1000, 50 and 10
+        As in `graftkit.sklearn.RCPMOD`.
+    memory_fraction, recon_weight : float, default=0.05 and 1.0
+        As in `graftkit.sklearn.RCPMOD`.
+    neighbor_refresh, negative_refresh, impute_from : int, default=50, 5 and 50
+        As in `graftkit.sklearn.RCPMOD`.
+    scale : {"feature", "global"} or None, default="feature"
+        Min-max scaling.
+    pairing : {"sequential", "independent"}, default="sequential"
+        How pairs of more than two views are trained.
+    reshuffle : bool, default=True
+        Draw batches anew every epoch.
+    n_reference : int or "auto", default="auto"
+        Training rows in the score's denominator.
+    knn_backend : {"auto", "sklearn", "faiss"}, default="auto"
+        Neighbour search.
+    device, dtype : str, default="cpu" and "float32"
+        Of the training.
+    view_slices : "auto", int, list, dict or None, default="auto"
+        How one 2-D array falls into views; ``"auto"`` is two blocks, with a warning.
+    partial_nan : {"raise", "missing", "impute"}, default="raise"
+        What a NaN in part of a view's row means.
+    random_state : int, RandomState, Generator or None, default=None
+        Seeds everything that is drawn.
+    n_jobs : int or None, default=None
+        Workers, through joblib.
+    verbose : int, default=0
+        1 shows a progress bar.
+
+    Attributes
+    ----------
+    decision_scores_ : ndarray of shape (n_samples,)
+        Training scores; equal to ``decision_function`` of the training rows.
+    threshold_ : float
+        Score above which a row is labelled 1.
+    labels_ : ndarray of shape (n_samples,)
+        0 for inliers, 1 for outliers.
+    outlier_scores_ : ndarray of shape (n_samples,)
+        The published, transductive scores of the training rows.
+
+    Notes
+    -----
+    The method, its source and what is unverified: see `graftkit.sklearn.RCPMOD`.
+    """
+
+    def __init__(
+        self,
+        contamination: Any = 0.1,
+        *,
+        n_neighbors: int = 6,
+        hidden_layer_sizes: tuple[int, ...] = (256,),
+        latent_dim: int = 64,
+        n_epochs: int = 100,
+        batch_size: int = 256,
+        learning_rate: float = 1e-3,
+        temperature: float = 0.5,
+        outlier_weight: float = 1.0,
+        neighbor_weight: float = 1.0,
+        spread_weight: float = 0.2,
+        spread_warm: float = 0.02,
+        spread_schedule: int = 1000,
+        negative_rank: int = 50,
+        memory_size: int = 10,
+        memory_fraction: float = 0.05,
+        recon_weight: float = 1.0,
+        neighbor_refresh: int = 50,
+        negative_refresh: int = 5,
+        impute_from: int = 50,
+        scale: str | None = "feature",
+        pairing: str = "sequential",
+        reshuffle: bool = True,
+        n_reference: int | str = "auto",
+        knn_backend: str = "auto",
+        device: str = "cpu",
+        dtype: str = "float32",
+        view_slices: Any = "auto",
+        partial_nan: str = "raise",
+        random_state: Any = None,
+        n_jobs: int | None = None,
+        verbose: int = 0,
+    ) -> None:
+        super().__init__(contamination=contamination)
+        given = dict(locals())
+        for name in ("self", "__class__", "contamination"):
+            given.pop(name)
+        # Stored untouched, one attribute an argument, which is what clone and get_params read.
+        self.__dict__.update(given)
+
+    def fit(self, X: Any, y: Any = None, *, view_mask: Any = None) -> RCPMODDetector:
+        """Train on multi-view data.
+
+        Parameters
+        ----------
+        X : list or dict of array-likes of shape (n_samples, n_features_v), or one of shape (n_samples, n_features)
+            The views; an all-NaN row is a missing view.
+        y : object, default=None
+            Ignored; PyOD warns when it is given.
+        view_mask : array-like of bool, shape (n_samples, n_views), or None, default=None
+            False marks a missing view.
+
+        Returns
+        -------
+        RCPMODDetector
+            The fitted detector.
+
+        Raises
+        ------
+        ValueError
+            If the views do not fit together, or a setting is out of range.
+        TypeError
+            If a view, the mask or a setting is of the wrong type.
+        """
+        settings = Settings(**{name: getattr(self, name) for name in Settings.__dataclass_fields__})
+        if isinstance(self.contamination, int | float):
+            check_number("contamination", self.contamination, low=0, high=0.5, closed="(]")
+        if isinstance(self.view_slices, str) and not is_view_collection(X):
+            warn(
+                "RCPMODDetector got one 2-D array and view_slices='auto': its columns are split into two "
+                "contiguous blocks. Pass a list of arrays, or view_slices, to say what the views are",
+                UserWarning,
+                stacklevel=2,
+            )
+        data = read_views(X, view_slices=self.view_slices, view_mask=view_mask, partial_nan=self.partial_nan)
+        model, outlier_scores, _ = fit_pairs(
+            data.arrays,
+            data.mask,
+            data.layout.names,
+            settings,
+            numpy_generator(self.random_state),
+            n_jobs=self.n_jobs,
+            verbose=int(self.verbose),
+        )
+        scores = model.score(data.arrays, data.mask, n_jobs=self.n_jobs)
+        self._set_n_classes(y)
+        self.model_, self._layout = model, data.layout
+        self.outlier_scores_, self.decision_scores_ = outlier_scores, scores
+        self._process_decision_scores()
+        return self
+
+    def decision_function(self, X: Any, *, view_mask: Any = None) -> FloatArray:
+        """Outlier scores of rows.
+
+        Parameters
+        ----------
+        X : list or dict of array-likes of shape (n_samples, n_features_v), or one of shape (n_samples, n_features)
+            In the form given to `fit`.
+        view_mask : array-like of bool, shape (n_samples, n_views), or None, default=None
+            False marks a missing view.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            Larger is more outlying.
+
+        Raises
+        ------
+        NotFittedError
+            If the detector is not fitted.
+        ValueError
+            If `X` does not match what `fit` saw.
+        """
+        data = self._read(X, view_mask)
+        scores: FloatArray = self.model_.score(data.arrays, data.mask, n_jobs=self.n_jobs)
+        return scores
+
+    def predict_proba(self, X: Any, method: str = "linear", return_confidence: bool = False) -> Any:
+        """Probabilities of being an inlier and an outlier.
+
+        PyOD's own method reads ``X.shape``, which a list of views lacks.
+
+        Parameters
+        ----------
+        X : list or dict of array-likes of shape (n_samples, n_features_v), or one of shape (n_samples, n_features)
+            In the form given to `fit`.
+        method : {"linear", "unify"}, default="linear"
+            Min-max scaling by the training scores, or the error function of the standardised score.
+        return_confidence : bool, default=False
+            Also return PyOD's confidence.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, 2), or a tuple of it and an ndarray of shape (n_samples,)
+            Columns: inlier, outlier.
+
+        Raises
+        ------
+        NotFittedError
+            If the detector is not fitted.
+        ValueError
+            If `method` is unknown.
+        """
+        check_choice("method", method, ("linear", "unify"))
+        scores = self.decision_function(X)
+        if method == "unify":
+            outlying = outlier_probability(scores, self._mu, self._sigma)
+        else:
+            low, high = self.decision_scores_.min(), self.decision_scores_.max()
+            outlying = np.clip(np.interp(scores, [low, high], [0.0, 1.0]), 0, 1) if high > low else scores * 0.0
+        probability = np.column_stack((1 - outlying, outlying))
+        return (probability, self.predict_confidence(X)) if return_confidence else probability
+
+    def _read(self, X: Any, view_mask: Any) -> MultiViewData:
+        check_is_fitted(self, ["model_", "decision_scores_", "threshold_"])
+        return read_views(
+            X,
+            view_slices=self.view_slices,
+            view_mask=view_mask,
+            partial_nan=self.partial_nan,
+            layout=self._layout,
+        )
