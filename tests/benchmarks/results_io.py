@@ -1,0 +1,79 @@
+"""Benchmark records: one JSON file a method, written atomically, resumable by key."""
+
+import json
+import os
+import platform
+import subprocess
+import tempfile
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def environment(distributions: tuple[str, ...]) -> dict[str, Any]:
+    """What the figures were measured on: CPU, threads, versions, commit."""
+    import torch
+
+    model = next(
+        (line.split(":", 1)[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
+        platform.processor(),
+    )
+    versions = {name: metadata.version(name) for name in distributions}
+    return {
+        "cpu": model,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "versions": versions,
+        "commit": _commit(),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+    }
+
+
+class Records:
+    """The records of one method, saved after each addition.
+
+    Every record carries a ``key``; adding a key that exists replaces it, and `has` lets a rerun skip it.
+    """
+
+    def __init__(self, name: str, path: Path | None = None) -> None:
+        self.path = path or RESULTS / f"{name}.json"
+        self.records: dict[str, dict[str, Any]] = {}
+        self.environments: list[dict[str, Any]] = []
+        if self.path.exists():
+            stored = json.loads(self.path.read_text())
+            self.records = {record["key"]: record for record in stored["records"]}
+            self.environments = stored["environments"]
+
+    def has(self, key: str) -> bool:
+        return key in self.records
+
+    def add(self, key: str, environment: dict[str, Any], **values: Any) -> None:
+        if environment not in self.environments:
+            self.environments.append(environment)
+        self.records[key] = {"key": key, "environment": self.environments.index(environment), **values}
+        self.save()
+
+    def save(self) -> None:
+        """Replace the file in one step, so that an interrupted run leaves the last complete state."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        lines = ",\n  ".join(json.dumps(self.records[key], sort_keys=True) for key in sorted(self.records))
+        environments = json.dumps(self.environments, indent=1, sort_keys=True)
+        text = f'{{"environments": {environments},\n "records": [\n  {lines}\n ]}}\n'
+        with tempfile.NamedTemporaryFile("w", dir=self.path.parent, suffix=".part", delete=False) as file:
+            file.write(text)
+        os.replace(file.name, self.path)
+
+
+def _lines(path: str) -> list[str]:
+    return Path(path).read_text().splitlines() if Path(path).exists() else []
+
+
+def _commit() -> str:
+    done = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent, check=False
+    )
+    return done.stdout.strip() or "unknown"
