@@ -6,6 +6,7 @@ import sys
 import types
 
 import pytest
+
 from tests.house.docstrings import (
     attribute_complaints,
     numpydoc_complaints,
@@ -61,9 +62,7 @@ def test_all_is_sorted_and_complete(name):
     public = {
         entry
         for entry, value in vars(module).items()
-        if not entry.startswith("_")
-        and not inspect.ismodule(value)
-        and _is_offered(module, value)
+        if not entry.startswith("_") and not inspect.ismodule(value) and _is_offered(module, value)
     }
     assert public - set(module.__all__) == set()
 
@@ -128,7 +127,8 @@ def bad(tmp_path, monkeypatch):
     sys.modules.pop("badly_documented")
 
 
-def test_numpydoc_check_can_fail(bad):
+@pytest.mark.usefixtures("bad")
+def test_numpydoc_check_can_fail():
     codes = {complaint.split()[0] for complaint in numpydoc_complaints("badly_documented.scale")}
     assert codes == {"SS03", "PR01", "PR02", "RT01"}
     assert [c.split()[0] for c in numpydoc_complaints("badly_documented.Model.fit")] == ["GL08"]

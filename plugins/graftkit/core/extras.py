@@ -6,7 +6,9 @@ from types import ModuleType
 __all__ = ["require"]
 
 
-def require(module: str, *, extra: str, distribution: str | None = None, minimum: str | None = None) -> ModuleType:
+def require(
+    module: str, *, extra: str, distribution: str | None = None, minimum: str | None = None
+) -> ModuleType:
     """Import a host, or say which extra brings it.
 
     Parameters

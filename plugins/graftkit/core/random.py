@@ -48,7 +48,7 @@ def numpy_generator(random_state: Any = None) -> np.random.Generator:
     if random_state is None or (isinstance(random_state, Integral) and not isinstance(random_state, bool)):
         if random_state is not None and random_state < 0:
             raise_invalid("random_state", random_state, "a non-negative seed")
-        return np.random.default_rng(random_state)
+        return np.random.default_rng(None if random_state is None else int(random_state))
     raise_invalid(
         "random_state", random_state, "None, an int, a numpy Generator or RandomState", error=TypeError
     )

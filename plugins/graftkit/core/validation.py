@@ -26,7 +26,7 @@ def describe(value: Any) -> str:
     Returns
     -------
     str
-        For arrays and tensors the type, shape and dtype; otherwise a short ``repr``.
+        For arrays and tensors with axes the type, shape and dtype; otherwise a short ``repr``.
 
     Examples
     --------
@@ -35,7 +35,8 @@ def describe(value: Any) -> str:
     'ndarray of shape (2, 3) and dtype float64'
     """
     shape = getattr(value, "shape", None)
-    if shape is not None and not isinstance(value, type):
+    # NumPy scalars and 0-d tensors have a shape too, but their value says more.
+    if shape is not None and shape != () and not isinstance(value, type):
         text = f"{type(value).__name__} of shape {tuple(shape)}"
         dtype = getattr(value, "dtype", None)
         return text if dtype is None else f"{text} and dtype {dtype}"
@@ -99,9 +100,10 @@ def check_integer(name: str, value: Any, *, low: int | None = None, high: int | 
     expected = f"an integer{_interval(low, high, '[]')}"
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise_invalid(name, value, expected, error=TypeError)
-    if (low is not None and value < low) or (high is not None and value > high):
+    number = int(value)
+    if (low is not None and number < low) or (high is not None and number > high):
         raise_invalid(name, value, expected)
-    return int(value)
+    return number
 
 
 def check_number(
@@ -135,7 +137,10 @@ def check_number(
     expected = f"a finite number{_interval(low, high, closed)}"
     if isinstance(value, bool) or not isinstance(value, Real):
         raise_invalid(name, value, expected, error=TypeError)
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # an integer beyond the largest float
+        number = math.inf
     below = low is not None and (number < low or (closed[0] == "(" and number == low))
     above = high is not None and (number > high or (closed[1] == ")" and number == high))
     if not math.isfinite(number) or below or above:

@@ -24,7 +24,7 @@ from graftkit.core.validation import check_integer, check_number
 from graftkit.methods.rcpmod.neighbors import nearest_rows
 from graftkit.methods.rcpmod.views import read_views
 
-__all__ = ["cross_view_knn", "cross_view_ridge", "impute_views"]
+__all__ = ["cross_view_knn", "cross_view_ridge", "impute_and_concatenate", "impute_views"]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -51,7 +51,25 @@ def impute_views(views: Sequence[Any], mask: Any = None) -> list[FloatArray]:
     ]
 
 
-def cross_view_knn(views: Sequence[Any], mask: Any = None, *, n_neighbors: int = 10) -> FloatArray:
+def impute_and_concatenate(views: Sequence[Any], mask: Any = None) -> FloatArray:
+    """Put mean-imputed views side by side, for detectors that take one complete table.
+
+    Parameters
+    ----------
+    views : sequence of array-like, each of shape (n, p_v)
+        Two or more views; an all-NaN row is missing.
+    mask : array-like of bool, shape (n, V), or None, default=None
+        False marks a missing view.
+
+    Returns
+    -------
+    ndarray of shape (n, sum of p_v)
+        Float64, no NaN.
+    """
+    return np.concatenate(impute_views(views, mask), axis=1)
+
+
+def cross_view_knn(views: Sequence[Any], mask: Any = None, n_neighbors: int = 10) -> FloatArray:
     """Mean squared distance, in one view, to the neighbours found in another.
 
     Parameters
@@ -89,7 +107,7 @@ def cross_view_knn(views: Sequence[Any], mask: Any = None, *, n_neighbors: int =
     return total
 
 
-def cross_view_ridge(views: Sequence[Any], mask: Any = None, *, alpha: float = 1.0) -> FloatArray:
+def cross_view_ridge(views: Sequence[Any], mask: Any = None, alpha: float = 1.0) -> FloatArray:
     """Squared residual of a ridge regression from one view to another.
 
     Parameters

@@ -1,0 +1,77 @@
+"""Render RESULTS.md from the JSON files in results/, and from nothing else.
+
+python tests/benchmarks/report.py
+
+A method takes part by a module ``render_<method>.py`` beside this one, with ``TITLE`` and
+``render(records) -> str``; a method without results says so.
+"""
+
+import importlib
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+FOLDER = Path(__file__).resolve().parent
+sys.path.insert(0, str(FOLDER.parents[1]))
+
+INTRODUCTION = """# Measured results
+
+Written by `make report` from `tests/benchmarks/results/*.json`; no figure is typed by hand. `make bench` measures,
+and each `bench_<method>.py` runs alone. Values are mean (standard deviation) over seeds unless said; **bold** is the
+best of a row. Rows that the method loses stay.
+"""
+
+
+def main() -> None:
+    """Write RESULTS.md."""
+    target = FOLDER / "RESULTS.md"
+    target.write_text(render_all(FOLDER / "results"))
+    print(f"wrote {target.relative_to(Path.cwd()) if target.is_relative_to(Path.cwd()) else target}")
+
+
+def render_all(results: Path) -> str:
+    """The whole text, one section a method."""
+    sections = [INTRODUCTION]
+    for renderer in sorted(FOLDER.glob("render_*.py")):
+        module = importlib.import_module(f"tests.benchmarks.{renderer.stem}")
+        path = results / f"{renderer.stem.removeprefix('render_')}.json"
+        if not path.exists():
+            sections.append(f"## {module.TITLE}\n\nNot run.\n")
+            continue
+        stored = json.loads(path.read_text())
+        sections += [f"## {module.TITLE}\n", module.render(stored["records"]), machines(stored["environments"])]
+    return "\n".join(sections)
+
+
+def machines(environments: list[dict[str, Any]]) -> str:
+    """What the figures were measured on."""
+    lines = ["Measured on:\n"]
+    for e in environments:
+        versions = ", ".join(f"{name} {version}" for name, version in e["versions"].items())
+        lines.append(
+            f"- {e['cpu']}, {e['cores']} cores, {e['threads']} torch thread(s), Python {e['python']}, {versions}; "
+            f"commit {e['commit']}, {e['date']}"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def spread(values: Iterable[float | None], digits: int = 3) -> str:
+    """Mean (standard deviation) of what was measured; a dash where nothing was."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return "-"
+    text = f"{mean(known):.{digits}f}"
+    return f"{text} ({stdev(known):.{digits}f})" if len(known) > 1 else text
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
+
+
+if __name__ == "__main__":
+    main()

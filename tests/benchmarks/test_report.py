@@ -1,0 +1,83 @@
+"""The report is computed from the JSON files: means, spreads, verdicts and missing sections."""
+
+import json
+
+import pytest
+
+from tests.benchmarks import report
+from tests.benchmarks.render_rcpmod import METHODS, render
+from tests.benchmarks.results_io import Records
+
+
+def quality(seed, ours, rival, data="digits", **case):
+    methods = {name: {"auc": 0.5, "ap": 0.5, "seconds": 1.0} for name in METHODS}
+    methods["RCPMOD"]["auc"], methods["XV-kNN"]["auc"] = ours, rival
+    methods["RCPMOD"]["class"] = 0.9
+    methods["RCPMOD, new-row score"] = methods["RCPMOD"]
+    methods["completeness flag"] = {"auc": 0.6}
+    base = {"data": data, "mix": "5-5-5", "missing": 0.3, "leak_free": False, **case}
+    return {"section": "quality", "seed": seed, "methods": methods, **base}
+
+
+def test_mean_and_sample_deviation():
+    assert report.spread([0.9, 0.8]) == "0.850 (0.071)"
+    assert report.spread([0.9]) == "0.900"
+    assert report.spread([None]) == "-"
+
+
+def test_losing_rows_are_named_with_their_margin():
+    text = render([quality(0, 0.90, 0.95), quality(1, 0.92, 0.95), quality(0, 0.99, 0.95, mix="2-5-8")])
+    assert "RCPMOD is best in 1 of 2 rows" in text
+    assert "digits, 5-5-5, m=0.30 (to XV-kNN, by 0.040)" in text
+    assert "**0.950 (0.000)**" in text
+
+
+@pytest.mark.parametrize(("overall", "verdict"), [(0.98, "yes"), (0.96, "no")])
+def test_published_figures_are_a_bar(overall, verdict):
+    record = quality(0, overall, 0.5, data="Scene-15", mix="5-2-8")
+    record["methods"]["RCPMOD"]["class"] = 0.995
+    section = render([record]).split("### Beside the published code")[1].split("###")[0]
+    assert f"| 1 | {verdict} |" in section
+
+
+def test_sections_without_records_say_so():
+    text = render([])
+    assert text.count("Not run.") == 5
+
+
+def test_ratio_of_speed_and_growth():
+    speed = [
+        {"section": "speed", "method": m, "n": 100, "seconds": s, "peak_gib": 1.0, "auc": 0.9, "epochs": 3,
+         "hidden": [8], "data": False}
+        for m, s in (("RCPMOD", 2.0), ("published", 12.0))
+    ]
+    scale = [
+        {"section": "scale", "task": "fit", "n": n, "epochs": 2, "seconds": s, "peak_gib": 1.0}
+        for n, s in ((10, 1.0), (100, 11.0))
+    ]
+    text = render(speed + scale)
+    assert "| 6.0x |" in text
+    assert "10 times the rows took 11.0 times as long" in text
+
+
+def test_records_survive_and_resume(tmp_path):
+    path = tmp_path / "results" / "x.json"
+    Records("x", path).add("a", {"cpu": "one"}, value=1)
+    again = Records("x", path)
+    assert again.has("a")
+    assert not again.has("b")
+    again.add("b", {"cpu": "two"}, value=2)
+    stored = json.loads(path.read_text())
+    assert [(r["key"], r["environment"], r["value"]) for r in stored["records"]] == [("a", 0, 1), ("b", 1, 2)]
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_whole_report_from_a_folder(tmp_path):
+    assert "Not run." in report.render_all(tmp_path)
+    Records("rcpmod", tmp_path / "rcpmod.json").add(
+        "k", {"cpu": "CPU-X", "cores": 2, "threads": 1, "python": "3", "versions": {"torch": "9"}, "commit": "c",
+              "date": "d"}, **quality(0, 0.9, 0.8)
+    )
+    text = report.render_all(tmp_path)
+    assert "CPU-X, 2 cores" in text
+    assert "RCPMOD is best in 1 of 1 rows." in text

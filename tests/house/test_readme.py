@@ -1,0 +1,30 @@
+"""The README's Python runs as it stands, and its links lead somewhere."""
+
+import re
+
+import pytest
+
+from tests.house.surface import ROOT
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SNIPPETS = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+
+
+def test_first_snippet_labels_every_row_and_gives_reasons():
+    namespace: dict[str, object] = {}
+    exec(compile(SNIPPETS[0], "README.md", "exec"), namespace)  # noqa: S102  (our own README)
+    labels = namespace["labels"]
+    assert set(labels) == {1, -1}
+    assert len(labels) == len(namespace["pixels"])
+    assert len(namespace["reasons"].score) == len(labels)
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_relative_links_exist(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    targets = re.findall(r"\]\(([^)#:]+)\)", text)
+    assert [target for target in targets if not (ROOT / target).exists()] == []
+
+
+def test_readme_is_the_long_description_and_shows_both_commands():
+    assert {"make demo", "make test"} <= set(re.findall(r"^(make \w+)", README, re.MULTILINE))
