@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import matplotlib
+import matplotlib as mpl
 import numpy as np
 from rich.console import Console
 from rich.table import Table
@@ -29,13 +29,17 @@ from graftkit.sklearn import RCPMOD
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Run the example and return the row of the tour's table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=os.environ.get("GRAFTKIT_DATA"), help="folder of real data")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data", type=Path, default=os.environ.get("GRAFTKIT_DATA"), help="folder of real data"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of planting and training")
     parser.add_argument("--quick", action="store_true", help="fewer rows and epochs, under a minute")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the figure")
     options = parser.parse_args(argv)
-    matplotlib.use("Agg")
+    mpl.use("Agg")
 
     start = time.perf_counter()
     name, views, labels = _load(options.data)
@@ -66,8 +70,9 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     options.out.mkdir(parents=True, exist_ok=True)
     figure = options.out / "rcpmod.png"
     detector.plot(planted.views).figure_.savefig(figure, dpi=120)
-    matplotlib.pyplot.close("all")
-    best = max((method for method in figures if method != "RCPMOD"), key=lambda method: figures[method]["all"])
+    best = max(
+        (method for method in figures if method != "RCPMOD"), key=lambda method: figures[method]["all"]
+    )
     return {
         "method": "RCPMOD",
         "host": "scikit-learn",

@@ -34,8 +34,12 @@ FOLDER = Path(__file__).resolve().parent
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Run the tour and return each method's row, or the error that stopped it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=os.environ.get("GRAFTKIT_DATA"), help="folder of real data")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data", type=Path, default=os.environ.get("GRAFTKIT_DATA"), help="folder of real data"
+    )
     parser.add_argument("--seed", type=int, default=0, help="passed to every method")
     parser.add_argument("--quick", action="store_true", help="the examples' quick form")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the figures")
@@ -71,7 +75,9 @@ def _load(method: str) -> Any:
 
 
 def _report(console: Console, rows: dict[str, Any]) -> None:
-    table = Table("method", "host", "data", "metric", "best baseline", "ours", "seconds", title="graftkit tour")
+    table = Table(
+        "method", "host", "data", "metric", "best baseline", "ours", "seconds", title="graftkit tour"
+    )
     for method, row in rows.items():
         if "error" in row:
             table.add_row(method, "", "", "", "", f"[red]failed: {row['error']}[/red]", "")

@@ -7,6 +7,8 @@ dense (2n) x (2n) scoring. Departures where the published code would crash or no
 search among complete rows, and every draw comes from one seed.
 """
 
+from itertools import pairwise
+
 import numpy as np
 import torch
 from sklearn.neighbors import NearestNeighbors
@@ -57,16 +59,31 @@ def run(
                 copies = [x[torch.from_numpy(table)] for x, table in zip(xs, tables, strict=True)]
             if epoch % negative_refresh == 0:
                 far = ranked
-        weight = spread[1] * epoch / 99 if epoch < 100 else spread[1] + (spread[0] - spread[1]) * (epoch - 100) / (
-            spread[2] - 101
+        weight = (
+            spread[1] * epoch / 99
+            if epoch < 100
+            else spread[1] + (spread[0] - spread[1]) * (epoch - 100) / (spread[2] - 101)
         )
         near = [table[np.arange(len(mask)), rng.integers(table.shape[1], size=len(mask))] for table in raw]
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
             if len(rows) < 2:
                 continue
-            loss = _step(rows, xs, seen, nets, copies, near, far, bank, weight, temperature, epoch >= impute_from,
-                         bank_blocks, bank_share)
+            loss = _step(
+                rows,
+                xs,
+                seen,
+                nets,
+                copies,
+                near,
+                far,
+                bank,
+                weight,
+                temperature,
+                epoch >= impute_from,
+                bank_blocks,
+                bank_share,
+            )
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -83,7 +100,7 @@ class _Autoencoder(nn.Module):
     @staticmethod
     def _stack(sizes: tuple[int, ...], generator: torch.Generator) -> nn.Sequential:
         layers: list[nn.Module] = []
-        for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True):
+        for n_in, n_out in pairwise(sizes):
             linear = nn.Linear(n_in, n_out, dtype=torch.float64)
             bound = n_in**-0.5
             with torch.no_grad():
@@ -119,7 +136,9 @@ def _tables(points: list[np.ndarray], mask: np.ndarray, k: int) -> tuple[list[np
     return tables, ranked
 
 
-def _step(rows, xs, seen, nets, copies, near, far, bank, weight, temperature, impute, bank_blocks, bank_share):
+def _step(
+    rows, xs, seen, nets, copies, near, far, bank, weight, temperature, impute, bank_blocks, bank_share
+):
     index = torch.from_numpy(rows)
     latents, loss = [], torch.zeros((), dtype=torch.float64)
     negatives = [[], []]
@@ -131,10 +150,14 @@ def _step(rows, xs, seen, nets, copies, near, far, bank, weight, temperature, im
         around = copies[v][index]  # (B, k, d): copies, encoded once for completion and once for alignment
         filled = net.encoder(around.reshape(-1, x.shape[1])).reshape(len(rows), around.shape[1], -1).mean(1)
         latents.append(torch.where(own[:, None], z, filled))
-        neighbors.append([functional.normalize(net.encoder(around[:, r]), dim=1) for r in range(around.shape[1])])
+        neighbors.append(
+            [functional.normalize(net.encoder(around[:, r]), dim=1) for r in range(around.shape[1])]
+        )
         negatives[v] = [functional.normalize(net.encoder(block[v]), dim=1) for block in bank]
         if weight > 0:
-            loss = loss + weight * _spread(z[own], net, x, near[v][rows[own.numpy()]], far[v][rows[own.numpy()]])
+            loss = loss + weight * _spread(
+                z[own], net, x, near[v][rows[own.numpy()]], far[v][rows[own.numpy()]]
+            )
     used = torch.ones(len(rows), dtype=torch.bool) if impute else seen[0][index] & seen[1][index]
     unit = [functional.normalize(z[used], dim=1) for z in latents]
     extra = torch.cat(negatives[0] + negatives[1]) if bank else None

@@ -19,9 +19,9 @@ sys.path.insert(0, str(FOLDER.parents[1]))
 
 INTRODUCTION = """# Measured results
 
-Written by `make report` from `tests/benchmarks/results/*.json`; no figure is typed by hand. `make bench` measures,
-and each `bench_<method>.py` runs alone. Values are mean (standard deviation) over seeds unless said; **bold** is the
-best of a row. Rows that the method loses stay.
+Written by `make report` from `tests/benchmarks/results/*.json`; no figure is typed by hand. `make bench`
+measures, and each `bench_<method>.py` runs alone. Values are mean (standard deviation) over seeds unless
+said; **bold** is the best of a row. Rows that the method loses stay.
 """
 
 
@@ -42,7 +42,11 @@ def render_all(results: Path) -> str:
             sections.append(f"## {module.TITLE}\n\nNot run.\n")
             continue
         stored = json.loads(path.read_text())
-        sections += [f"## {module.TITLE}\n", module.render(stored["records"]), machines(stored["environments"])]
+        sections += [
+            f"## {module.TITLE}\n",
+            module.render(stored["records"]),
+            machines(stored["environments"]),
+        ]
     return "\n".join(sections)
 
 
@@ -52,8 +56,8 @@ def machines(environments: list[dict[str, Any]]) -> str:
     for e in environments:
         versions = ", ".join(f"{name} {version}" for name, version in e["versions"].items())
         lines.append(
-            f"- {e['cpu']}, {e['cores']} cores, {e['threads']} torch thread(s), Python {e['python']}, {versions}; "
-            f"commit {e['commit']}, {e['date']}"
+            f"- {e['cpu']}, {e['cores']} cores, {e['threads']} torch thread(s), Python {e['python']}, "
+            f"{versions}; commit {e['commit']}, {e['date']}"
         )
     return "\n".join(lines) + "\n"
 

@@ -65,7 +65,7 @@ class Records:
         text = f'{{"environments": {environments},\n "records": [\n  {lines}\n ]}}\n'
         with tempfile.NamedTemporaryFile("w", dir=self.path.parent, suffix=".part", delete=False) as file:
             file.write(text)
-        os.replace(file.name, self.path)
+        Path(file.name).replace(self.path)
 
 
 def _lines(path: str) -> list[str]:
@@ -74,6 +74,10 @@ def _lines(path: str) -> list[str]:
 
 def _commit() -> str:
     done = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent, check=False
+        ["git", "rev-parse", "--short", "HEAD"],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parent,
+        check=False,
     )
     return done.stdout.strip() or "unknown"

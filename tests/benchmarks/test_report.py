@@ -47,8 +47,18 @@ def test_sections_without_records_say_so():
 
 def test_ratio_of_speed_and_growth():
     speed = [
-        {"section": "speed", "method": m, "n": 100, "seconds": s, "peak_gib": 1.0, "auc": 0.9, "epochs": 3,
-         "hidden": [8], "data": False}
+        {
+            "section": "speed",
+            "method": m,
+            "n": 100,
+            "seconds": s,
+            "cpu_seconds": s,
+            "peak_gib": 1.0,
+            "auc": 0.9,
+            "epochs": 3,
+            "hidden": [8],
+            "data": False,
+        }
         for m, s in (("RCPMOD", 2.0), ("published", 12.0))
     ]
     scale = [
@@ -75,8 +85,17 @@ def test_records_survive_and_resume(tmp_path):
 def test_whole_report_from_a_folder(tmp_path):
     assert "Not run." in report.render_all(tmp_path)
     Records("rcpmod", tmp_path / "rcpmod.json").add(
-        "k", {"cpu": "CPU-X", "cores": 2, "threads": 1, "python": "3", "versions": {"torch": "9"}, "commit": "c",
-              "date": "d"}, **quality(0, 0.9, 0.8)
+        "k",
+        {
+            "cpu": "CPU-X",
+            "cores": 2,
+            "threads": 1,
+            "python": "3",
+            "versions": {"torch": "9"},
+            "commit": "c",
+            "date": "d",
+        },
+        **quality(0, 0.9, 0.8),
     )
     text = report.render_all(tmp_path)
     assert "CPU-X, 2 cores" in text

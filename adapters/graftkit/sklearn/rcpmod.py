@@ -12,10 +12,6 @@ from warnings import warn
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.base import BaseEstimator, OutlierMixin, _fit_context, clone
-from sklearn.utils import Tags
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted, validate_data
 
 from graftkit.core.random import numpy_generator
 from graftkit.core.validation import check_choice
@@ -30,6 +26,10 @@ from graftkit.methods.rcpmod import (
     outlier_probability,
     read_views,
 )
+from sklearn.base import BaseEstimator, OutlierMixin, _fit_context, clone
+from sklearn.utils import Tags
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 if TYPE_CHECKING:
     from graftkit.sklearn.rcpmod_display import RCPMODDisplay
@@ -138,7 +138,7 @@ class RCPMOD(OutlierMixin, BaseEstimator):
         Their widths.
     n_features_in_ : int
         Total number of features.
-    feature_names_in_ : ndarray of str
+    feature_names_in_ : ndarray of str, shape (n_features_in_,)
         Column names, when one DataFrame with string names was given.
     n_iter_ : int
         Epochs run, over all pairs.
@@ -203,8 +203,15 @@ class RCPMOD(OutlierMixin, BaseEstimator):
         "negative_refresh": [Interval(Integral, 1, None, closed="left")],
         "impute_from": [Interval(Integral, 0, None, closed="left")],
         "scale": [StrOptions({"feature", "global"}), None],
-        "view_slices": [StrOptions({"auto"}), Interval(Integral, 2, None, closed="left"), list, tuple, dict,
-                        np.ndarray, None],
+        "view_slices": [
+            StrOptions({"auto"}),
+            Interval(Integral, 2, None, closed="left"),
+            list,
+            tuple,
+            dict,
+            np.ndarray,
+            None,
+        ],
         "partial_nan": [StrOptions({"raise", "missing", "impute"})],
         "pairing": [StrOptions({"sequential", "independent"})],
         "reshuffle": ["boolean"],
@@ -314,12 +321,12 @@ class RCPMOD(OutlierMixin, BaseEstimator):
         return cls(**{**PRESETS[name], **overrides})
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: Any, y: Any = None, *, view_mask: Any = None, callback: Any = None) -> RCPMOD:
+    def fit(self, X: Any, y: Any = None, *, view_mask: Any = None, callback: Any = None) -> RCPMOD:  # noqa: ARG002
         """Train on multi-view data; an interrupted fit leaves the estimator as it was.
 
         Parameters
         ----------
-        X : list or dict of array-likes of shape (n_samples, n_features_v), or one of shape (n_samples, n_features)
+        X : list or dict of arrays of shape (n_samples, n_features_v), or one 2-D array
             The views; an all-NaN row is a missing view.
         y : object, default=None
             Ignored.
@@ -387,7 +394,7 @@ class RCPMOD(OutlierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : list or dict of array-likes of shape (n_samples, n_features_v), or one of shape (n_samples, n_features)
+        X : list or dict of arrays of shape (n_samples, n_features_v), or one 2-D array
             In the form given to `fit`; an entry may be None, or a name absent, when every row misses it.
         view_mask : array-like of bool, shape (n_samples, n_views), or None, default=None
             False marks a missing view.
@@ -405,14 +412,15 @@ class RCPMOD(OutlierMixin, BaseEstimator):
             If the estimator is not fitted.
         """
         data = self._read(X, view_mask)
-        return -self.model_.score(data.arrays, data.mask, n_jobs=self.n_jobs)
+        scores: FloatArray = -self.model_.score(data.arrays, data.mask, n_jobs=self.n_jobs)
+        return scores
 
     def decision_function(self, X: Any, *, view_mask: Any = None) -> FloatArray:
         """``score_samples - offset_``: negative for outliers.
 
         Parameters
         ----------
-        X : list or dict of array-likes of shape (n_samples, n_features_v), or one of shape (n_samples, n_features)
+        X : list or dict of arrays of shape (n_samples, n_features_v), or one 2-D array
             As in `score_samples`.
         view_mask : array-like of bool, shape (n_samples, n_views), or None, default=None
             False marks a missing view.
@@ -422,14 +430,15 @@ class RCPMOD(OutlierMixin, BaseEstimator):
         ndarray of shape (n_samples,)
             Signed distance to the threshold.
         """
-        return self.score_samples(X, view_mask=view_mask) - self.offset_
+        decision: FloatArray = self.score_samples(X, view_mask=view_mask) - self.offset_
+        return decision
 
     def predict(self, X: Any, *, view_mask: Any = None) -> npt.NDArray[np.int64]:
         """Label rows +1 (inlier) or -1 (outlier).
 
         Parameters
         ----------
-        X : list or dict of array-likes of shape (n_samples, n_features_v), or one of shape (n_samples, n_features)
+        X : list or dict of arrays of shape (n_samples, n_features_v), or one 2-D array
             As in `score_samples`.
         view_mask : array-like of bool, shape (n_samples, n_views), or None, default=None
             False marks a missing view.
@@ -446,7 +455,7 @@ class RCPMOD(OutlierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : list or dict of array-likes of shape (n_samples, n_features_v), or one of shape (n_samples, n_features)
+        X : list or dict of arrays of shape (n_samples, n_features_v), or one 2-D array
             As in `score_samples`.
         view_mask : array-like of bool, shape (n_samples, n_views), or None, default=None
             False marks a missing view.
@@ -463,7 +472,7 @@ class RCPMOD(OutlierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : list or dict of array-likes of shape (n_samples, n_features_v), or one of shape (n_samples, n_features)
+        X : list or dict of arrays of shape (n_samples, n_features_v), or one 2-D array
             As in `score_samples`.
         view_mask : array-like of bool, shape (n_samples, n_views), or None, default=None
             False marks a missing view.
@@ -483,7 +492,7 @@ class RCPMOD(OutlierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : list or dict of array-likes of shape (n_samples, n_features_v), or one of shape (n_samples, n_features)
+        X : list or dict of arrays of shape (n_samples, n_features_v), or one 2-D array
             As in `score_samples`.
         view_mask : array-like of bool, shape (n_samples, n_views), or None, default=None
             False marks a missing view.
@@ -506,14 +515,19 @@ class RCPMOD(OutlierMixin, BaseEstimator):
         if not is_view_collection(X):
             if reset and isinstance(self.view_slices, str):
                 warn(
-                    "RCPMOD got one 2-D array and view_slices='auto': its columns are split into two contiguous "
-                    "blocks. Pass a list of arrays, or view_slices, to say what the views are",
+                    "RCPMOD got one 2-D array and view_slices='auto': its columns are split into two "
+                    "contiguous blocks. Pass a list of arrays, or view_slices, to say what the views are",
                     UserWarning,
                     stacklevel=4,
                 )
             original = X
             checked = validate_data(
-                self, X, reset=reset, dtype=[np.float64, np.float32], ensure_all_finite=False, ensure_min_samples=1
+                self,
+                X,
+                reset=reset,
+                dtype=[np.float64, np.float32],
+                ensure_all_finite=False,
+                ensure_min_samples=1,
             )
             # Column names are needed to resolve named slices.
             X = original if hasattr(original, "iloc") and reset else checked

@@ -49,7 +49,7 @@ class RCPMODDisplay:
         ----------
         estimator : RCPMOD
             Fitted.
-        X : list or dict of array-likes of shape (n_samples, n_features_v), or one of shape (n_samples, n_features)
+        X : list or dict of arrays of shape (n_samples, n_features_v), or one 2-D array
             Rows to draw.
         view_mask : array-like of bool, shape (n_samples, n_views), or None, default=None
             False marks a missing view.
@@ -92,6 +92,8 @@ class RCPMODDisplay:
         ------
         ImportError
             If matplotlib is not installed.
+        TypeError
+            If `n_top` is no integer.
         ValueError
             If `n_top` is less than 1, or `ax` does not hold two axes.
         """
@@ -122,7 +124,9 @@ class RCPMODDisplay:
         top = np.argsort(-explanation.score, kind="stable")[:n_top][::-1]
         labels = [str(name) for name in explanation.view_names]
         labels += [f"{a} vs {b}" for a, b in explanation.pair_names]
-        parts = np.nan_to_num(np.concatenate((explanation.reconstruction, explanation.consistency), axis=1))[top]
+        parts = np.nan_to_num(np.concatenate((explanation.reconstruction, explanation.consistency), axis=1))[
+            top
+        ]
         # Small negative parts (below the training minimum) extend to the left of zero.
         right, left = np.zeros(len(top)), np.zeros(len(top))
         for label, part in zip(labels, parts.T, strict=True):

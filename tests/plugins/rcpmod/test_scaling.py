@@ -33,7 +33,9 @@ def test_new_values_are_not_clipped(scale):
 
 
 def test_constant_view_is_zero():
-    assert ViewScaler.fit(np.full((3, 2), 5.0), "global").transform(np.full((1, 2), 5.0)).tolist() == [[0.0, 0.0]]
+    assert ViewScaler.fit(np.full((3, 2), 5.0), "global").transform(np.full((1, 2), 5.0)).tolist() == [
+        [0.0, 0.0]
+    ]
 
 
 @pytest.mark.parametrize("scale", ["feature", "global"])
@@ -41,4 +43,6 @@ def test_constant_view_is_zero():
 def test_scaling_forgets_the_unit(scale, factor):
     x = np.random.default_rng(0).normal(size=(9, 3))
     plain = ViewScaler.fit(x, scale).transform(x)
-    np.testing.assert_allclose(ViewScaler.fit(x * factor, scale).transform(x * factor), plain, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(
+        ViewScaler.fit(x * factor, scale).transform(x * factor), plain, rtol=1e-9, atol=1e-12
+    )

@@ -135,7 +135,10 @@ def test_scores_do_not_know_which_view_is_first():
     other, swapped = freeze(networks[::-1], xs[::-1], observed[:, ::-1])
     np.testing.assert_allclose(swapped, published, rtol=0, atol=1e-12)
     np.testing.assert_allclose(
-        frozen_score(other, xs[::-1], observed[:, ::-1]), frozen_score(scorer, xs, observed), rtol=0, atol=1e-12
+        frozen_score(other, xs[::-1], observed[:, ::-1]),
+        frozen_score(scorer, xs, observed),
+        rtol=0,
+        atol=1e-12,
     )
 
 
@@ -150,9 +153,9 @@ def test_rows_are_scored_one_by_one():
 def test_missing_view_counts_the_observed_error_twice():
     errors = np.array([[1.0, np.nan], [np.nan, 30.0], [3.0, 20.0]])
     observed = ~np.isnan(errors)
-    bounds = np.array([[0.0, 10.0], [4.0, 30.0]])  # minima, maxima of the two views
+    bounds = np.array([[0.0, 4.0], [10.0, 30.0]])  # (minimum, maximum) of the two views
     expected = [[0.25, 0.25], [1.0, 1.0], [0.75, 0.5]]
-    np.testing.assert_allclose(scale_errors(errors, observed, bounds.T.reshape(2, 2)), expected)
+    np.testing.assert_allclose(scale_errors(errors, observed, bounds), expected)
 
 
 def test_constant_parts_count_nothing():

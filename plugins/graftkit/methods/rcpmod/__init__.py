@@ -7,13 +7,19 @@ import torch, which only training (`graftkit.methods.rcpmod.training`) and the l
 from graftkit.methods.rcpmod.model import Explanation, FittedPairs, fit_pairs
 from graftkit.methods.rcpmod.settings import PRESETS, Settings
 from graftkit.methods.rcpmod.thresholds import contamination_threshold, outlier_probability
-from graftkit.methods.rcpmod.views import MultiViewData, ViewLayout, is_view_collection, read_views, stack_views
+from graftkit.methods.rcpmod.views import (
+    MultiViewData,
+    ViewLayout,
+    is_view_collection,
+    read_views,
+    stack_views,
+)
 
 __all__ = [
-    "PRESETS",
     "Explanation",
     "FittedPairs",
     "MultiViewData",
+    "PRESETS",
     "Settings",
     "ViewLayout",
     "contamination_threshold",

@@ -15,6 +15,7 @@ uniform in :math:`\pm 1/\sqrt{\mathrm{fan\_in}}`, torch's own default for ``Line
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -65,7 +66,7 @@ class Autoencoder:
 
         def layers(sizes: Sequence[int]) -> tuple[Layer, ...]:
             drawn = []
-            for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True):
+            for n_in, n_out in pairwise(sizes):
                 bound = 1.0 / np.sqrt(n_in)
                 drawn.append((rng.uniform(-bound, bound, (n_out, n_in)), rng.uniform(-bound, bound, n_out)))
             return tuple(drawn)
@@ -100,7 +101,7 @@ class Autoencoder:
         ndarray of shape (n, n_features)
             Float64 reconstructions.
         """
-        return expit(_forward(self.decoder, z))
+        return np.asarray(expit(_forward(self.decoder, z)))
 
 
 def unit_rows(z: npt.NDArray[np.floating]) -> FloatArray:

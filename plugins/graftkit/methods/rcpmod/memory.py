@@ -25,14 +25,14 @@ __all__ = ["OutlierMemory"]
 
 
 class OutlierMemory:
-    """First-in, first-out queue of row indices.
+    r"""First-in, first-out queue of row indices.
 
     Parameters
     ----------
     capacity : int
         The largest number of blocks, M; 0 turns the bank off.
     fraction : float
-        The share of a batch's complete rows that enters, :math:`\\rho`.
+        The share of a batch's complete rows that enters, :math:`\rho`.
     """
 
     def __init__(self, capacity: int, fraction: float) -> None:

@@ -24,7 +24,13 @@ from joblib import Parallel, delayed
 from graftkit.core.progress import progress_bar
 from graftkit.methods.rcpmod.autoencoder import Autoencoder, unit_rows
 from graftkit.methods.rcpmod.scaling import ViewScaler
-from graftkit.methods.rcpmod.scores import PairScorer, encode_pair, min_max, scale_errors, transductive_consistency
+from graftkit.methods.rcpmod.scores import (
+    PairScorer,
+    encode_pair,
+    min_max,
+    scale_errors,
+    transductive_consistency,
+)
 from graftkit.methods.rcpmod.settings import Settings
 
 __all__ = ["Explanation", "FittedPairs", "fit_pairs"]
@@ -152,7 +158,7 @@ class FittedPairs:
             rows = np.flatnonzero(member[:, p])
             if not len(rows):
                 continue
-            observed = mask[np.ix_(rows, (a, b))]
+            observed = mask[rows][:, [a, b]]
             errors, contrast = scorer.components((xs[a][rows], xs[b][rows]), observed)
             by_view, by_pair = scorer.parts(errors, contrast)
             # A missing view's error repeats the observed one's, so its part belongs to that view.
@@ -345,18 +351,20 @@ def _check_pairs(
     for a, b in pairs:
         n_both = int((mask[:, a] & mask[:, b]).sum())
         # A row that misses one view borrows from rows that have both; an observed row needs a neighbour.
-        admissible = min(n_both if (mask[:, v] != mask[:, w]).any() else n_both - 1 for v, w in ((a, b), (b, a)))
+        admissible = min(
+            n_both if (mask[:, v] != mask[:, w]).any() else n_both - 1 for v, w in ((a, b), (b, a))
+        )
         admissible = min(admissible, int(mask[:, a].sum()) - 1, int(mask[:, b].sum()) - 1)
         if n_both == 0 or admissible < 1:
             raise ValueError(
-                f"views {names[a]!r} and {names[b]!r}: expected rows observed in both (two, or one beside others "
-                f"in each view), got {n_both}; the pair cannot be learnt"
+                f"views {names[a]!r} and {names[b]!r}: expected rows observed in both (two, or one beside "
+                f"others in each view), got {n_both}; the pair cannot be learnt"
             )
         fewest = min(fewest, admissible)
     if fewest < settings.n_neighbors:
         warn(
-            f"n_neighbors={settings.n_neighbors} is more than the {fewest} neighbour(s) that some pair of views "
-            f"offers; {fewest} will be used there",
+            f"n_neighbors={settings.n_neighbors} is more than the {fewest} neighbour(s) that some pair of "
+            f"views offers; {fewest} will be used there",
             UserWarning,
             stacklevel=4,
         )

@@ -73,11 +73,11 @@ def nearest_rows(
     wanted = min(k + 1, len(candidates)) if inside.any() else k
     found = candidate_rows[_search(queries, candidates, wanted, backend)]
     if wanted == k:
-        return found
+        return np.asarray(found)
     # Drop the row itself by index; where duplicates crowd it out of the list, drop the farthest.
     itself = found == query_rows[:, None]
     itself[~itself.any(axis=1), -1] = True
-    return found[~itself].reshape(len(found), k)
+    return np.asarray(found[~itself].reshape(len(found), k))
 
 
 def neighbor_table(
@@ -186,6 +186,8 @@ def _search_faiss(queries: FloatArray, candidates: FloatArray, k: int) -> IntArr
     found = index.search(np.ascontiguousarray(queries, dtype=np.float32), k)[1]
     if (found < 0).any():
         return np.asarray(
-            NearestNeighbors(n_neighbors=k, algorithm="brute").fit(data).kneighbors(queries, return_distance=False)
+            NearestNeighbors(n_neighbors=k, algorithm="brute")
+            .fit(data)
+            .kneighbors(queries, return_distance=False)
         )
     return np.asarray(found, dtype=np.int64)

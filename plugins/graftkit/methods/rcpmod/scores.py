@@ -65,7 +65,9 @@ class PairScorer:
     reconstruction_range: tuple[float, float] = (0.0, 0.0)
     consistency_range: tuple[float, float] = (0.0, 0.0)
 
-    def components(self, xs: tuple[FloatArray, FloatArray], observed: BoolArray) -> tuple[FloatArray, FloatArray]:
+    def components(
+        self, xs: tuple[FloatArray, FloatArray], observed: BoolArray
+    ) -> tuple[FloatArray, FloatArray]:
         """Unscaled components of rows that have at least one view of the pair.
 
         Parameters
@@ -156,7 +158,11 @@ class PairScorer:
             if len(lost):
                 rows = np.arange(len(self.donors[0]))
                 near = nearest_rows(
-                    latents[1 - view][lost], np.full(len(lost), -1), self.donors[1 - view], rows, self.n_neighbors
+                    latents[1 - view][lost],
+                    np.full(len(lost), -1),
+                    self.donors[1 - view],
+                    rows,
+                    self.n_neighbors,
                 )
                 z[lost] = self.donors[view][near].mean(axis=1)
             filled.append(z)

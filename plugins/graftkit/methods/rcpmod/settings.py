@@ -102,7 +102,14 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Check every argument before any work starts."""
-        for name in ("n_neighbors", "latent_dim", "n_epochs", "negative_rank", "neighbor_refresh", "negative_refresh"):
+        for name in (
+            "n_neighbors",
+            "latent_dim",
+            "n_epochs",
+            "negative_rank",
+            "neighbor_refresh",
+            "negative_refresh",
+        ):
             check_integer(name, getattr(self, name), low=1)
         check_integer("batch_size", self.batch_size, low=2)
         for name in ("memory_size", "impute_from"):

@@ -45,7 +45,9 @@ def contamination_threshold(scores: FloatArray, contamination: float | str) -> f
 
 
 def outlier_probability(scores: FloatArray, mean: float, deviation: float) -> FloatArray:
-    r"""Gaussian-error-function probability ("unify"): :math:`\max(0, \mathrm{erf}((s - \mu)/(\sigma\sqrt 2)))`.
+    r"""Turn scores into probabilities by the Gaussian error function ("unify").
+
+    .. math:: \max\big(0, \mathrm{erf}((s - \mu)/(\sigma\sqrt 2))\big)
 
     Parameters
     ----------
@@ -61,4 +63,4 @@ def outlier_probability(scores: FloatArray, mean: float, deviation: float) -> Fl
     """
     if deviation == 0:
         return np.zeros_like(scores)
-    return np.clip(erf((scores - mean) / (deviation * np.sqrt(2.0))), 0.0, 1.0)
+    return np.asarray(np.clip(erf((scores - mean) / (deviation * np.sqrt(2.0))), 0.0, 1.0))

@@ -129,7 +129,9 @@ class _View:
             parts = [self.encoder(part) for part in self.x.split(ENCODE_CHUNK)]
             return np.asarray(torch.cat(parts).cpu().numpy())
 
-    def gather(self, batch: IntArray, bank: IntArray, settings: Settings, *, spread: bool, impute: bool) -> _Gathered:
+    def gather(
+        self, batch: IntArray, bank: IntArray, settings: Settings, *, spread: bool, impute: bool
+    ) -> _Gathered:
         """Encode every distinct row that this step needs once, then hand the latents out."""
         here = np.flatnonzero(self.observed[batch])
         lost = np.flatnonzero(~self.observed[batch])
@@ -149,7 +151,9 @@ class _View:
         index = torch.as_tensor(inverse, device=z.device)
         parts = iter(functional.embedding(index[:plain], z).split([len(group) for group in groups]))
         unit = functional.normalize(z, dim=1, eps=1e-12)
-        aligned, banked = functional.embedding(index[plain:], unit).split([len(group) for group in unit_groups])
+        aligned, banked = functional.embedding(index[plain:], unit).split(
+            [len(group) for group in unit_groups]
+        )
         own = next(parts)
         positive, negative = (next(parts), next(parts)) if len(groups) >= 3 else (None, None)
         completed = None
@@ -186,9 +190,11 @@ class _PairTraining:
     ) -> None:
         self.settings = settings
         self.rng = rng
-        self.complete = observed.all(axis=1)
+        self.complete: npt.NDArray[np.bool_] = np.asarray(observed.all(axis=1))
         self.views = [_View(xs[v], observed[:, v], networks[v], settings) for v in (0, 1)]
-        parameters = [p for view in self.views for net in (view.encoder, view.decoder) for p in net.parameters()]
+        parameters = [
+            p for view in self.views for net in (view.encoder, view.decoder) for p in net.parameters()
+        ]
         fused = torch.device(settings.device).type in ("cpu", "cuda")
         self.optimizer = torch.optim.Adam(parameters, lr=settings.learning_rate, fused=fused)
         self.memory = OutlierMemory(settings.memory_size, settings.memory_fraction)
@@ -243,11 +249,13 @@ class _PairTraining:
         loss = terms[0] + settings.outlier_weight * terms[1]
         loss = loss + settings.neighbor_weight * terms[2] + weight * terms[3]
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self.optimizer.step()
         return torch.stack(terms)
 
-    def _contrast(self, a: _Gathered, b: _Gathered, batch: IntArray, complete: IntArray, *, impute: bool) -> Tensor:
+    def _contrast(
+        self, a: _Gathered, b: _Gathered, batch: IntArray, complete: IntArray, *, impute: bool
+    ) -> Tensor:
         """Outlier-aware contrast over complete rows, or over all once imputed rows join; feeds the bank."""
         pair = []
         for latents in (a, b):
@@ -288,7 +296,7 @@ class _PairTraining:
 
     def _far(self, z: npt.NDArray[np.floating], view: _View) -> IntArray | None:
         far = rank_neighbor(z, view.observed, self.settings.negative_rank, rng=self.rng)
-        return far if (far[view.observed] >= 0).all() else None
+        return far if bool(np.all(far[np.flatnonzero(view.observed)] >= 0)) else None
 
     def _refresh(self, name: str, representation: list[npt.NDArray[np.floating]]) -> None:
         for v, w in ((0, 1), (1, 0)):
@@ -320,6 +328,9 @@ def _sequential(layers: tuple[Layer, ...], options: dict[str, Any]) -> nn.Sequen
 def _layers(net: nn.Sequential) -> tuple[Layer, ...]:
     linears = [module for module in net if isinstance(module, nn.Linear)]
     return tuple(
-        (linear.weight.detach().cpu().double().numpy().copy(), linear.bias.detach().cpu().double().numpy().copy())
+        (
+            linear.weight.detach().cpu().double().numpy().copy(),
+            linear.bias.detach().cpu().double().numpy().copy(),
+        )
         for linear in linears
     )

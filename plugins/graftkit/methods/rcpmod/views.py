@@ -36,7 +36,7 @@ class ViewLayout:
         Name of each view; ``view0``, ``view1``, ... unless the input was a mapping or named slices.
     widths : tuple of int
         Features per view.
-    columns : tuple of ndarray or None
+    columns : tuple of ndarray, each of shape (n_features_v,), or None
         Column positions of each view where the input was one table.
     means : tuple of ndarray, each of shape (n_features,)
         Column means over observed entries, for ``partial_nan="impute"``.
@@ -106,7 +106,9 @@ def read_views(
     """
     check_choice("partial_nan", partial_nan, ("raise", "missing", "impute"))
     entries, names, columns = _split(X, view_slices, layout)
-    raw = [None if entry is None else _as_matrix(name, entry) for name, entry in zip(names, entries, strict=True)]
+    raw = [
+        None if entry is None else _as_matrix(name, entry) for name, entry in zip(names, entries, strict=True)
+    ]
     _check_rows(raw, names, entries)
     n_rows = next(len(array) for array in raw if array is not None)
     if layout is None:
@@ -225,12 +227,12 @@ def _split(
         unknown = [name for name in X if name not in names]
         if unknown:
             raise ValueError(f"X: unknown view name(s) {unknown}, expected some of {list(names)}")
-        return _at_least_two([X.get(name) for name in names], layout), names, None
+        return _at_least_two([X.get(name) for name in names]), names, None
     if is_view_collection(X):
         names = layout.names if layout is not None else tuple(f"view{v}" for v in range(len(X)))
         if layout is not None and len(X) != len(names):
             raise ValueError(f"X: expected {len(names)} views as in fit, got {len(X)}")
-        return _at_least_two(list(X), layout), names, None
+        return _at_least_two(list(X)), names, None
     table = X if hasattr(X, "ndim") else np.asarray(X)
     if table.ndim != 2:
         raise_invalid("X", X, "a list of two or more 2-D arrays, or one 2-D array with view_slices")
@@ -247,7 +249,7 @@ def _split(
     return [values[:, c] for c in columns], names, columns
 
 
-def _at_least_two(entries: list[Any], layout: ViewLayout | None) -> list[Any]:
+def _at_least_two(entries: list[Any]) -> list[Any]:
     if len(entries) < 2:
         raise ValueError(f"X: expected at least 2 views, got {len(entries)}")
     if all(entry is None for entry in entries):
@@ -271,14 +273,16 @@ def _columns(view_slices: Any, table: Any) -> tuple[tuple[Hashable, ...], tuple[
     if isinstance(specs, int | np.integer) and not isinstance(specs, bool):
         check_integer("view_slices", specs, low=2)
         if n_features < specs:
-            raise ValueError(f"X: expected at least {specs} features for {specs} views, got {n_features} feature(s)")
+            raise ValueError(
+                f"X: expected at least {specs} features for {specs} views, got {n_features} feature(s)"
+            )
         columns = np.array_split(positions, int(specs))
     elif not isinstance(specs, Sequence | np.ndarray):
         raise_invalid("view_slices", view_slices, "an int, 'auto', a list or a mapping", error=TypeError)
     elif not named and len(specs) and all(isinstance(s, int | np.integer) for s in specs):
         if min(specs) < 1 or sum(specs) != n_features:
             raise ValueError(
-                f"view_slices: expected positive widths that sum to the {n_features} features of X, got {list(specs)}"
+                f"view_slices: expected positive widths that sum to X's {n_features}, got {list(specs)}"
             )
         columns = np.split(positions, np.cumsum(specs)[:-1])
     else:
@@ -309,7 +313,9 @@ def _positions(spec: Any, table: Any) -> npt.NDArray[np.int64]:
     if chosen.dtype == bool and chosen.shape == (n_features,):
         return np.flatnonzero(chosen)
     if not np.issubdtype(chosen.dtype, np.integer) or ((chosen < 0) | (chosen >= n_features)).any():
-        raise_invalid("view_slices", spec, f"column positions in [0, {n_features - 1}], a slice or column names")
+        raise_invalid(
+            "view_slices", spec, f"column positions in [0, {n_features - 1}], a slice or column names"
+        )
     return chosen.astype(np.int64)
 
 
@@ -366,8 +372,8 @@ def _observe(
     partial = observed & absent.any(axis=1)
     if partial.any() and partial_nan == "raise":
         raise ValueError(
-            f"view {name!r}: expected rows without NaN, or all NaN where the view is missing, got NaN in part of "
-            f"row(s) {np.flatnonzero(partial)[:10].tolist()}. Set partial_nan='missing' or 'impute'"
+            f"view {name!r}: expected rows without NaN, or all NaN where the view is missing, got NaN in part "
+            f"of row(s) {np.flatnonzero(partial)[:10].tolist()}. Set partial_nan='missing' or 'impute'"
         )
     if partial_nan == "missing":
         observed = observed & ~partial

@@ -1,0 +1,293 @@
+"""Bad input is refused before training, by name, and leaves the detector as it was."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+from sklearn.exceptions import NotFittedError
+
+from graftkit.sklearn import RCPMOD, stack_views
+from tests.adapters.sklearn.rcpmod_cases import make_views, mask_of, same_state, state_of, tiny
+
+A, B = make_views(missing=0)
+TABLE = np.concatenate((A, B), axis=1)
+
+
+def changed(view, row, column, value):
+    out = view.copy()
+    out[row, column] = value
+    return out
+
+
+def no_row_without(view, rows):
+    return changed(view, rows, slice(None), np.nan)
+
+
+BAD_FIT = {
+    "one view": (ValueError, [A], "X: expected at least 2 views, got 1"),
+    "one named view": (ValueError, {"a": A}, "X: expected at least 2 views, got 1"),
+    "no view": (ValueError, {}, "X: expected at least 2 views, got 0"),
+    "row counts": (ValueError, [A, B[:59]], "X: expected the same number of rows in every view, got {'view0': 60, 'view1': 59}"),
+    "no view at all": (ValueError, [A, None], "every view present during fit"),
+    "view never seen": (ValueError, [A, np.full_like(B, np.nan)], "view 'view1': expected at least one observed row, got none"),
+    "row missing everywhere": (
+        ValueError,
+        [no_row_without(A, [3, 8]), no_row_without(B, [3, 8])],
+        "X: expected at least one observed view in every row, got none in 2 row(s): [3, 8]",
+    ),
+    "partial NaN": (
+        ValueError,
+        [changed(A, [4, 9], 1, np.nan), B],
+        "view 'view0': expected rows without NaN, or all NaN where the view is missing, got NaN in part of row(s) "
+        "[4, 9]. Set partial_nan='missing' or 'impute'",
+    ),
+    "infinity": (ValueError, [A, changed(B, 5, 2, np.inf)], "view 'view1': expected finite values, got infinity in row 5"),
+    "minus infinity": (ValueError, [changed(A, 0, 0, -np.inf), B], "view 'view0': expected finite values, got infinity in row 0"),
+    "one row": (ValueError, [A[:1], B[:1]], "X: expected at least 2 samples, got 1 sample(s)"),
+    "no row": (ValueError, [A[:0], B[:0]], "X: expected at least 2 samples, got 0 sample(s)"),
+    "no column": (ValueError, [A, B[:, :0]], "view 'view1': expected an array of shape (n_samples, n_features >= 1)"),
+    "one dimension": (ValueError, [A, B[:, 0]], "view 'view1': expected an array of shape (n_samples, n_features >= 1)"),
+    "three dimensions": (ValueError, [A, B[:, :, None]], "view 'view1': expected an array of shape"),
+    "complex": (ValueError, [A, B * 1j], "view 'view1': expected real numbers"),
+    "text": (TypeError, [A, np.full((60, 2), "x")], "view 'view1': expected numbers"),
+    "dates": (TypeError, [A, np.full((60, 2), np.datetime64("2024-01-01"))], "view 'view1': expected numbers"),
+    "sparse table": (TypeError, sparse.csr_array(TABLE), "X: expected a list of sparse views or one dense table"),
+    "frame indices": (
+        ValueError,
+        [pd.DataFrame(A), pd.DataFrame(B, index=range(1, 61))],
+        "X: expected equal row indices in every DataFrame, got different ones",
+    ),
+    "no common row": (
+        ValueError,
+        {"image": no_row_without(A, slice(0, 30)), "text": no_row_without(B, slice(30, 60))},
+        "views 'image' and 'text': expected rows observed in both",
+    ),
+    "one common row, no other": (
+        ValueError,
+        [no_row_without(A, slice(1, 60)), B],
+        "views 'view0' and 'view1': expected rows observed in both",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_FIT)
+@pytest.mark.parametrize("fitted", [False, True], ids=["new", "fitted"])
+def test_fit_refuses(case, fitted):
+    error, X, words = BAD_FIT[case]
+    detector = tiny().fit([A, B]) if fitted else tiny()
+    before = state_of(detector)
+    with pytest.raises(error, match=re.escape(words)):
+        detector.fit(X, callback=lambda *_: pytest.fail("training has started"))
+    assert same_state(detector, before)
+
+
+BAD_TABLE = {
+    "no slices": (ValueError, None, "view_slices: expected how one 2-D array falls into views"),
+    "widths": (ValueError, [5, 5], "view_slices: expected positive widths that sum to the 9 features of X, got [5, 5]"),
+    "negative width": (ValueError, [10, -1], "view_slices: expected positive widths that sum to the 9 features of X"),
+    "overlap": (ValueError, [slice(0, 5), slice(4, 9)], "view_slices: expected disjoint columns, got overlapping views"),
+    "repeated column": (ValueError, [[0, 0, 1], [5, 6]], "view_slices: expected disjoint columns, got overlapping views"),
+    "one block": (ValueError, [slice(0, 9)], "view_slices: expected at least 2 views, got 1"),
+    "empty": (ValueError, [], "view_slices: expected at least 2 views, got 0"),
+    "empty view": (ValueError, [slice(0, 9), slice(9, 9)], "view_slices: expected at least one column in every view"),
+    "position": (ValueError, [[0, 1], [2, 9]], "view_slices: expected column positions in [0, 8]"),
+    "unknown column": (ValueError, {"a": ["p"], "b": ["q"]}, "view_slices: unknown column(s) ['p']"),
+    "too many blocks": (ValueError, 10, "X: expected at least 10 features for 10 views, got 9 feature(s)"),
+    "one": (ValueError, 1, "The 'view_slices' parameter of RCPMOD must be"),
+    "word": (ValueError, "halves", "The 'view_slices' parameter of RCPMOD must be"),
+    "fraction": (ValueError, 2.5, "The 'view_slices' parameter of RCPMOD must be"),
+    "flag": (ValueError, True, "The 'view_slices' parameter of RCPMOD must be"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_TABLE)
+def test_fit_refuses_slices(case):
+    error, view_slices, words = BAD_TABLE[case]
+    detector = tiny(view_slices=view_slices)
+    before = state_of(detector)
+    with pytest.raises(error, match=re.escape(words)):
+        detector.fit(TABLE, callback=lambda *_: pytest.fail("training has started"))
+    assert same_state(detector, before)
+
+
+def test_partial_nan_in_one_table_names_nan():
+    with pytest.raises(ValueError, match="NaN"):
+        tiny(view_slices=[5, 4]).fit(changed(TABLE, 3, 2, np.nan))
+
+
+@pytest.mark.parametrize(
+    ("mask", "error", "words"),
+    [
+        (np.ones((60, 3), bool), ValueError, "view_mask: expected an array of shape (60, 2)"),
+        (np.ones(60, bool), ValueError, "view_mask: expected an array of shape (60, 2)"),
+        (np.full((60, 2), 0.5), TypeError, "view_mask: expected booleans"),
+        (np.full((60, 2), "yes"), TypeError, "view_mask: expected booleans"),
+        (np.full((60, 2), np.nan), TypeError, "view_mask: expected booleans"),
+        (np.zeros((60, 2), bool), ValueError, "got none in 60 row(s): [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]"),
+    ],
+    ids=["width", "flat", "fractions", "text", "NaN", "all missing"],
+)
+def test_bad_masks(mask, error, words):
+    detector = tiny()
+    with pytest.raises(error, match=re.escape(words)):
+        detector.fit([A, B], view_mask=mask)
+    detector.fit([A, B])
+    with pytest.raises(error, match=re.escape(words)):
+        detector.score_samples([A, B], view_mask=mask)
+
+
+BAD_PREDICT = {
+    "number of views": ([A, B, B], "X: expected 2 views as in fit, got 3"),
+    "one view": ([A], "X: expected 2 views as in fit, got 1"),
+    "width": ([A[:, :4], B], "view 'view0': expected 5 features as in fit, got 4"),
+    "swapped": ([B, A], "view 'view0': expected 5 features as in fit, got 4"),
+    "row counts": ([A[:3], B[:4]], "X: expected the same number of rows in every view"),
+    "unknown name": ({"view0": A, "text": B}, "X: unknown view name(s) ['text'], expected some of ['view0', 'view1']"),
+    "nothing": ([None, None], "X: expected at least one view that is present, got only None"),
+    "no name": ({}, "X: expected at least one view that is present"),
+    "no row": ([A[:0], B[:0]], "X: expected at least 1 sample, got 0 sample(s)"),
+    "row missing everywhere": ([no_row_without(A[:5], 2), no_row_without(B[:5], 2)], "got none in 1 row(s): [2]"),
+    "absent and NaN": ([no_row_without(A[:5], [1, 2]), None], "got none in 2 row(s): [1, 2]"),
+    "partial NaN": ([changed(A, 1, 1, np.nan), B], "got NaN in part of row(s) [1]"),
+    "infinity": ([A, changed(B, 1, 1, np.inf)], "view 'view1': expected finite values, got infinity in row 1"),
+    "one table": (TABLE, "a list or mapping of 2 views, as in fit"),
+}
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return tiny().fit([A, B])
+
+
+@pytest.mark.parametrize("case", BAD_PREDICT)
+@pytest.mark.parametrize("method", ["score_samples", "predict", "explain"])
+def test_prediction_refuses(case, method, fitted):
+    X, words = BAD_PREDICT[case]
+    before = state_of(fitted)
+    with pytest.raises(ValueError, match=re.escape(words)):
+        getattr(fitted, method)(X)
+    assert same_state(fitted, before)
+
+
+def test_at_most_ten_rows_are_named():
+    with pytest.raises(ValueError, match=re.escape("in 20 row(s): [40, 41, 42, 43, 44, 45, 46, 47, 48, 49]")):
+        tiny().fit([no_row_without(A, slice(40, 60)), no_row_without(B, slice(40, 60))])
+
+
+def test_a_table_of_another_width():
+    detector = tiny(view_slices=[5, 4]).fit(TABLE)
+    with pytest.raises(ValueError, match="X has 8 features, but RCPMOD is expecting 9 features"):
+        detector.predict(TABLE[:, :8])
+
+
+def test_a_frame_with_other_columns():
+    frame = pd.DataFrame(TABLE, columns=[f"c{j}" for j in range(9)])
+    detector = tiny(view_slices=[5, 4]).fit(frame)
+    with pytest.raises(ValueError, match="feature names should match"):
+        detector.predict(frame.rename(columns={"c3": "other"}))
+
+
+@pytest.mark.parametrize("method", ["score_samples", "decision_function", "predict", "outlier_probability", "explain"])
+def test_unfitted_use(method):
+    with pytest.raises(NotFittedError, match="RCPMOD instance is not fitted yet"):
+        getattr(tiny(), method)([A, B])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("contamination", 0.0),
+        ("contamination", 0.51),
+        ("contamination", -0.1),
+        ("contamination", float("nan")),
+        ("contamination", "often"),
+        ("contamination", None),
+        ("n_neighbors", 0),
+        ("hidden_layer_sizes", 8),
+        ("latent_dim", 0),
+        ("n_epochs", 0),
+        ("batch_size", 1),
+        ("learning_rate", 0.0),
+        ("temperature", 0.0),
+        ("spread_schedule", 101),
+        ("memory_fraction", 0.0),
+        ("memory_size", -1),
+        ("recon_weight", -1.0),
+        ("scale", "rows"),
+        ("partial_nan", "drop"),
+        ("pairing", "joint"),
+        ("n_reference", 0),
+        ("knn_backend", "annoy"),
+        ("random_state", "zero"),
+        ("dtype", "float16"),
+        ("n_jobs", 1.5),
+        ("verbose", -1),
+        ("reshuffle", "yes"),
+    ],
+)
+def test_bad_parameters(name, value):
+    detector = tiny(**{name: value})
+    before = state_of(detector)
+    with pytest.raises(ValueError, match=f"The '{name}' parameter of RCPMOD must be"):
+        detector.fit([A, B])
+    assert same_state(detector, before)
+
+
+@pytest.mark.parametrize("value", ["nonsense", "cuda:99"])
+def test_bad_device_names_the_argument(value):
+    with pytest.raises((ValueError, RuntimeError), match="device"):
+        tiny(device=value).fit([A, B])
+
+
+def test_hidden_layers_are_positive_integers():
+    with pytest.raises(ValueError, match="hidden_layer_sizes: expected an integer >= 1, got 0"):
+        tiny(hidden_layer_sizes=(8, 0)).fit([A, B])
+    with pytest.raises(TypeError, match="hidden_layer_sizes: expected an integer >= 1, got 2.5"):
+        tiny(hidden_layer_sizes=(2.5,)).fit([A, B])
+
+
+def test_unscaled_inputs_must_be_in_the_unit_interval():
+    with pytest.raises(ValueError, match=r"view 'view0': expected values in \[0, 1\] with scale=None"):
+        tiny(scale=None).fit([A, B])
+    inside = [(view - view.min()) / np.ptp(view) for view in (A, B)]
+    expected = tiny(scale="global").fit([A, B]).outlier_scores_
+    np.testing.assert_allclose(tiny(scale=None).fit(inside).outlier_scores_, expected, atol=1e-5)
+
+
+def test_presets_and_parameters_by_unknown_names():
+    with pytest.raises(ValueError, match=r"name: expected one of 'bdgp', .*got 'scene'\. Did you mean 'scene15'\?"):
+        RCPMOD.from_preset("scene")
+    with pytest.raises(TypeError, match="n_epoch"):
+        RCPMOD.from_preset("scene15", n_epoch=3)
+    with pytest.raises(ValueError, match="Invalid parameter 'n_epoch'"):
+        tiny().set_params(n_epoch=3)
+
+
+def test_divergence_leaves_the_detector_as_it_was():
+    detector = tiny().fit([A, B])
+    detector.set_params(learning_rate=1e30)
+    before = state_of(detector)
+    with pytest.raises(RuntimeError, match="RCPMOD training diverged"):
+        detector.fit([A, B])
+    assert same_state(detector, before)
+
+
+@pytest.mark.parametrize(
+    ("views", "mask", "words"),
+    [
+        ([A], None, "views: expected a sequence of two or more 2-D arrays"),
+        (TABLE, None, "views: expected a sequence of two or more 2-D arrays"),
+        ([A, B[:3]], None, "X: expected the same number of rows in every view"),
+        ([A, B], np.ones((60, 3)), "view_mask: expected an array of shape (60, 2)"),
+        ([A, B[:, 0]], None, "view 'view1': expected an array of shape"),
+    ],
+)
+def test_stack_views_refuses(views, mask, words):
+    with pytest.raises(ValueError, match=re.escape(words)):
+        stack_views(views, mask)
+
+
+def test_mask_helper_of_these_tests_sees_missing_rows():
+    assert mask_of([no_row_without(A, 3), B])[3].tolist() == [False, True]
