@@ -360,7 +360,7 @@ class RCPMOD(OutlierMixin, BaseEstimator):
             data.mask,
             data.layout.names,
             settings,
-            numpy_generator(np.random.mtrand._rand if self.random_state is np.random else self.random_state),
+            numpy_generator(self.random_state),
             n_jobs=self.n_jobs,
             verbose=int(self.verbose),
             callback=callback,

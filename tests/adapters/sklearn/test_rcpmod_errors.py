@@ -29,9 +29,17 @@ BAD_FIT = {
     "one view": (ValueError, [A], "X: expected at least 2 views, got 1"),
     "one named view": (ValueError, {"a": A}, "X: expected at least 2 views, got 1"),
     "no view": (ValueError, {}, "X: expected at least 2 views, got 0"),
-    "row counts": (ValueError, [A, B[:59]], "X: expected the same number of rows in every view, got {'view0': 60, 'view1': 59}"),
+    "row counts": (
+        ValueError,
+        [A, B[:59]],
+        "X: expected the same number of rows in every view, got {'view0': 60, 'view1': 59}",
+    ),
     "no view at all": (ValueError, [A, None], "every view present during fit"),
-    "view never seen": (ValueError, [A, np.full_like(B, np.nan)], "view 'view1': expected at least one observed row, got none"),
+    "view never seen": (
+        ValueError,
+        [A, np.full_like(B, np.nan)],
+        "view 'view1': expected at least one observed row, got none",
+    ),
     "row missing everywhere": (
         ValueError,
         [no_row_without(A, [3, 8]), no_row_without(B, [3, 8])],
@@ -43,17 +51,36 @@ BAD_FIT = {
         "view 'view0': expected rows without NaN, or all NaN where the view is missing, got NaN in part of row(s) "
         "[4, 9]. Set partial_nan='missing' or 'impute'",
     ),
-    "infinity": (ValueError, [A, changed(B, 5, 2, np.inf)], "view 'view1': expected finite values, got infinity in row 5"),
-    "minus infinity": (ValueError, [changed(A, 0, 0, -np.inf), B], "view 'view0': expected finite values, got infinity in row 0"),
+    "infinity": (
+        ValueError,
+        [A, changed(B, 5, 2, np.inf)],
+        "view 'view1': expected finite values, got infinity in row 5",
+    ),
+    "minus infinity": (
+        ValueError,
+        [changed(A, 0, 0, -np.inf), B],
+        "view 'view0': expected finite values, got infinity in row 0",
+    ),
     "one row": (ValueError, [A[:1], B[:1]], "X: expected at least 2 samples, got 1 sample(s)"),
     "no row": (ValueError, [A[:0], B[:0]], "X: expected at least 2 samples, got 0 sample(s)"),
-    "no column": (ValueError, [A, B[:, :0]], "view 'view1': expected an array of shape (n_samples, n_features >= 1)"),
-    "one dimension": (ValueError, [A, B[:, 0]], "view 'view1': expected an array of shape (n_samples, n_features >= 1)"),
+    "no column": (
+        ValueError,
+        [A, B[:, :0]],
+        "view 'view1': expected an array of shape (n_samples, n_features >= 1)",
+    ),
+    "one dimension": (
+        ValueError,
+        [A, B[:, 0]],
+        "view 'view1': expected an array of shape (n_samples, n_features >= 1)",
+    ),
     "three dimensions": (ValueError, [A, B[:, :, None]], "view 'view1': expected an array of shape"),
     "complex": (ValueError, [A, B * 1j], "view 'view1': expected real numbers"),
     "text": (TypeError, [A, np.full((60, 2), "x")], "view 'view1': expected numbers"),
-    "dates": (TypeError, [A, np.full((60, 2), np.datetime64("2024-01-01"))], "view 'view1': expected numbers"),
-    "sparse table": (TypeError, sparse.csr_array(TABLE), "X: expected a list of sparse views or one dense table"),
+    "dates": (
+        TypeError,
+        [A, np.full((60, 2), np.datetime64("2024-01-01"))],
+        "view 'view1': expected numbers",
+    ),
     "frame indices": (
         ValueError,
         [pd.DataFrame(A), pd.DataFrame(B, index=range(1, 61))],
@@ -85,13 +112,25 @@ def test_fit_refuses(case, fitted):
 
 BAD_TABLE = {
     "no slices": (ValueError, None, "view_slices: expected how one 2-D array falls into views"),
-    "widths": (ValueError, [5, 5], "view_slices: expected positive widths that sum to the 9 features of X, got [5, 5]"),
-    "negative width": (ValueError, [10, -1], "view_slices: expected positive widths that sum to the 9 features of X"),
-    "overlap": (ValueError, [slice(0, 5), slice(4, 9)], "view_slices: expected disjoint columns, got overlapping views"),
-    "repeated column": (ValueError, [[0, 0, 1], [5, 6]], "view_slices: expected disjoint columns, got overlapping views"),
+    "widths": (ValueError, [5, 5], "view_slices: expected positive widths that sum to"),
+    "negative width": (ValueError, [10, -1], "view_slices: expected positive widths that sum to"),
+    "overlap": (
+        ValueError,
+        [slice(0, 5), slice(4, 9)],
+        "view_slices: expected disjoint columns, got overlapping views",
+    ),
+    "repeated column": (
+        ValueError,
+        [[0, 0, 1], [5, 6]],
+        "view_slices: expected disjoint columns, got overlapping views",
+    ),
     "one block": (ValueError, [slice(0, 9)], "view_slices: expected at least 2 views, got 1"),
     "empty": (ValueError, [], "view_slices: expected at least 2 views, got 0"),
-    "empty view": (ValueError, [slice(0, 9), slice(9, 9)], "view_slices: expected at least one column in every view"),
+    "empty view": (
+        ValueError,
+        [slice(0, 9), slice(9, 9)],
+        "view_slices: expected at least one column in every view",
+    ),
     "position": (ValueError, [[0, 1], [2, 9]], "view_slices: expected column positions in [0, 8]"),
     "unknown column": (ValueError, {"a": ["p"], "b": ["q"]}, "view_slices: unknown column(s) ['p']"),
     "too many blocks": (ValueError, 10, "X: expected at least 10 features for 10 views, got 9 feature(s)"),
@@ -115,6 +154,11 @@ def test_fit_refuses_slices(case):
 def test_partial_nan_in_one_table_names_nan():
     with pytest.raises(ValueError, match="NaN"):
         tiny(view_slices=[5, 4]).fit(changed(TABLE, 3, 2, np.nan))
+
+
+def test_one_sparse_table_is_refused():
+    with pytest.raises(TypeError, match="dense"):
+        tiny(view_slices=[5, 4]).fit(sparse.csr_array(TABLE))
 
 
 @pytest.mark.parametrize(
@@ -144,14 +188,23 @@ BAD_PREDICT = {
     "width": ([A[:, :4], B], "view 'view0': expected 5 features as in fit, got 4"),
     "swapped": ([B, A], "view 'view0': expected 5 features as in fit, got 4"),
     "row counts": ([A[:3], B[:4]], "X: expected the same number of rows in every view"),
-    "unknown name": ({"view0": A, "text": B}, "X: unknown view name(s) ['text'], expected some of ['view0', 'view1']"),
+    "unknown name": (
+        {"view0": A, "text": B},
+        "X: unknown view name(s) ['text'], expected some of ['view0', 'view1']",
+    ),
     "nothing": ([None, None], "X: expected at least one view that is present, got only None"),
     "no name": ({}, "X: expected at least one view that is present"),
     "no row": ([A[:0], B[:0]], "X: expected at least 1 sample, got 0 sample(s)"),
-    "row missing everywhere": ([no_row_without(A[:5], 2), no_row_without(B[:5], 2)], "got none in 1 row(s): [2]"),
+    "row missing everywhere": (
+        [no_row_without(A[:5], 2), no_row_without(B[:5], 2)],
+        "got none in 1 row(s): [2]",
+    ),
     "absent and NaN": ([no_row_without(A[:5], [1, 2]), None], "got none in 2 row(s): [1, 2]"),
     "partial NaN": ([changed(A, 1, 1, np.nan), B], "got NaN in part of row(s) [1]"),
-    "infinity": ([A, changed(B, 1, 1, np.inf)], "view 'view1': expected finite values, got infinity in row 1"),
+    "infinity": (
+        [A, changed(B, 1, 1, np.inf)],
+        "view 'view1': expected finite values, got infinity in row 1",
+    ),
     "one table": (TABLE, "a list or mapping of 2 views, as in fit"),
 }
 
@@ -189,7 +242,9 @@ def test_a_frame_with_other_columns():
         detector.predict(frame.rename(columns={"c3": "other"}))
 
 
-@pytest.mark.parametrize("method", ["score_samples", "decision_function", "predict", "outlier_probability", "explain"])
+@pytest.mark.parametrize(
+    "method", ["score_samples", "decision_function", "predict", "outlier_probability", "explain"]
+)
 def test_unfitted_use(method):
     with pytest.raises(NotFittedError, match="RCPMOD instance is not fitted yet"):
         getattr(tiny(), method)([A, B])
@@ -237,7 +292,7 @@ def test_bad_parameters(name, value):
 
 @pytest.mark.parametrize("value", ["nonsense", "cuda:99"])
 def test_bad_device_names_the_argument(value):
-    with pytest.raises((ValueError, RuntimeError), match="device"):
+    with pytest.raises(ValueError, match="^device: expected"):
         tiny(device=value).fit([A, B])
 
 
@@ -257,7 +312,9 @@ def test_unscaled_inputs_must_be_in_the_unit_interval():
 
 
 def test_presets_and_parameters_by_unknown_names():
-    with pytest.raises(ValueError, match=r"name: expected one of 'bdgp', .*got 'scene'\. Did you mean 'scene15'\?"):
+    with pytest.raises(
+        ValueError, match=r"name: expected one of 'bdgp', .*got 'scene'\. Did you mean 'scene15'\?"
+    ):
         RCPMOD.from_preset("scene")
     with pytest.raises(TypeError, match="n_epoch"):
         RCPMOD.from_preset("scene15", n_epoch=3)

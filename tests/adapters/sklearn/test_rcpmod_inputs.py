@@ -42,13 +42,26 @@ def check(detector, expected, fit_input, score_input=None, **kwargs):
         lambda views: [view.astype(object) for view in views],
         lambda views: [pd.DataFrame(view).astype("Float64") for view in views],
     ],
-    ids=["tuple", "lists", "fortran", "frames", "index", "mixed", "dict", "dict of frames", "object", "nullable"],
+    ids=[
+        "tuple",
+        "lists",
+        "fortran",
+        "frames",
+        "index",
+        "mixed",
+        "dict",
+        "dict of frames",
+        "object",
+        "nullable",
+    ],
 )
 def test_forms_equal_the_list(form, expected):
     check(tiny(), expected, form(VIEWS))
 
 
-@pytest.mark.parametrize("container", [sparse.csr_array, sparse.csc_matrix, sparse.csr_matrix, sparse.dok_array])
+@pytest.mark.parametrize(
+    "container", [sparse.csr_array, sparse.csc_matrix, sparse.csr_matrix, sparse.dok_array]
+)
 def test_sparse_views_with_a_mask_equal_the_list(container, expected):
     check(tiny(), expected, [container(view) for view in FULL], view_mask=MASK)
 
@@ -92,7 +105,7 @@ def test_named_columns_of_one_frame(expected):
     check(detector, expected, frame)
     assert detector.feature_names_in_.tolist() == columns
     assert detector.view_names_ == ("view0", "view1", "view2")
-    single = tiny(view_slices={"a": "c0", "b": columns[1:]}).fit(frame)
+    single = tiny(view_slices={"a": "c0", "b": columns[1:]}).fit(frame.fillna(0.0))
     assert single.n_features_per_view_ == (1, 11)
 
 
@@ -105,7 +118,9 @@ def test_number_of_blocks_follows_array_split():
 def test_automatic_split_warns_and_makes_two_blocks():
     views = make_views(missing=0)
     table = np.concatenate(views, axis=1)  # nine columns: blocks of five and four
-    with pytest.warns(UserWarning, match=r"view_slices='auto': its columns are split into two contiguous blocks"):
+    with pytest.warns(
+        UserWarning, match=r"view_slices='auto': its columns are split into two contiguous blocks"
+    ):
         detector = tiny().fit(table)
     np.testing.assert_array_equal(detector.outlier_scores_, tiny().fit(views).outlier_scores_)
     detector.predict(table)  # the warning belongs to fit
@@ -176,7 +191,8 @@ def test_partial_nan_can_be_imputed_with_training_means():
     # A new row gets the training mean, not that of the rows it comes with.
     row = full_rows[:1]
     np.testing.assert_array_equal(
-        detector.score_samples([view[row] for view in views]), expected.score_samples([view[row] for view in filled])
+        detector.score_samples([view[row] for view in views]),
+        expected.score_samples([view[row] for view in filled]),
     )
 
 

@@ -216,10 +216,15 @@ def fit_pairs(
     Raises
     ------
     ValueError
-        If a pair shares too few rows to be learnt, or ``scale=None`` and inputs leave [0, 1].
+        If the device is not there, a pair shares too few rows to be learnt, or ``scale=None`` and
+        inputs leave [0, 1].
     RuntimeError
         If training diverges.
     """
+    # torch is needed for training only: a fitted model scores without it.
+    from graftkit.methods.rcpmod.training import check_device
+
+    check_device(settings.device)
     root = int(rng.integers(2**63))
     scalers = tuple(ViewScaler.fit(array[mask[:, v]], settings.scale) for v, array in enumerate(arrays))
     xs = [np.where(mask[:, [v]], scalers[v].transform(array), 0.0) for v, array in enumerate(arrays)]
@@ -271,7 +276,6 @@ def _fit_pair(
     bar: Any,
     callback: Callback | None,
 ) -> _PairResult:
-    # torch is needed here only: a fitted model scores without it.
     from graftkit.methods.rcpmod.training import train_pair
 
     a, b = pair

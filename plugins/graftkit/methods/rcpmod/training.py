@@ -31,11 +31,33 @@ from graftkit.methods.rcpmod.memory import OutlierMemory
 from graftkit.methods.rcpmod.neighbors import EXACT_LIMIT, neighbor_table, rank_neighbor
 from graftkit.methods.rcpmod.settings import Settings
 
-__all__ = ["train_pair"]
+__all__ = ["check_device", "train_pair"]
 
 IntArray = npt.NDArray[np.int64]
 ENCODE_CHUNK = 8192
 TERMS = ("reconstruction", "contrast", "alignment", "spreading")
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that torch does not know or that is not there.
+
+    Parameters
+    ----------
+    device : str
+        Such as ``"cpu"`` or ``"cuda:0"``.
+
+    Raises
+    ------
+    ValueError
+        If nothing can be allocated there.
+    """
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"device: expected a torch device of this machine, got {device!r} ({reason})"
+        ) from error
 
 
 def train_pair(

@@ -372,8 +372,8 @@ def _observe(
     partial = observed & absent.any(axis=1)
     if partial.any() and partial_nan == "raise":
         raise ValueError(
-            f"view {name!r}: expected rows without NaN, or all NaN where the view is missing, got NaN in part "
-            f"of row(s) {np.flatnonzero(partial)[:10].tolist()}. Set partial_nan='missing' or 'impute'"
+            f"view {name!r}: expected rows without NaN, or all NaN where the view is missing, got NaN in "
+            f"part of row(s) {np.flatnonzero(partial)[:10].tolist()}. Set partial_nan='missing' or 'impute'"
         )
     if partial_nan == "missing":
         observed = observed & ~partial
