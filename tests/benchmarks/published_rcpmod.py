@@ -11,7 +11,7 @@ and, before epoch 50, only forward.
 """
 
 from collections.abc import Callable
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -258,7 +258,7 @@ class _Pair:
 
 def _mlp(widths: tuple[int, ...]) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for n_in, n_out in zip(widths[:-1], widths[1:], strict=True):
+    for n_in, n_out in pairwise(widths):
         layers += [nn.Linear(n_in, n_out, dtype=torch.float64), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 

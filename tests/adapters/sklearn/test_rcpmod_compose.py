@@ -69,9 +69,7 @@ def test_mask_can_be_routed():
     X, widths = stack_views(make_views(missing=0))
     mask = mask_of(make_views())
     with sklearn.config_context(enable_metadata_routing=True):
-        detector = (
-            tiny(view_slices=widths).set_fit_request(view_mask=True).set_score_samples_request(view_mask=True)
-        )
+        detector = tiny(view_slices=widths).set_fit_request(view_mask=True)
         pipe = make_pipeline(StandardScaler(), detector).fit(X, view_mask=mask)
     scaled = StandardScaler().fit_transform(X)
     direct = tiny(view_slices=widths).fit(scaled, view_mask=mask)

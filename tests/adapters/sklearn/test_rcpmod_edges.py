@@ -92,6 +92,15 @@ def test_fewer_rows_than_neighbours_warn_once(n):
     with pytest.warns(UserWarning, match=rf"n_neighbors=6 is more than the {n - 1} neighbour\(s\)") as caught:
         tiny(n_neighbors=6, spread_warm=5.0).fit(views)
     assert len(caught) == 1
+
+
+def test_warnings_point_at_the_callers_line():
+    views = make_views(n=4, missing=0)
+    with pytest.warns(UserWarning, match="n_neighbors=6") as caught:
+        tiny(n_neighbors=6).fit(views)
+    assert caught[0].filename == __file__
+    with pytest.warns(UserWarning, match="view_slices='auto'") as caught:
+        tiny(n_neighbors=2).fit(np.concatenate(views, axis=1))
     assert caught[0].filename == __file__
 
 
@@ -182,9 +191,7 @@ def test_new_values_outside_the_training_range_are_evidence():
     views = make_views(missing=0)
     detector = tiny().fit(views)
     rows = [view[:1].copy() for view in views]
-    scores = []
-    for step in (0.0, 50.0, 500.0):
-        scores.append(detector.score_samples([rows[0] + step, rows[1]])[0])
+    scores = [detector.score_samples([rows[0] + step, rows[1]])[0] for step in (0.0, 50.0, 500.0)]
     assert scores[0] > scores[1] > scores[2]
     assert detector.outlier_probability([rows[0] + 500.0, rows[1]])[0] == pytest.approx(1.0)
 

@@ -48,8 +48,10 @@ BAD_FIT = {
     "partial NaN": (
         ValueError,
         [changed(A, [4, 9], 1, np.nan), B],
-        "view 'view0': expected rows without NaN, or all NaN where the view is missing, got NaN in part of row(s) "
-        "[4, 9]. Set partial_nan='missing' or 'impute'",
+        (
+            "view 'view0': expected rows without NaN, or all NaN where the view is missing, got NaN in part "
+            "of row(s) [4, 9]. Set partial_nan='missing' or 'impute'"
+        ),
     ),
     "infinity": (
         ValueError,
@@ -292,14 +294,14 @@ def test_bad_parameters(name, value):
 
 @pytest.mark.parametrize("value", ["nonsense", "cuda:99"])
 def test_bad_device_names_the_argument(value):
-    with pytest.raises(ValueError, match="^device: expected"):
+    with pytest.raises(ValueError, match=r"^device: expected"):
         tiny(device=value).fit([A, B])
 
 
 def test_hidden_layers_are_positive_integers():
-    with pytest.raises(ValueError, match="hidden_layer_sizes: expected an integer >= 1, got 0"):
+    with pytest.raises(ValueError, match=r"hidden_layer_sizes: expected an integer >= 1, got 0"):
         tiny(hidden_layer_sizes=(8, 0)).fit([A, B])
-    with pytest.raises(TypeError, match="hidden_layer_sizes: expected an integer >= 1, got 2.5"):
+    with pytest.raises(TypeError, match=r"hidden_layer_sizes: expected an integer >= 1, got 2\.5"):
         tiny(hidden_layer_sizes=(2.5,)).fit([A, B])
 
 

@@ -1,6 +1,7 @@
 """The losses against loops, hand-worked values, and what must not change them."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -87,7 +88,7 @@ def test_contrast_ignores_order_and_side():
 def test_contrast_rises_with_every_bank_row():
     u, w, q = units(6, 4, seed=0), units(6, 4, seed=1), units(5, 4, seed=2)
     values = [contrastive_loss(u, w, q[:m]).item() for m in range(6)]
-    assert all(later > earlier for earlier, later in zip(values, values[1:], strict=False))
+    assert all(later > earlier for earlier, later in pairwise(values))
 
 
 @pytest.mark.parametrize(("n", "k", "d"), [(7, 3, 5), (4, 1, 2), (3, 6, 4)])
@@ -187,7 +188,7 @@ def test_spread_weight_follows_the_schedule(warm, end, length):
     assert values[0] == 0
     assert values[99] == values[100] == pytest.approx(warm, abs=1e-15)
     assert values[-1] == pytest.approx(end, abs=1e-15)
-    assert all(later >= earlier for earlier, later in zip(values, values[1:], strict=False))
+    assert all(later >= earlier for earlier, later in pairwise(values))
     assert spread_weight(length + 50, warm=warm, end=end, schedule=length) == pytest.approx(end)
 
 

@@ -113,10 +113,15 @@ def test_a_batch_that_lacks_a_view_before_and_after_imputation():
     assert naive.bank_sizes == [0, 2, 4, 4, 4, 4, 4]
 
 
-def test_fewer_neighbours_than_asked_are_all_used():
-    # Two complete rows: a missing row can borrow from two only, so both views use two.
+@pytest.mark.parametrize("one_sided", [False, True])
+def test_fewer_neighbours_than_asked_are_all_used(one_sided):
+    # Two complete rows: who lacks a view can borrow from two only, and both views use two. One-sided: the
+    # three rows of view a have two neighbours each, while view b could offer three.
     xs, observed, networks = problem(rate=0.0, seed=3)
-    observed[2:7, 1] = observed[7:, 0] = False
+    if one_sided:
+        observed[3:, 0] = False
+    else:
+        observed[2:7, 1] = observed[7:, 0] = False
     naive, chance = assert_follows((xs, observed, networks), replace(BASE, n_epochs=2))
     assert {len(row) for view in naive.table for row in view} == {2}
     assert chance.widths == [2, 2]

@@ -1,6 +1,7 @@
 """Training of a pair: every step against the loops of `reference_training`, batches, and refusals."""
 
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -111,7 +112,7 @@ def record_batches(monkeypatch, settings, n=11):
 def test_every_epoch_visits_every_row_once(monkeypatch):
     batches = record_batches(monkeypatch, replace(BASE, batch_size=4, n_epochs=3))
     assert [len(batch) for batch in batches] == [4, 4, 3] * 3
-    epochs = [sum(batches[e : e + 3], []) for e in (0, 3, 6)]
+    epochs = [[*chain(*batches[e : e + 3])] for e in (0, 3, 6)]
     assert all(sorted(epoch) == list(range(11)) for epoch in epochs)
     assert epochs[0] != epochs[1]
     assert epochs[1] != epochs[2]
@@ -120,7 +121,7 @@ def test_every_epoch_visits_every_row_once(monkeypatch):
 def test_batches_repeat_without_reshuffling(monkeypatch):
     batches = record_batches(monkeypatch, replace(BASE, batch_size=4, n_epochs=3, reshuffle=False))
     assert batches[:3] == batches[3:6] == batches[6:]
-    assert sum(batches[:3], []) != list(range(11))  # shuffled once
+    assert [*chain(*batches[:3])] != list(range(11))  # shuffled once
 
 
 def test_last_batch_of_one_row_is_skipped(monkeypatch):
