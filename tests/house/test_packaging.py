@@ -32,7 +32,7 @@ EXTRAS = {
     "dask": {"dask", "distributed"},
     "cli": {"typer", "rich"},
     "examples": {"matplotlib", "rich", "pandas", "pillow"},
-    "bench": {"implicit", "pytorch-optimizer", "pytorch-ood"},
+    "bench": {"faiss-cpu", "implicit", "pytorch-optimizer", "pytorch-ood"},
 }
 HOST_EXTRAS = set(EXTRAS) - {"examples", "bench"}
 

@@ -212,6 +212,7 @@ class RCPMODDetector(BaseDetector):
             numpy_generator(self.random_state),
             n_jobs=self.n_jobs,
             verbose=int(self.verbose),
+            stacklevel=3,
         )
         scores = model.score(data.arrays, data.mask, n_jobs=self.n_jobs)
         self._set_n_classes(y)

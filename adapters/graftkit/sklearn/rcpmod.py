@@ -364,6 +364,7 @@ class RCPMOD(OutlierMixin, BaseEstimator):
             n_jobs=self.n_jobs,
             verbose=int(self.verbose),
             callback=callback,
+            stacklevel=4,  # this method, scikit-learn's fit context, the caller
         )
         training_scores = model.score(data.arrays, data.mask, n_jobs=self.n_jobs)
         threshold = contamination_threshold(training_scores, self.contamination)

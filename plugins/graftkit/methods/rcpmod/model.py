@@ -181,6 +181,7 @@ def fit_pairs(
     n_jobs: int | None = None,
     verbose: int = 0,
     callback: Callback | None = None,
+    stacklevel: int = 2,
 ) -> tuple[FittedPairs, FloatArray, list[dict[str, Any]]]:
     """Train on every pair of views.
 
@@ -202,6 +203,8 @@ def fit_pairs(
         1 shows a progress bar over epochs.
     callback : callable or None, default=None
         ``callback(epoch, losses)``; a true return ends the pair's training.
+    stacklevel : int, default=2
+        Frame that warnings point at; 2 is the caller.
 
     Returns
     -------
@@ -231,7 +234,7 @@ def fit_pairs(
     if settings.scale is None:
         _check_unit_interval(xs, names)
     pairs = tuple(combinations(range(len(arrays)), 2))
-    _check_pairs(mask, names, pairs, settings)
+    _check_pairs(mask, names, pairs, settings, stacklevel)
     start = [
         Autoencoder.initial(x.shape[1], settings.hidden_layer_sizes, settings.latent_dim, _stream(root, name))
         for x, name in zip(xs, names, strict=True)
@@ -349,7 +352,11 @@ def _stream(root: int, *labels: Hashable) -> np.random.Generator:
 
 
 def _check_pairs(
-    mask: BoolArray, names: tuple[Hashable, ...], pairs: tuple[tuple[int, int], ...], settings: Settings
+    mask: BoolArray,
+    names: tuple[Hashable, ...],
+    pairs: tuple[tuple[int, int], ...],
+    settings: Settings,
+    stacklevel: int,
 ) -> None:
     fewest = settings.n_neighbors
     for a, b in pairs:
@@ -370,7 +377,7 @@ def _check_pairs(
             f"n_neighbors={settings.n_neighbors} is more than the {fewest} neighbour(s) that some pair of "
             f"views offers; {fewest} will be used there",
             UserWarning,
-            stacklevel=4,
+            stacklevel=stacklevel + 1,
         )
 
 

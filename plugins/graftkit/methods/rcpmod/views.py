@@ -328,8 +328,13 @@ def _as_matrix(name: Hashable, view: Any) -> FloatArray:
         raise_invalid(f"view {name!r}", array, "an array of shape (n_samples, n_features >= 1)")
     if np.iscomplexobj(array):
         raise_invalid(f"view {name!r}", array, "real numbers")
-    if array.dtype.kind not in "fiub":
+    if array.dtype.kind not in "fiubOUS":
+        raise_invalid(f"view {name!r}", array, "numbers", error=TypeError)
+    if array.dtype.kind in "OUS":
         try:
+            # pandas' nullable columns hold pd.NA, which only pandas turns into NaN.
+            if hasattr(view, "to_numpy"):
+                return np.array(view.to_numpy(dtype=np.float64, na_value=np.nan))
             return array.astype(np.float64)
         except (TypeError, ValueError) as error:
             raise TypeError(f"view {name!r}: expected numbers, got {describe(array)} ({error})") from error
