@@ -7,15 +7,17 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any
 from warnings import warn
 
 import numpy as np
 import numpy.typing as npt
+from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
 from graftkit.core.random import numpy_generator
-from graftkit.core.validation import check_choice, check_number
+from graftkit.core.validation import check_choice, check_integer, check_number
 from graftkit.methods.rcpmod import (
     MultiViewData,
     Settings,
@@ -194,8 +196,13 @@ class RCPMODDetector(BaseDetector):
             If a view, the mask or a setting is of the wrong type.
         """
         settings = Settings(**{name: getattr(self, name) for name in Settings.__dataclass_fields__})
-        if isinstance(self.contamination, int | float):
+        if not hasattr(self.contamination, "fit"):  # a PyThresh object fits itself
             check_number("contamination", self.contamination, low=0, high=0.5, closed="(]")
+        verbose = check_integer(
+            "verbose", int(self.verbose) if self.verbose in (True, False) else self.verbose, low=0
+        )
+        if y is not None:
+            check_classification_targets(y)
         if isinstance(self.view_slices, str) and not is_view_collection(X):
             warn(
                 "RCPMODDetector got one 2-D array and view_slices='auto': its columns are split into two "
@@ -211,14 +218,17 @@ class RCPMODDetector(BaseDetector):
             settings,
             numpy_generator(self.random_state),
             n_jobs=self.n_jobs,
-            verbose=int(self.verbose),
+            verbose=verbose,
             stacklevel=3,
         )
         scores = model.score(data.arrays, data.mask, n_jobs=self.n_jobs)
-        self._set_n_classes(y)
-        self.model_, self._layout = model, data.layout
-        self.outlier_scores_, self.decision_scores_ = outlier_scores, scores
-        self._process_decision_scores()
+        # PyOD's own steps may refuse the threshold: a twin takes what they write, self only a whole result.
+        twin = copy(self)
+        twin._set_n_classes(y)
+        twin.model_, twin._layout = model, data.layout
+        twin.outlier_scores_, twin.decision_scores_ = outlier_scores, scores
+        twin._process_decision_scores()
+        self.__dict__.update(vars(twin))
         return self
 
     def decision_function(self, X: Any, *, view_mask: Any = None) -> FloatArray:

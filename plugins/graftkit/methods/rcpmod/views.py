@@ -38,6 +38,8 @@ class ViewLayout:
         Features per view.
     columns : tuple of ndarray, each of shape (n_features_v,), or None
         Column positions of each view where the input was one table.
+    table : tuple of (int, tuple of names or None), or None
+        Width of that table, and its column names where it was a DataFrame.
     means : tuple of ndarray, each of shape (n_features,)
         Column means over observed entries, for ``partial_nan="impute"``.
     """
@@ -45,6 +47,7 @@ class ViewLayout:
     names: tuple[Hashable, ...]
     widths: tuple[int, ...]
     columns: tuple[npt.NDArray[np.int64], ...] | None
+    table: tuple[int, tuple[Hashable, ...] | None] | None = None
     means: tuple[FloatArray, ...] = ()
 
 
@@ -116,7 +119,9 @@ def read_views(
             raise_invalid("X", X, "every view present during fit", fix="None is for prediction only")
         if n_rows < 2:
             raise ValueError(f"X: expected at least 2 samples, got {n_rows} sample(s)")
-        layout = ViewLayout(names, tuple(array.shape[1] for array in raw if array is not None), columns)
+        widths = tuple(array.shape[1] for array in raw if array is not None)
+        table = None if columns is None else (np.shape(X)[1], tuple(getattr(X, "columns", ())) or None)
+        layout = ViewLayout(names, widths, columns, table)
         fitting = True
     else:
         fitting = False
@@ -240,13 +245,21 @@ def _split(
         if layout.columns is None:
             raise_invalid("X", X, f"a list or mapping of {len(layout.names)} views, as in fit")
         names, columns = layout.names, layout.columns
-        width = max(int(c.max()) for c in columns if len(c)) + 1
-        if table.shape[1] < width:
-            raise ValueError(f"X: expected at least {width} features, got {table.shape[1]}")
+        _check_table(table, layout)
     else:
         names, columns = _columns(view_slices, table)
     values = table.iloc if hasattr(table, "iloc") else table
     return [values[:, c] for c in columns], names, columns
+
+
+def _check_table(table: Any, layout: ViewLayout) -> None:
+    """Refuse a table of another width, or a DataFrame whose columns are not those of fit."""
+    width, labels = layout.table or (table.shape[1], None)
+    if table.shape[1] != width:
+        raise ValueError(f"X: expected {width} features, as in fit, got {table.shape[1]}")
+    given = tuple(getattr(table, "columns", ())) or None
+    if labels is not None and given is not None and given != labels:
+        raise ValueError(f"X: expected the columns of fit, in its order, {list(labels)}, got {list(given)}")
 
 
 def _at_least_two(entries: list[Any]) -> list[Any]:
