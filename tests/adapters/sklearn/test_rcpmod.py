@@ -1,7 +1,6 @@
 """RCPMOD is a scikit-learn outlier detector: common checks, signs, thresholds, explanations."""
 
 import math
-from inspect import signature
 
 import numpy as np
 import pytest
@@ -9,7 +8,6 @@ from sklearn.base import clone
 from sklearn.metrics import roc_auc_score
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from graftkit.methods.rcpmod.settings import PRESETS, Settings
 from graftkit.sklearn import RCPMOD
 from tests.adapters.sklearn.rcpmod_cases import make_views, mask_of, tiny, trained
 
@@ -198,107 +196,6 @@ def test_y_is_ignored():
     plain = tiny().fit(views).outlier_scores_
     np.testing.assert_array_equal(tiny().fit(views, y=np.arange(60)).outlier_scores_, plain)
     np.testing.assert_array_equal(tiny().fit(views, "not even an array").outlier_scores_, plain)
-
-
-@pytest.mark.parametrize(
-    ("off", "zero"),
-    [("outlier_weight", "contrast"), ("neighbor_weight", "alignment"), ("spread_weight", "spreading")],
-)
-def test_a_weight_of_zero_turns_its_term_off(off, zero):
-    options = {off: 0.0} | ({"spread_warm": 0.0} if off == "spread_weight" else {})
-    curve = tiny(**options).fit(make_views()).loss_curve_
-    assert all(entry[zero] == 0 for entry in curve)
-    others = {"contrast", "alignment", "spreading"} - {zero}
-    assert all(curve[-1][name] != 0 for name in others)
-
-
-def test_every_parameter_is_used():
-    # A parameter accepted and ignored would leave the fitted scores as they are.
-    views = make_views(n=90)
-    base = {"n_epochs": 4, "neighbor_refresh": 2, "spread_warm": 5.0, "impute_from": 2, "batch_size": 40}
-    plain = tiny(**base).fit(views).score_samples(views)
-    changes = {
-        "n_neighbors": 5,
-        "hidden_layer_sizes": (9,),
-        "latent_dim": 5,
-        "n_epochs": 5,
-        "batch_size": 20,
-        "learning_rate": 3e-3,
-        "temperature": 0.3,
-        "outlier_weight": 0.5,
-        "neighbor_weight": 0.5,
-        "spread_weight": 90.0,
-        "spread_warm": 9.0,
-        "negative_rank": 7,
-        "memory_size": 1,
-        "memory_fraction": 0.5,
-        "recon_weight": 0.5,
-        "neighbor_refresh": 1,
-        "negative_refresh": 1,
-        "impute_from": 0,
-        "scale": "global",
-        "reshuffle": False,
-        "n_reference": 11,
-        "random_state": 1,
-        "dtype": "float64",
-    }
-    for name, value in changes.items():
-        if name in ("spread_weight", "spread_schedule"):
-            continue  # only after epoch 99: test_training and test_losses
-        got = tiny(**{**base, name: value}).fit(views).score_samples(views)
-        assert not np.array_equal(got, plain), name
-    # What is left acts on the input, on several views, on the threshold, on where and how work is done.
-    elsewhere = {
-        "view_slices",
-        "partial_nan",
-        "pairing",
-        "contamination",
-        "knn_backend",
-        "device",
-        "n_jobs",
-        "verbose",
-    }
-    assert set(RCPMOD().get_params()) == set(changes) | elsewhere | {"spread_schedule"}
-
-
-def test_pairing_matters_for_three_views_only():
-    two, three = make_views(), make_views(dims=(5, 4, 3))
-    a, b = (tiny(pairing=pairing).fit(two).outlier_scores_ for pairing in ("sequential", "independent"))
-    np.testing.assert_array_equal(a, b)
-    a, b = (tiny(pairing=pairing).fit(three) for pairing in ("sequential", "independent"))
-    assert not np.array_equal(a.outlier_scores_, b.outlier_scores_)
-    # Sequential pairs continue from earlier weights: pair (0, 2) starts where (0, 1) left view 0.
-    np.testing.assert_array_equal(
-        a.model_.scorers[0].networks[0].encoder[0][0], b.model_.scorers[0].networks[0].encoder[0][0]
-    )
-    assert a.loss_curve_[3]["reconstruction"] < b.loss_curve_[3]["reconstruction"]
-
-
-def test_defaults_agree_with_the_settings_of_the_method():
-    given = {name: p.default for name, p in signature(RCPMOD).parameters.items()}
-    expected = {name: field.default for name, field in Settings.__dataclass_fields__.items()}
-    assert {name: given[name] for name in expected} == expected
-    assert (given["view_slices"], given["partial_nan"], given["contamination"]) == ("auto", "raise", "auto")
-
-
-@pytest.mark.parametrize("name", PRESETS)
-def test_presets(name):
-    detector = RCPMOD.from_preset(name, n_epochs=7, random_state=3)
-    assert isinstance(detector, RCPMOD)
-    params = detector.get_params()
-    assert params["n_epochs"] == 7
-    assert params["random_state"] == 3
-    assert {k: v for k, v in PRESETS[name].items() if k != "n_epochs"}.items() <= params.items()
-
-
-def test_clone_and_parameters_round_trip():
-    detector = tiny(view_slices=[2, 3], contamination=0.2)
-    twin = clone(detector)
-    assert twin.get_params() == detector.get_params()
-    assert twin.set_params(n_epochs=9).n_epochs == 9
-    assert detector.n_epochs == 3
-    rebuilt = RCPMOD(**detector.get_params())
-    assert rebuilt.get_params() == detector.get_params()
 
 
 def test_class_outliers_are_found_where_no_single_view_shows_them():

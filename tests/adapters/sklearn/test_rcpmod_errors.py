@@ -8,7 +8,7 @@ import pytest
 from scipy import sparse
 from sklearn.exceptions import NotFittedError
 
-from graftkit.sklearn import RCPMOD, stack_views
+from graftkit.sklearn import stack_views
 from tests.adapters.sklearn.rcpmod_cases import make_views, mask_of, same_state, state_of, tiny
 
 A, B = make_views(missing=0)
@@ -250,78 +250,6 @@ def test_a_frame_with_other_columns():
 def test_unfitted_use(method):
     with pytest.raises(NotFittedError, match="RCPMOD instance is not fitted yet"):
         getattr(tiny(), method)([A, B])
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("contamination", 0.0),
-        ("contamination", 0.51),
-        ("contamination", -0.1),
-        ("contamination", float("nan")),
-        ("contamination", "often"),
-        ("contamination", None),
-        ("n_neighbors", 0),
-        ("hidden_layer_sizes", 8),
-        ("latent_dim", 0),
-        ("n_epochs", 0),
-        ("batch_size", 1),
-        ("learning_rate", 0.0),
-        ("temperature", 0.0),
-        ("spread_schedule", 101),
-        ("memory_fraction", 0.0),
-        ("memory_size", -1),
-        ("recon_weight", -1.0),
-        ("scale", "rows"),
-        ("partial_nan", "drop"),
-        ("pairing", "joint"),
-        ("n_reference", 0),
-        ("knn_backend", "annoy"),
-        ("random_state", "zero"),
-        ("dtype", "float16"),
-        ("n_jobs", 1.5),
-        ("verbose", -1),
-        ("reshuffle", "yes"),
-    ],
-)
-def test_bad_parameters(name, value):
-    detector = tiny(**{name: value})
-    before = state_of(detector)
-    with pytest.raises(ValueError, match=f"The '{name}' parameter of RCPMOD must be"):
-        detector.fit([A, B])
-    assert same_state(detector, before)
-
-
-@pytest.mark.parametrize("value", ["nonsense", "cuda:99"])
-def test_bad_device_names_the_argument(value):
-    with pytest.raises(ValueError, match=r"^device: expected"):
-        tiny(device=value).fit([A, B])
-
-
-def test_hidden_layers_are_positive_integers():
-    with pytest.raises(ValueError, match=r"hidden_layer_sizes: expected an integer >= 1, got 0"):
-        tiny(hidden_layer_sizes=(8, 0)).fit([A, B])
-    with pytest.raises(TypeError, match=r"hidden_layer_sizes: expected an integer >= 1, got 2\.5"):
-        tiny(hidden_layer_sizes=(2.5,)).fit([A, B])
-
-
-def test_unscaled_inputs_must_be_in_the_unit_interval():
-    with pytest.raises(ValueError, match=r"view 'view0': expected values in \[0, 1\] with scale=None"):
-        tiny(scale=None).fit([A, B])
-    inside = [(view - view.min()) / np.ptp(view) for view in (A, B)]
-    expected = tiny(scale="global").fit([A, B]).outlier_scores_
-    np.testing.assert_allclose(tiny(scale=None).fit(inside).outlier_scores_, expected, atol=1e-5)
-
-
-def test_presets_and_parameters_by_unknown_names():
-    with pytest.raises(
-        ValueError, match=r"name: expected one of 'bdgp', .*got 'scene'\. Did you mean 'scene15'\?"
-    ):
-        RCPMOD.from_preset("scene")
-    with pytest.raises(TypeError, match="n_epoch"):
-        RCPMOD.from_preset("scene15", n_epoch=3)
-    with pytest.raises(ValueError, match="Invalid parameter 'n_epoch'"):
-        tiny().set_params(n_epoch=3)
 
 
 def test_divergence_leaves_the_detector_as_it_was():

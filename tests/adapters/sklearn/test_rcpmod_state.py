@@ -100,14 +100,15 @@ def test_global_seeds_do_not_matter():
         torch.set_rng_state(state)
 
 
-def test_number_of_threads_changes_rounding_only():
-    # Stated, not wished for: sums split over threads may round differently, so equality is to 1e-3.
+@pytest.mark.slow  # a fit takes a blink, but two threads wait for one another where the cores are busy
+def test_number_of_threads_hardly_matters():
+    # Bit for bit the same on our machines; other kernels may split a sum differently.
     threads = torch.get_num_threads()
     found = []
     try:
         for count in (1, 2):
             torch.set_num_threads(count)
-            found.append(scores(tiny(**{**BUSY, "hidden_layer_sizes": (64,)}).fit(VIEWS)))
+            found.append(scores(tiny(**BUSY).fit(VIEWS)))
             assert torch.get_num_threads() == count
     finally:
         torch.set_num_threads(threads)

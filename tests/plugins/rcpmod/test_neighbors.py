@@ -156,3 +156,12 @@ def test_missing_faiss_says_what_to_install():
     a = np.arange(4.0)[:, None]
     with pytest.raises(ImportError, match="faiss-cpu"):
         nearest_rows(a, np.arange(4), a, np.arange(4), 1, backend="faiss")
+
+
+def test_search_is_exact_far_from_the_origin():
+    """A Unix time as offset: distances by inner products alone would lose every digit."""
+    x = np.random.default_rng(0).normal(size=(60, 3))
+    rows = np.arange(len(x))
+    np.testing.assert_array_equal(
+        nearest_rows(x + 1.7e9, rows, x + 1.7e9, rows, 5)[:, 0], nearest_rows(x, rows, x, rows, 5)[:, 0]
+    )

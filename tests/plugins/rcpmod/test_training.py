@@ -153,3 +153,15 @@ def test_no_hidden_layer():
     trained, losses = run(problem(hidden=()), replace(BASE, hidden_layer_sizes=(), n_epochs=30))
     assert len(trained[0].encoder) == 1
     assert losses[-1]["reconstruction"] < losses[0]["reconstruction"]
+
+
+@pytest.mark.parametrize("change", [{"neighbor_refresh": 1}, {"n_epochs": 1}])
+def test_destroyed_latents_are_reported_as_divergence(change):
+    """Before the next table is built, and after the last step, which no loss follows."""
+    settings = replace(BASE, learning_rate=1e30 if "neighbor_refresh" in change else 1e160, **change)
+    settings = replace(settings, dtype="float32" if "neighbor_refresh" in change else "float64")
+    xs = (np.random.default_rng(0).random((40, 4)), np.random.default_rng(1).random((40, 3)))
+    rng = np.random.default_rng(0)
+    nets = tuple(Autoencoder.initial(x.shape[1], (5,), 3, rng) for x in xs)
+    with pytest.raises(RuntimeError, match="training diverged in epoch"):
+        train_pair(xs, np.ones((40, 2), dtype=bool), nets, settings, rng, lambda *_: False)

@@ -160,6 +160,10 @@ def rank_neighbor(
 
 
 def _search(queries: FloatArray, candidates: FloatArray, k: int, backend: str) -> IntArray:
+    # Distances come from inner products, which lose all digits far from the origin.
+    center = candidates.mean(axis=0, dtype=np.float64)
+    queries = (queries - center).astype(queries.dtype)
+    candidates = (candidates - center).astype(candidates.dtype)
     if backend == "auto":
         backend = "faiss" if len(candidates) > EXACT_LIMIT and _has_faiss() else "sklearn"
     if backend == "faiss":

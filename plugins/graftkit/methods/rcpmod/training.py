@@ -100,16 +100,22 @@ def train_pair(
     with torch.inference_mode(False), torch.enable_grad():
         state = _PairTraining(xs, observed, networks, settings, rng)
         curve = []
-        for epoch in range(settings.n_epochs):
-            losses = state.run_epoch(epoch)
-            if not np.isfinite(losses["total"]):
-                raise RuntimeError(
-                    f"RCPMOD training diverged in epoch {epoch + 1} (loss {losses['total']}); "
-                    f"lower learning_rate (now {settings.learning_rate:g})"
-                )
-            curve.append(losses)
-            if on_epoch(epoch, losses):
-                break
+        epoch = 0
+        try:
+            for epoch in range(settings.n_epochs):
+                losses = state.run_epoch(epoch)
+                if not np.isfinite(losses["total"]):
+                    raise FloatingPointError
+                curve.append(losses)
+                if on_epoch(epoch, losses):
+                    break
+            for view in state.views:
+                view.latents()  # the last step may have destroyed the weights
+        except FloatingPointError as error:
+            raise RuntimeError(
+                f"RCPMOD training diverged in epoch {epoch + 1} (losses or latents are not finite); "
+                f"lower learning_rate (now {settings.learning_rate:g})"
+            ) from error
         return (state.views[0].weights(), state.views[1].weights()), curve
 
 
@@ -149,7 +155,10 @@ class _View:
     def latents(self) -> npt.NDArray[np.floating]:
         with torch.no_grad():
             parts = [self.encoder(part) for part in self.x.split(ENCODE_CHUNK)]
-            return np.asarray(torch.cat(parts).cpu().numpy())
+            z = np.asarray(torch.cat(parts).cpu().numpy())
+        if not np.isfinite(z).all():
+            raise FloatingPointError
+        return z
 
     def gather(
         self, batch: IntArray, bank: IntArray, settings: Settings, *, spread: bool, impute: bool
