@@ -2,6 +2,7 @@
 
 from graftkit.methods.sse_sam.classes import tail_classes_from_counts
 from graftkit.methods.sse_sam.coupling import coupled_modules, frozen_running_stats
+from graftkit.methods.sse_sam.curvature import class_curvature
 from graftkit.methods.sse_sam.optimizer import SSESAM
 
-__all__ = ["SSESAM", "coupled_modules", "frozen_running_stats", "tail_classes_from_counts"]
+__all__ = ["SSESAM", "class_curvature", "coupled_modules", "frozen_running_stats", "tail_classes_from_counts"]

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from graftkit.core.validation import describe, raise_invalid
@@ -215,7 +214,11 @@ class ModelCall:
             return value
 
         def walk(value: Any) -> Any:
-            if isinstance(value, list) and len(value) == size and not any(isinstance(v, Tensor) for v in value):
+            if (
+                isinstance(value, list)
+                and len(value) == size
+                and not any(isinstance(v, Tensor) for v in value)
+            ):
                 return [value[i] for i in positions]
             if isinstance(value, list):
                 return [walk(item) for item in value]

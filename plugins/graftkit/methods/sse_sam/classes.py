@@ -95,11 +95,17 @@ class Membership:
     """
 
     def __init__(
-        self, tail_classes: Iterable[int] | Tensor, *, n_classes: int | None = None, ignore_index: int | None = None
+        self,
+        tail_classes: Iterable[int] | Tensor,
+        *,
+        n_classes: int | None = None,
+        ignore_index: int | None = None,
     ) -> None:
-        classes = [_as_class(c) for c in torch.as_tensor(tail_classes).tolist()] if isinstance(
-            tail_classes, Tensor
-        ) else [_as_class(c) for c in tail_classes]
+        classes = (
+            [_as_class(c) for c in torch.as_tensor(tail_classes).tolist()]
+            if isinstance(tail_classes, Tensor)
+            else [_as_class(c) for c in tail_classes]
+        )
         if len(set(classes)) != len(classes):
             raise_invalid("tail_classes", classes, "each class once")
         if n_classes is not None and classes and max(classes) >= n_classes:
@@ -202,7 +208,9 @@ def spread_over(membership: Tensor, output: Tensor) -> Tensor:
     """
     m, shape = membership, tuple(output.shape)
     if m.ndim == 0 or m.shape[0] != shape[0]:
-        raise_invalid("targets", membership, f"one target for each of the {shape[:1]} rows of the output {shape}")
+        raise_invalid(
+            "targets", membership, f"one target for each of the {shape[:1]} rows of the output {shape}"
+        )
     if tuple(m.shape) == shape:
         return m.to(output.dtype)
     if m.ndim == 1:

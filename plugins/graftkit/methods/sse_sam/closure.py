@@ -101,7 +101,9 @@ class ClosurePasses:
         self._count = 0
         self._rows: list[dict[str, Tensor]] = []
         self._random: list[Any] = []
-        self._statistics = [RecordedStatistics(model) for _ in closures] if mode == "frozen_stats" and model else []
+        self._statistics = (
+            [RecordedStatistics(model) for _ in closures] if mode == "frozen_stats" and model else []
+        )
         self._passes_run = 0
 
     def at_weights(self, wanted: tuple[str, ...]) -> dict[str, Gradients]:
@@ -174,9 +176,7 @@ class ClosurePasses:
 
     def _gradients_of(self, k: int, batch: SplitLosses, parts: list[str]) -> dict[str, Gradients]:
         if len(parts) < 2 or self.mode != "subset":
-            return {
-                p: self._gradient(batch, p, retain_graph=i + 1 < len(parts)) for i, p in enumerate(parts)
-            }
+            return {p: self._gradient(batch, p, retain_graph=i + 1 < len(parts)) for i, p in enumerate(parts)}
         # Subset: the whole gradient from the graph that exists, the tail's from its own few rows.
         head = self._gradient(batch, "all", tail_weight=1.0)
         tail = self._gradient(self._call(k, self._rows[k]["tail"]), "tail", tail_weight=1.0)

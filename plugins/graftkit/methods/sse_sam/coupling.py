@@ -120,7 +120,9 @@ class RecordedStatistics:
             ) -> None:
                 del module
                 x = args[0].detach()
-                var, mean = torch.var_mean(x.float() if x.dtype.itemsize < 4 else x, [0, *range(2, x.ndim)], correction=0)
+                var, mean = torch.var_mean(
+                    x.float() if x.dtype.itemsize < 4 else x, [0, *range(2, x.ndim)], correction=0
+                )
                 seen.append((mean, var))
 
             self._handles.append(norm.register_forward_pre_hook(record))

@@ -283,7 +283,12 @@ class SSESAM(Optimizer):
         """
         if not isinstance(optimizer, Optimizer):
             raise_invalid("optimizer", optimizer, "a torch.optim.Optimizer", error=TypeError)
-        known = set(inspect.signature(cls.__init__).parameters) - {"self", "params", "base_optimizer", "base_kwargs"}
+        known = set(inspect.signature(cls.__init__).parameters) - {
+            "self",
+            "params",
+            "base_optimizer",
+            "base_kwargs",
+        }
         if unknown := sorted(set(kwargs) - known):
             raise_invalid("kwargs", unknown, f"only {', '.join(sorted(known))}", error=TypeError)
 
@@ -391,7 +396,9 @@ class SSESAM(Optimizer):
         return {**super().__getstate__(), "base_optimizer": self.base_optimizer, "_settings": self._settings}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        if "base_optimizer" in state:  # a copy or an unpickled one; load_state_dict brings groups and state only
+        if (
+            "base_optimizer" in state
+        ):  # a copy or an unpickled one; load_state_dict brings groups and state only
             self._model = self._process_group = None
             self._fresh()
         super().__setstate__(state)
@@ -532,8 +539,16 @@ class SSESAM(Optimizer):
             self._apply(grads, scaler)
             return None
         if pending:
-            raise RuntimeError("step: a closure was given while first_step or accumulate is pending; call step() alone")
-        if self._watch is not None and found_inf is None and callable(closure) and targets is None and scaler is None:
+            raise RuntimeError(
+                "step: a closure was given while first_step or accumulate is pending; call step() alone"
+            )
+        if (
+            self._watch is not None
+            and found_inf is None
+            and callable(closure)
+            and targets is None
+            and scaler is None
+        ):
             self._watch.clear()
             with torch.enable_grad():
                 result = closure()
@@ -542,7 +557,9 @@ class SSESAM(Optimizer):
                 return result
             self._watch.clear()
         elif found_inf is not None:
-            raise RuntimeError("GradScaler.step: a closure cannot be repeated under it; use step(closure, scaler=scaler)")
+            raise RuntimeError(
+                "GradScaler.step: a closure cannot be repeated under it; use step(closure, scaler=scaler)"
+            )
         return self._step_closures(closure, targets, scaler)
 
     def _step_closures(self, closure: Any, targets: Tensor | None, scaler: Any) -> Tensor | None:
@@ -634,7 +651,9 @@ class SSESAM(Optimizer):
                 "gradient. " + THREE_WAYS
             )
         with torch.enable_grad():
-            step = ExplicitStep(losses, targets, self._params(), self._settings, self._wanted(), self._processes())
+            step = ExplicitStep(
+                losses, targets, self._params(), self._settings, self._wanted(), self._processes()
+            )
         moved = {part: any(r > 0 for r in self.radius(part)) for part in step.gradients}
         norms = ascent_norms(step.gradients, self._params(), self.adaptive, self._settings.foreach)
         step.start(moved, norms)
@@ -671,8 +690,10 @@ class SSESAM(Optimizer):
         """
         step = self._explicit
         if self._away or step is None or part not in step.waiting:
-            reason = "the weights are perturbed already" if self._away else (
-                "first_step has not been called" if step is None else f"awaited are {step.waiting}"
+            reason = (
+                "the weights are perturbed already"
+                if self._away
+                else ("first_step has not been called" if step is None else f"awaited are {step.waiting}")
             )
             raise RuntimeError(f"perturbed({part!r}): {reason}")
         try:
@@ -753,7 +774,11 @@ class SSESAM(Optimizer):
         """The parts to differentiate for; one pass over everything where nothing is perturbed."""
         if self._settings.stage1 == "sam" and self.stage == 1:
             return ("all",)
-        return ("head", "tail") if any(r > 0 for part in ("head", "tail") for r in self.radius(part)) else ("all",)
+        return (
+            ("head", "tail")
+            if any(r > 0 for part in ("head", "tail") for r in self.radius(part))
+            else ("all",)
+        )
 
     def _mode(self, model: nn.Module | None, indexable: bool) -> str:
         wanted = self._settings.tail_pass
@@ -761,7 +786,9 @@ class SSESAM(Optimizer):
             return "full"
         if not indexable:
             raise_invalid(
-                "closure", "a closure without arguments", f"closure(index=None), which tail_pass={wanted!r} needs"
+                "closure",
+                "a closure without arguments",
+                f"closure(index=None), which tail_pass={wanted!r} needs",
             )
         if wanted == "frozen_stats":
             if model is None:
@@ -888,7 +915,9 @@ def _verify(repeated: Gradients, params: Sequence[Tensor], settings: Settings) -
         None if again is None else again.to_dense() - mine.to_dense() if mine.is_sparse else again - mine
         for mine, again in zip(own, repeated, strict=True)
     ]
-    explained: Gradients = [None if again is None else p.grad for p, again in zip(params, repeated, strict=True)]
+    explained: Gradients = [
+        None if again is None else p.grad for p, again in zip(params, repeated, strict=True)
+    ]
     plain = [False] * len(params)
     norms = ascent_norms({"gap": differences, "own": explained}, params, plain, settings.foreach)
     rough = min((p.dtype.itemsize for p in params), default=4) < 4 or torch.is_autocast_enabled("cpu")
@@ -900,4 +929,3 @@ def _verify(repeated: Gradients, params: Sequence[Tensor], settings: Settings) -
             "Stage 1 would drop it. Put the term into the criterion or into base_optimizer.register_step_pre_hook; "
             "watch(..., verify=False) skips this check."
         )
-

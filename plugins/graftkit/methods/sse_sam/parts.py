@@ -50,7 +50,9 @@ def part_weight(part: str, membership: Tensor, tail_weight: float) -> Tensor:
     return 1 - membership + tail_weight * membership
 
 
-def tail_share(targets: Tensor, shape: torch.Size, membership: Membership | None) -> tuple[Tensor, Tensor | None]:
+def tail_share(
+    targets: Tensor, shape: torch.Size, membership: Membership | None
+) -> tuple[Tensor, Tensor | None]:
     """Read the second item that a closure returns: labels, a mask, or a share in [0, 1].
 
     Parameters

@@ -49,7 +49,10 @@ def use_foreach(tensors: Iterable[Tensor | None], foreach: bool | None) -> bool:
         return False
     device = present[0].device
     return all(
-        t.device == device and t.layout is torch.strided and t.dtype.itemsize >= 4 and not isinstance(t, DTensor)
+        t.device == device
+        and t.layout is torch.strided
+        and t.dtype.itemsize >= 4
+        and not isinstance(t, DTensor)
         for t in present
     )
 
@@ -136,7 +139,9 @@ class PerturbedWeights:
             See :func:`use_foreach`.
         """
         moving = [
-            (w, g, r, a) for w, g, r, a in zip(params, grads, rho, adaptive, strict=True) if g is not None and r > 0
+            (w, g, r, a)
+            for w, g, r, a in zip(params, grads, rho, adaptive, strict=True)
+            if g is not None and r > 0
         ]
         weights = [w for w, _, _, _ in moving]
         copies = [self._buffer(w) for w in weights]
@@ -222,9 +227,7 @@ def subtract_(into: Gradients, other: Gradients, foreach: bool | None = None) ->
     if use_foreach([t for pair in both for t in pair], foreach):
         torch._foreach_sub_([a for a, _ in both], [b for _, b in both])
         return [-b if a is None and b is not None else a for a, b in zip(into, other, strict=True)]
-    return [
-        a if b is None else -b if a is None else a.sub_(b) for a, b in zip(into, other, strict=True)
-    ]
+    return [a if b is None else -b if a is None else a.sub_(b) for a, b in zip(into, other, strict=True)]
 
 
 @torch.no_grad()

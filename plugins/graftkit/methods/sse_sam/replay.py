@@ -165,7 +165,9 @@ class ReplayPasses:
         rows = torch.nonzero(needed).flatten()
         return None if len(rows) == len(needed) else rows
 
-    def _seeded_output(self, call: ModelCall, weights: list[Tensor], rows: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _seeded_output(
+        self, call: ModelCall, weights: list[Tensor], rows: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """Repeat one forward and give what its backward starts from."""
         watch = self.watch
         args, kwargs = (call.args, call.kwargs) if rows is None else call.select(rows)
@@ -181,11 +183,15 @@ class ReplayPasses:
                 returned = watch.inner(*args, **kwargs)
             output = watch.captured if watch.output_module is not None else find_logits(returned)
             if output is None:
-                raise RuntimeError("output_module: it was called in the forward pass, but not in its repetition")
+                raise RuntimeError(
+                    "output_module: it was called in the forward pass, but not in its repetition"
+                )
             if watch.criterion is None:
                 losses = find_losses(returned)
                 seeds = [t.weight * self.seed_factor for t in call.terms if t.weight is not None]
-                live = [loss for loss, term in zip(losses, call.terms, strict=True) if term.weight is not None]
+                live = [
+                    loss for loss, term in zip(losses, call.terms, strict=True) if term.weight is not None
+                ]
                 (slope,) = torch.autograd.grad(live, [output], seeds, retain_graph=True)
                 return output, slope * spread_over(weights[0], output)
             return output, self._criterion_slope(call, output.detach(), weights, rows)
@@ -228,7 +234,10 @@ class ReplayPasses:
         else:
             if not isinstance(targets, Tensor):
                 raise_invalid(
-                    "targets", targets, "a tensor of labels", fix="Say how to read them: watch(..., targets_from=...)."
+                    "targets",
+                    targets,
+                    "a tensor of labels",
+                    fix="Say how to read them: watch(..., targets_from=...).",
                 )
             if targets.is_floating_point():
                 share = lookup.of_soft_targets(targets)

@@ -88,7 +88,9 @@ class Watch:
         if criterion is not None and not callable(criterion):
             raise_invalid("criterion", criterion, "a module, a function, or None", error=TypeError)
         if targets_from is not None and not (isinstance(targets_from, str) or callable(targets_from)):
-            raise_invalid("targets_from", targets_from, "a keyword or a function of (args, kwargs)", error=TypeError)
+            raise_invalid(
+                "targets_from", targets_from, "a keyword or a function of (args, kwargs)", error=TypeError
+            )
         other = _WATCHED.get(model)
         if other is not None and other() is not None:
             raise RuntimeError(
@@ -121,7 +123,9 @@ class Watch:
             *(p.register_post_accumulate_grad_hook(_Hook(self, "_accumulated")) for p in self._probes),
         ]
         if self.output_module is not None:
-            self._handles.append(self.output_module.register_forward_hook(_Hook(self, "_after_output_module")))
+            self._handles.append(
+                self.output_module.register_forward_hook(_Hook(self, "_after_output_module"))
+            )
         if self.criterion is not None:
             hook = _Hook(self, "_after_criterion")
             self._handles.append(self.criterion.register_forward_hook(hook, with_kwargs=True))
@@ -311,9 +315,16 @@ class Watch:
                 term.listen(loss)
                 call.terms.append(term)
 
-    def _after_criterion(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], loss: Any) -> None:
+    def _after_criterion(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], loss: Any
+    ) -> None:
         del module
-        if self._paused or not torch.is_grad_enabled() or not isinstance(loss, Tensor) or not loss.requires_grad:
+        if (
+            self._paused
+            or not torch.is_grad_enabled()
+            or not isinstance(loss, Tensor)
+            or not loss.requires_grad
+        ):
             return
         places: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()]
         found = None
