@@ -39,7 +39,7 @@ from graftkit.methods.sse_sam.gradients import Processes
 from graftkit.methods.sse_sam.perturbation import Gradients, PerturbedWeights, add_, scale_
 from graftkit.methods.sse_sam.replay import ReplayPasses
 from graftkit.methods.sse_sam.settings import PART_RADIUS, Settings, check_rho, resolve_tail, switch_step
-from graftkit.methods.sse_sam.sharpening import NonFiniteGradient, Passes, ascent_norms, sharpened_gradient
+from graftkit.methods.sse_sam.sharpening import NonFiniteGradient, Passes, ascent_norms, check_finite, sharpened_gradient
 from graftkit.methods.sse_sam.watch import Watch
 
 __all__ = ["SSESAM"]
@@ -883,7 +883,7 @@ class SSESAM(Optimizer):
         )
         try:
             if self._verify and self.stage == 1 and any(r > 0 for r in self.radius("head")):
-                _verify(passes.whole(), params, self._settings)
+                _verify(passes, params, self._settings, processes)
                 self._verify = False
             grads = self._run(passes, processes)
         except NonFiniteGradient:
@@ -908,24 +908,27 @@ def _needs_closure(optimizer: Optimizer) -> bool:
     return parameter is not None and parameter.default is inspect.Parameter.empty
 
 
-def _verify(repeated: Gradients, params: Sequence[Tensor], settings: Settings) -> None:
+def _verify(
+    passes: ReplayPasses, params: Sequence[Tensor], settings: Settings, processes: Processes
+) -> None:
     """The recorded calls must explain the whole gradient, or stage 1 would drop the rest."""
-    own = [p.grad if p.grad is not None else torch.zeros_like(p) for p in params]
-    differences: Gradients = [
-        None if again is None else again.to_dense() - mine.to_dense() if mine.is_sparse else again - mine
+    repeated = passes.whole()
+    own: Gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in params]
+    explained: Gradients = [None if again is None else g for g, again in zip(own, repeated, strict=True)]
+    gap: Gradients = [
+        None if again is None or mine is None else again.to_dense() - mine.to_dense()
         for mine, again in zip(own, repeated, strict=True)
     ]
-    explained: Gradients = [
-        None if again is None else p.grad for p, again in zip(params, repeated, strict=True)
-    ]
     plain = [False] * len(params)
-    norms = ascent_norms({"gap": differences, "own": explained}, params, plain, settings.foreach)
-    rough = min((p.dtype.itemsize for p in params), default=4) < 4 or torch.is_autocast_enabled("cpu")
-    if not norms["gap"] <= (5e-2 if rough else 1e-2) * norms["own"] and norms["own"] != 0:
+    norms = ascent_norms({"gap": gap, "own": explained}, params, plain, settings.foreach)
+    check_finite(norms.values(), processes, params)
+    rough = passes.in_low_precision or min(p.dtype.itemsize for p in params) < 4
+    if norms["gap"] > (5e-2 if rough else 1e-2) * norms["own"]:
+        share = norms["gap"] / norms["own"] if norms["own"] else float("inf")
         raise RuntimeError(
-            f"watch: repeating the recorded calls gives another gradient than backward() left (relative difference "
-            f"{norms['gap'] / norms['own']:.2g}). Something besides the watched criterion contributes (another loss "
-            "term, gradients that were not zeroed, a change of gradients), or the forward pass is not repeatable. "
-            "Stage 1 would drop it. Put the term into the criterion or into base_optimizer.register_step_pre_hook; "
-            "watch(..., verify=False) skips this check."
+            "watch: repeating the recorded calls gives another gradient than backward() left (relative "
+            f"difference {share:.2g}). Something besides the watched criterion contributes (another loss term, "
+            "gradients that were not zeroed, a change of gradients), or the forward pass is not repeatable. "
+            "Stage 1 would drop it. Put the term into the criterion or into "
+            "base_optimizer.register_step_pre_hook; watch(..., verify=False) skips this check."
         )

@@ -23,6 +23,8 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.nn.utils import get_total_norm
 
+from graftkit.core.validation import raise_invalid
+
 __all__ = ["Gradients", "PerturbedWeights", "add_", "gradient_norm", "scale_", "subtract_", "use_foreach"]
 
 Gradients = list[Tensor | None]
@@ -77,7 +79,14 @@ def gradient_norm(
     -------
     Tensor
         A scalar, float32 or wider; 0 where there is no gradient at all.
+
+    Raises
+    ------
+    ValueError
+        If a sparse gradient belongs to an adaptive group.
     """
+    if any(g is not None and g.is_sparse and scale for g, scale in zip(grads, adaptive, strict=True)):
+        raise_invalid("adaptive", True, "False where gradients are sparse")
     scaled = [
         w.detach().abs() * g if scale else g
         for w, g, scale in zip(params, grads, adaptive, strict=True)

@@ -146,6 +146,11 @@ class ReplayPasses:
         finally:
             self.mode = mode
 
+    @property
+    def in_low_precision(self) -> bool:
+        """Whether a recorded call ran under autocast."""
+        return any(call.autocast.enabled for call in self.calls)
+
     def _repeat(self, part: str, tail_weight: float) -> Gradients:
         total: Gradients = [None] * len(self.params)
         for call, shares in zip(self.calls, self._shares, strict=True):
