@@ -17,8 +17,8 @@ def net() -> nn.Module:
         return nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 4)).double()
 
 
-def build(model: nn.Module, **kwargs) -> SSESAM:
-    return SSESAM(model.parameters(), **{"lr": 0.1, "tail_classes": [3], "switch_step": 3, **kwargs})
+def build(module: nn.Module, **kwargs) -> SSESAM:
+    return SSESAM(module.parameters(), **{"lr": 0.1, "tail_classes": [3], "switch_step": 3, **kwargs})
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from graftkit.core.validation import check_number, raise_invalid
 
-__all__ = ["Membership", "spread_over", "tail_classes_from_counts"]
+__all__ = ["Membership", "on_the_grid_of", "spread_over", "tail_classes_from_counts"]
 
 
 def tail_classes_from_counts(class_counts: Sequence[int] | Tensor, threshold: float) -> Tensor:
@@ -220,6 +220,35 @@ def spread_over(membership: Tensor, output: Tensor) -> Tensor:
     if tuple(m.shape) == shape[:-1]:
         return m.to(output.dtype).unsqueeze(-1)
     raise_invalid("targets", membership, f"targets that fit an output of shape {shape}")
+
+
+def on_the_grid_of(membership: Tensor, output: Tensor) -> Tensor:
+    """Bring a map of membership to the resolution of coarser scores; each cell gets its area's share.
+
+    Segmentation heads make scores at a fraction of the label's resolution and enlarge them inside the loss.
+    Any split of the scores' gradient adds up to the whole; at class borders this one is not pixel by pixel.
+
+    Parameters
+    ----------
+    membership : Tensor of shape (B, H, W), floating
+        Fine.
+    output : Tensor of shape (B, C, h, w)
+        The scores.
+
+    Returns
+    -------
+    Tensor of shape (B, h, w)
+        The input itself where nothing is to do.
+    """
+    coarser = (
+        membership.ndim == 3
+        and output.ndim == 4
+        and membership.shape[1:] != output.shape[2:]
+        and all(fine >= coarse for fine, coarse in zip(membership.shape[1:], output.shape[2:], strict=True))
+    )
+    if not coarser:
+        return membership
+    return nn.functional.interpolate(membership[:, None].float(), output.shape[2:], mode="area")[:, 0]
 
 
 def _as_class(value: Any) -> int:

@@ -119,11 +119,12 @@ class ClosurePasses:
         dict of str to list of Tensor or None
             A gradient a part, divided by the whole batch.
         """
+        self._present: set[str] = set()
         if self.targets is not None and self.mode == "subset" and wanted != ("all",):
             found = self._known_parts(self.targets)
         else:
             found = self._forward_all(wanted)
-        flags = self.processes.any([p in found for p in wanted], self.params[0].device)
+        flags = self.processes.any([p in self._present for p in wanted], self.params[0].device)
         missing: Gradients = [None] * len(self.params)
         return {p: found.get(p, list(missing)) for p, anywhere in zip(wanted, flags, strict=True) if anywhere}
 
@@ -147,7 +148,7 @@ class ClosurePasses:
                 if self.processes.size == 1:
                     continue
                 rows = torch.zeros(1, dtype=torch.long)  # every process runs as many forwards
-            batch = self._call(k, rows)
+            batch = self._call(k, rows)  # a dummy sample has weight 0 in the part it does not belong to
             total = add_(total, self._gradient(batch, part), self.settings.foreach)
         return total
 
@@ -164,6 +165,9 @@ class ClosurePasses:
             losses = losses + batch.mean() * batch.count if batch.count else losses
             self._rows.append(self._split_rows(batch) if self.mode != "full" else {})
             parts = [p for p in wanted if p == "all" or (batch.has_head if p == "head" else batch.has_tail)]
+            self._present.update(parts)
+            if self.processes.averaged:
+                parts = list(wanted)  # a sharded backward is a collective: every process runs it
             for part, grads in self._gradients_of(k, batch, parts).items():
                 found[part] = add_(found[part], grads, self.settings.foreach) if part in found else grads
         if count == 0:
@@ -179,7 +183,9 @@ class ClosurePasses:
             return {p: self._gradient(batch, p, retain_graph=i + 1 < len(parts)) for i, p in enumerate(parts)}
         # Subset: the whole gradient from the graph that exists, the tail's from its own few rows.
         head = self._gradient(batch, "all", tail_weight=1.0)
-        tail = self._gradient(self._call(k, self._rows[k]["tail"]), "tail", tail_weight=1.0)
+        rows = self._rows[k]["tail"]
+        rows = rows if len(rows) else torch.zeros(1, dtype=torch.long)
+        tail = self._gradient(self._call(k, rows), "tail", tail_weight=1.0)
         head = subtract_(head, tail, self.settings.foreach)
         return {"head": head, "tail": scale_(tail, self.settings.tail_weight, self.settings.foreach)}
 
@@ -196,8 +202,10 @@ class ClosurePasses:
             if len(rows) == 0 and self.processes.size == 1:
                 continue
             batch = self._call(0, rows if len(rows) else torch.zeros(1, dtype=torch.long))
-            if len(rows):
+            if len(rows) or self.processes.averaged:
                 found[part] = self._gradient(batch, part)
+            if len(rows):
+                self._present.add(part)
                 loss = loss + batch.total(part, 1.0).detach() / self._count
         self.loss = torch.as_tensor(loss)
         return found

@@ -415,7 +415,7 @@ class SSESAM(Optimizer):
         *,
         output_module: str | nn.Module | None = None,
         targets_from: str | Callable[..., Any] | None = None,
-        membership: Callable[[Any], Tensor] | None = None,
+        membership: Callable[[Any], Tensor] | str | None = None,
         verify: bool = True,
     ) -> Any:
         """Follow an unmodified loop: ``zero_grad``, forward, ``backward``, ``step()`` as always.
@@ -431,9 +431,10 @@ class SSESAM(Optimizer):
             For models that return losses only: the submodule whose output holds the class scores.
         targets_from : str, callable or None, default=None
             Where the targets are: a keyword of the call, or a function of its ``(args, kwargs)``.
-        membership : callable or None, default=None
-            A function of the targets that gives the tail's share in [0, 1], of shape (B,) (by sample) or the
-            targets' own (by pixel); by default each target's class decides.
+        membership : callable, "sample" or None, default=None
+            Each target's class decides by default, pixel by pixel for dense targets. "sample" counts a sample
+            as tail where any of its labels is; a function of the targets gives the tail's share in [0, 1], of
+            shape (B,) or the targets'.
         verify : bool, default=True
             Repeat the first stage-1 step's gradient once, to make sure that nothing but the watched calls
             contributes to it: an extra loss term would silently vanish in stage 1.
@@ -655,6 +656,9 @@ class SSESAM(Optimizer):
                 losses, targets, self._params(), self._settings, self._wanted(), self._processes()
             )
         moved = {part: any(r > 0 for r in self.radius(part)) for part in step.gradients}
+        if self._settings.sync_perturbation:
+            for part in [p for p, moves in moved.items() if moves]:
+                step.gradients[part] = step.processes.average(step.gradients[part], self._params())
         norms = ascent_norms(step.gradients, self._params(), self.adaptive, self._settings.foreach)
         step.start(moved, norms)
         self._explicit = step
@@ -908,6 +912,10 @@ def _needs_closure(optimizer: Optimizer) -> bool:
     return parameter is not None and parameter.default is inspect.Parameter.empty
 
 
+def _dense(grad: Tensor) -> Tensor:
+    return grad.to_dense() if grad.is_sparse else grad
+
+
 def _verify(
     passes: ReplayPasses, params: Sequence[Tensor], settings: Settings, processes: Processes
 ) -> None:
@@ -916,7 +924,7 @@ def _verify(
     own: Gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in params]
     explained: Gradients = [None if again is None else g for g, again in zip(own, repeated, strict=True)]
     gap: Gradients = [
-        None if again is None or mine is None else again.to_dense() - mine.to_dense()
+        None if again is None or mine is None else _dense(again) - _dense(mine)
         for mine, again in zip(own, repeated, strict=True)
     ]
     plain = [False] * len(params)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from graftkit.core.validation import raise_invalid
 from graftkit.methods.sse_sam.calls import LossTerm, ModelCall, find_logits, find_losses
-from graftkit.methods.sse_sam.classes import spread_over
+from graftkit.methods.sse_sam.classes import on_the_grid_of, spread_over
 from graftkit.methods.sse_sam.coupling import frozen_running_stats
 from graftkit.methods.sse_sam.gradients import Processes, differentiate
 from graftkit.methods.sse_sam.parts import part_weight
@@ -157,7 +157,9 @@ class ReplayPasses:
             weights = [part_weight(part, share, tail_weight) for share in shares]
             rows = self._rows(weights)
             if rows is not None and len(rows) == 0:
-                continue
+                if not self.processes.averaged:
+                    continue
+                rows = rows.new_zeros(1)  # a sharded pass is a collective; the sample's weight is 0
             output, seed = self._seeded_output(call, weights, rows)
             total = add_(total, differentiate([output], [seed], self.params), self.settings.foreach)
         return scale_(total, self.unit / self.seed_factor, self.settings.foreach)
@@ -230,7 +232,7 @@ class ReplayPasses:
         if output is None:
             raise RuntimeError("a call without output cannot be repeated")
         targets, custom, lookup = term.targets, self.watch.membership, self.settings.membership
-        if custom is not None:
+        if callable(custom):
             share = custom(targets)
             if not isinstance(share, Tensor) or not bool(((share >= 0) & (share <= 1)).all()):
                 raise_invalid("membership", share, "a tensor of tail shares in [0, 1]")
@@ -250,7 +252,10 @@ class ReplayPasses:
                 share = targets
             else:
                 share = lookup.of_labels(targets, getattr(self.watch.criterion, "ignore_index", -100))
+            if custom == "sample":
+                share = share.reshape(len(share), -1).any(1) if share.dtype == torch.bool else share
         share = share.to(output.device).to(output.dtype if output.is_floating_point() else torch.float32)
+        share = on_the_grid_of(share, output)
         spread_over(share, output)  # a shape that does not fit fails here, before anything has moved
         return share
 

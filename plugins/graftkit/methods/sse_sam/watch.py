@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from graftkit.core.validation import describe, raise_invalid
@@ -66,7 +67,7 @@ class Watch:
         The submodule whose output holds the class scores, for models that return losses only.
     targets_from : str, callable or None
         The keyword, or a function of ``(args, kwargs)``, that gives the targets.
-    membership : callable or None
+    membership : callable, "sample" or None
         A function of the targets that gives the tail's share, of shape (B,) or the targets'.
     frozen_stats : bool
         Whether to record batch statistics.
@@ -80,7 +81,7 @@ class Watch:
         *,
         output_module: str | nn.Module | None = None,
         targets_from: str | Callable[..., Any] | None = None,
-        membership: Callable[[Any], Tensor] | None = None,
+        membership: Callable[[Any], Tensor] | str | None = None,
         frozen_stats: bool = False,
     ) -> None:
         if not isinstance(model, nn.Module):
@@ -91,6 +92,8 @@ class Watch:
             raise_invalid(
                 "targets_from", targets_from, "a keyword or a function of (args, kwargs)", error=TypeError
             )
+        if membership is not None and membership != "sample" and not callable(membership):
+            raise_invalid("membership", membership, "a function of the targets, 'sample', or None", error=TypeError)
         other = _WATCHED.get(model)
         if other is not None and other() is not None:
             raise RuntimeError(
@@ -372,5 +375,5 @@ def _only_losses(output: Any) -> bool:
 
 def _choose_probes(params: Sequence[Tensor], n: int = 4, among: int = 12) -> list[Tensor]:
     """A few small parameters near the output, whose gradients tell whether all were rescaled."""
-    plain = [p for p in params if p.requires_grad and p.layout is torch.strided and type(p) is nn.Parameter]
+    plain = [p for p in params if p.requires_grad and p.layout is torch.strided and not isinstance(p, DTensor)]
     return sorted(plain[-among:], key=lambda p: p.numel())[:n]
