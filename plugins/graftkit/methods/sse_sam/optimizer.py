@@ -816,6 +816,8 @@ class SSESAM(Optimizer):
             group = watch.ddp.process_group
         elif group is None and isinstance(self._model, DistributedDataParallel):
             group = self._model.process_group
+        elif group is None and any(isinstance(p, DTensor) for p in self._params()):
+            group = dist.group.WORLD  # FSDP2: every process of the mesh runs the same passes
         elif group is None and watch is None and dist.is_available() and dist.is_initialized():
             group = dist.group.WORLD
         distributed = any(isinstance(p, DTensor) for p in self._params())
