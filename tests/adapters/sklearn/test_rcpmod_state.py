@@ -68,6 +68,24 @@ def test_scores_do_not_depend_on_jobs(pairing, monkeypatch):
         ]
 
 
+def test_jobs_reach_the_workers(monkeypatch):
+    from graftkit.methods.rcpmod import model
+
+    asked = []
+
+    class Watched(joblib.Parallel):
+        def __init__(self, n_jobs=None, **options):
+            asked.append(n_jobs)
+            super().__init__(n_jobs=n_jobs, **options)
+
+    monkeypatch.setattr(model, "Parallel", Watched)
+    detector = tiny(n_jobs=2, pairing="independent").fit(VIEWS)
+    assert asked == [2, 2]  # the pairs, then the training rows' scores
+    detector.score_samples(VIEWS)
+    detector.explain(VIEWS)
+    assert asked == [2] * 4
+
+
 def global_state():
     generator = np.random.get_state()  # noqa: NPY002 - the global generator is what is watched
     return {
