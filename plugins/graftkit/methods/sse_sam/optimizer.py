@@ -550,8 +550,7 @@ class SSESAM(Optimizer):
             and targets is None
             and scaler is None
         ):
-            self._watch.clear()
-            with torch.enable_grad():
+            with torch.enable_grad():  # what was recorded before is accumulated micro-batches
                 result = closure()
             if not isinstance(result, tuple | list):
                 self._step_watched(None, None)

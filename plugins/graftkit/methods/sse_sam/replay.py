@@ -18,6 +18,7 @@ from contextlib import ExitStack
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge
 
 from graftkit.core.validation import raise_invalid
 from graftkit.methods.sse_sam.calls import LossTerm, ModelCall, find_logits, find_losses
@@ -199,7 +200,7 @@ class ReplayPasses:
                 live = [
                     loss for loss, term in zip(losses, call.terms, strict=True) if term.weight is not None
                 ]
-                (slope,) = torch.autograd.grad(live, [output], seeds, retain_graph=True)
+                slope = _slope_of_own_losses(live, output, seeds)
                 return output, slope * spread_over(weights[0], output)
             return output, self._criterion_slope(call, output.detach(), weights, rows)
 
@@ -258,6 +259,25 @@ class ReplayPasses:
         share = on_the_grid_of(share, output)
         spread_over(share, output)  # a shape that does not fit fails here, before anything has moved
         return share
+
+
+def _slope_of_own_losses(losses: list[Tensor], output: Tensor, seeds: list[Tensor]) -> Tensor:
+    """Derivative of a model's own losses by its scores, also where a host cast the scores afterwards."""
+    (slope,) = torch.autograd.grad(losses, [output], seeds, retain_graph=True, allow_unused=True)
+    if slope is not None:
+        return slope
+    node, place = output.grad_fn, 0
+    while node is not None and node.name().startswith("ToCopyBackward"):
+        # accelerate hands out float32 copies of what the loss was computed from; a cast's derivative is 1.
+        node, place = node.next_functions[0]
+        edge = GradientEdge(node, place)
+        (slope,) = torch.autograd.grad(losses, [edge], seeds, retain_graph=True, allow_unused=True)
+        if slope is not None:
+            return slope.to(output.dtype)
+    raise RuntimeError(
+        "model output: the model's own loss does not depend on its class scores as it returned them; name the "
+        "submodule that makes them: watch(..., output_module=...)"
+    )
 
 
 def _usable_calls(watch: Watch) -> list[ModelCall]:
