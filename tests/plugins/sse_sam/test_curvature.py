@@ -38,7 +38,7 @@ def dense_hessian(net, x, y):
         pieces = [c.view_as(p) for c, p in zip(flat.split(sizes), net.parameters(), strict=True)]
         return F.cross_entropy(torch.func.functional_call(net, dict(zip(names, pieces, strict=True)), (x,)), y)
 
-    return torch.func.hessian(loss)(torch.cat([p.detach().flatten() for p in net.parameters()]))
+    return torch.autograd.functional.hessian(loss, torch.cat([p.detach().flatten() for p in net.parameters()]))
 
 
 def test_golden_extremes_and_a_dense_hessian():

@@ -179,7 +179,7 @@ class ClosurePasses:
         return found
 
     def _gradients_of(self, k: int, batch: SplitLosses, parts: list[str]) -> dict[str, Gradients]:
-        if len(parts) < 2 or self.mode != "subset":
+        if len(parts) < 2 or self.mode == "full":
             return {p: self._gradient(batch, p, retain_graph=i + 1 < len(parts)) for i, p in enumerate(parts)}
         # Subset: the whole gradient from the graph that exists, the tail's from its own few rows.
         head = self._gradient(batch, "all", tail_weight=1.0)

@@ -97,7 +97,8 @@ class SSESAM(Optimizer):
     tail_pass : {"auto", "subset", "full", "frozen_stats"}, default="auto"
         Samples of the repeated passes. "subset" runs each part's own and is exact where samples do not meet
         inside the network; "auto" takes it exactly there; "frozen_stats" is "subset" with batch normalisation
-        by the recorded whole batch's statistics, an approximation.
+        by the recorded whole batch's statistics: an approximation, in the suite's small network 11 % of the
+        gradient's norm off in stage 2 and 48 % in stage 1, so measure before you use it.
     model : torch.nn.Module or None, default=None
         For the closure and explicit forms: lets "auto" look for coupled modules and keeps running statistics
         still while weights are perturbed. ``watch`` knows it anyway.
