@@ -91,7 +91,9 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     }
 
 
-def _train(x: Tensor, y: Tensor, n_classes: int, epochs: int, settings: dict[str, Any] | None, seed: int) -> nn.Module:
+def _train(
+    x: Tensor, y: Tensor, n_classes: int, epochs: int, settings: dict[str, Any] | None, seed: int
+) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = nn.Sequential(

@@ -32,10 +32,14 @@ Step = Callable[[], None]
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     sections = {"speed": speed, "tensors": tensors, "memory": memory, "quality": quality, "toy": toy}
     parser.add_argument("--only", default=",".join(sections), help="sections, separated by commas")
-    parser.add_argument("--quick", action="store_true", help="a smoke test: few steps, the figures mean nothing")
+    parser.add_argument(
+        "--quick", action="store_true", help="a smoke test: few steps, the figures mean nothing"
+    )
     parser.add_argument("--out", type=Path, default=None, help="JSON file instead of results/sse_sam.json")
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
@@ -82,7 +86,12 @@ def steps_of(model: nn.Module, x: Tensor, y: Tensor, base: str) -> dict[str, Ste
         return lambda: void(published.step(lambda: each(model(x), y), mask, stage=stage))
 
     def ours(form: str, stage: int, **kwargs: Any) -> Step:
-        settings = {"tail_classes": [TAIL], "switch_step": 0 if stage == 2 else 10**9, "model": model, **kwargs}
+        settings = {
+            "tail_classes": [TAIL],
+            "switch_step": 0 if stage == 2 else 10**9,
+            "model": model,
+            **kwargs,
+        }
         optimizer = SSESAM(params, cls, **settings, **options)
 
         def closure(index: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -90,13 +99,13 @@ def steps_of(model: nn.Module, x: Tensor, y: Tensor, base: str) -> dict[str, Ste
             return each(model(a), b), b
 
         def loop() -> None:
-            if optimizer._watch is None:
-                optimizer.watch(model, mean, verify=False)
             optimizer.zero_grad()
             mean(model(x), y).backward()
             optimizer.step()
-            optimizer.unwatch()  # the next rival watches the same model; a user's loop would keep it
 
+        # Two rivals cannot watch one model at once: each watches for the time of its own steps.
+        loop.before = lambda: optimizer.watch(model, mean, verify=False)  # type: ignore[attr-defined]
+        loop.after = optimizer.unwatch  # type: ignore[attr-defined]
         return loop if form == "loop" else lambda: void(optimizer.step(closure, targets=y))
 
     plain_sam = {"stage1": "sam", "gamma": None, "switch_step": None, "tail_classes": None}
@@ -117,14 +126,15 @@ def void(value: object) -> None:
 
 def measure(steps: dict[str, Step], repeats: int) -> dict[str, list[float]]:
     """Seconds a step, rivals taking turns so that a slow moment of the machine hits all."""
-    for step in steps.values():
-        step()
     seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(repeats):
+    for k in range(repeats + 1):
         for name, step in steps.items():
+            getattr(step, "before", lambda: None)()
             start = time.perf_counter()
             step()
-            seconds[name].append(time.perf_counter() - start)
+            if k > 0:  # the first round warms up
+                seconds[name].append(time.perf_counter() - start)
+            getattr(step, "after", lambda: None)()
     return seconds
 
 
@@ -158,7 +168,10 @@ def tensors(records: Records, where: dict[str, Any], quick: bool) -> None:
             continue
         x, y = batch(2, 0.5)
         steps = steps_of(many_tensors(n), x, y, "sgd")
-        picked = {name: steps[name] for name in ("base", "pytorch_optimizer SAM", "ours SAM, loop", "ours SAM, closure")}
+        picked = {
+            name: steps[name]
+            for name in ("base", "pytorch_optimizer SAM", "ours SAM, loop", "ours SAM, closure")
+        }
         times = measure(picked, 2 if quick else 10)
         records.add(
             key, where, section="tensors", n=n, seconds={k: statistics.median(v) for k, v in times.items()}
@@ -176,7 +189,9 @@ def memory(records: Records, where: dict[str, Any], quick: bool) -> None:
             model = nn.Linear(1013, 10, bias=False)  # a shape that nothing else has
             x, y = torch.randn(20, 1013), torch.arange(20) % 10
             mean, each = nn.CrossEntropyLoss(), nn.CrossEntropyLoss(reduction="none")
-            optimizer = SSESAM(model.parameters(), lr=0.1, tail_classes=[TAIL], switch_step=0 if stage == 2 else 9)
+            optimizer = SSESAM(
+                model.parameters(), lr=0.1, tail_classes=[TAIL], switch_step=0 if stage == 2 else 9
+            )
             peak = 0
 
             def look(*_: object) -> None:
@@ -185,7 +200,7 @@ def memory(records: Records, where: dict[str, Any], quick: bool) -> None:
                 storages = {
                     o.untyped_storage().data_ptr()
                     for o in gc.get_objects()
-                    if isinstance(o, Tensor) and o.shape == (10, 1013)
+                    if type(o) in (Tensor, nn.Parameter) and o.shape == (10, 1013)
                 }
                 peak = max(peak, len(storages))
 
@@ -239,7 +254,9 @@ def quality(records: Records, where: dict[str, Any], quick: bool) -> None:
                 for method in METHODS:
                     key = f"quality/tenth/{regime}/{loss}/{method}/{seed}"
                     if not records.has(key):
-                        record = train_once(train, test, method, loss, seed, {**plan, **({"epochs": 1} if quick else {})})
+                        record = train_once(
+                            train, test, method, loss, seed, {**plan, **({"epochs": 1} if quick else {})}
+                        )
                         records.add(key, where, section="quality", data="tenth", regime=regime, **record)
     if quick:
         return
@@ -252,7 +269,9 @@ def quality(records: Records, where: dict[str, Any], quick: bool) -> None:
             records.add(key, where, section="quality", data="full", regime="augmented", **record)
 
 
-def train_once(train: Any, test: Any, method: str, loss: str, seed: int, plan: dict[str, Any]) -> dict[str, Any]:
+def train_once(
+    train: Any, test: Any, method: str, loss: str, seed: int, plan: dict[str, Any]
+) -> dict[str, Any]:
     """One run, last epoch, no choice by the test set."""
     (x, y), (test_x, test_y) = train, test
     counts = torch.bincount(y).tolist()
@@ -314,7 +333,11 @@ def augmented(x: Tensor, generator: torch.Generator) -> Tensor:
     flip = torch.rand(len(x), generator=generator) < 0.5
     columns = torch.where(flip[:, None], columns.flip(1), columns)
     index = torch.arange(len(x))
-    return padded[index[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
+    return (
+        padded[index[:, None, None], :, rows[:, :, None], columns[:, None, :]]
+        .permute(0, 3, 1, 2)
+        .contiguous()
+    )
 
 
 # -- saddles ---------------------------------------------------------------------------------------------------
@@ -328,7 +351,15 @@ def toy(records: Records, where: dict[str, Any], quick: bool) -> None:
             for name in ("quadratic", "tail saddle"):
                 key = f"toy/{name}/{method}/{rho}"
                 if not records.has(key):
-                    records.add(key, where, section="toy", toy=name, method=method, rho=rho, path=walk(name, method, rho))
+                    records.add(
+                        key,
+                        where,
+                        section="toy",
+                        toy=name,
+                        method=method,
+                        rho=rho,
+                        path=walk(name, method, rho),
+                    )
 
 
 def walk(name: str, method: str, rho: float, steps: int = 60) -> list[float]:

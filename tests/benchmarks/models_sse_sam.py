@@ -7,7 +7,9 @@ from torch.nn import functional as F
 
 def mlp(classes: int = 10) -> nn.Module:
     """Small on purpose: the optimizer's arithmetic shows."""
-    return nn.Sequential(nn.Flatten(), nn.Linear(3072, 32), nn.Tanh(), nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, classes))
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(3072, 32), nn.Tanh(), nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, classes)
+    )
 
 
 def group_norm_cnn(classes: int = 10, width: int = 16) -> nn.Module:
@@ -21,10 +23,17 @@ def group_norm_cnn(classes: int = 10, width: int = 16) -> nn.Module:
 class _Block(nn.Module):
     def __init__(self, a: int, b: int, stride: int) -> None:
         super().__init__()
-        self.first, self.second = nn.Conv2d(a, b, 3, stride, 1, bias=False), nn.Conv2d(b, b, 3, 1, 1, bias=False)
+        self.first, self.second = (
+            nn.Conv2d(a, b, 3, stride, 1, bias=False),
+            nn.Conv2d(b, b, 3, 1, 1, bias=False),
+        )
         self.norm1, self.norm2 = nn.BatchNorm2d(b), nn.BatchNorm2d(b)
         same = a == b and stride == 1
-        self.skip = nn.Identity() if same else nn.Sequential(nn.Conv2d(a, b, 1, stride, bias=False), nn.BatchNorm2d(b))
+        self.skip = (
+            nn.Identity()
+            if same
+            else nn.Sequential(nn.Conv2d(a, b, 1, stride, bias=False), nn.BatchNorm2d(b))
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         out = F.relu(self.norm1(self.first(x)))

@@ -15,7 +15,12 @@ class PublishedSSESAM:
     """Head and tail perturbed apart around a base optimizer; the stage is the caller's."""
 
     def __init__(
-        self, model: nn.Module, base: torch.optim.Optimizer, rho_head: float, rho_tail: float, tiny: float = 1e-16
+        self,
+        model: nn.Module,
+        base: torch.optim.Optimizer,
+        rho_head: float,
+        rho_tail: float,
+        tiny: float = 1e-16,
     ) -> None:
         self.params = [p for p in model.parameters() if p.requires_grad]
         self.base, self.rho_head, self.rho_tail, self.tiny = base, rho_head, rho_tail, tiny

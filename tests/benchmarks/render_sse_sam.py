@@ -51,7 +51,11 @@ def _speed(records: list[Record]) -> str:
         for name in names:
             goal, value = target(r, name), r["ratio"][name]
             cells.append(f"{value:.2f}" + (f" ({goal:.2f})" if goal is not None else ""))
-            judged = r["model"] in ("group_norm_cnn", "resnet18") and r["t"] >= 0.1 and name.startswith("ours stage")
+            judged = (
+                r["model"] in ("group_norm_cnn", "resnet18")
+                and r["t"] >= 0.1
+                and name.startswith("ours stage")
+            )
             if judged and goal is not None and value > max(1.1 * goal, goal + 0.1):
                 missed.append(f"{r['model']} t={r['t']} {name}: {value:.2f} for {goal:.2f}")
         peer = r["ratio"]["pytorch_optimizer SAM"]
@@ -60,8 +64,14 @@ def _speed(records: list[Record]) -> str:
             slower.append(f"{r['model']}, {r['base']}, t={r['t']} ({best:.2f} against {peer:.2f})")
         rows.append([f"{r['model']}, {r['base']}", f"{r['t']}", f"{1000 * r['seconds']['base']:.1f}", *cells])
     head = ["model, base", "t", "base step, ms", *names]
-    verdict = "Aim (table of costs + 10 % or + 0.1) " + (f"missed: {'; '.join(missed)}." if missed else "met.")
-    peers = "SAM mode is slower than the peer's: " + "; ".join(slower) + "." if slower else "SAM mode is nowhere slower."
+    verdict = "Aim (table of costs + 10 % or + 0.1) " + (
+        f"missed: {'; '.join(missed)}." if missed else "met."
+    )
+    peers = (
+        "SAM mode is slower than the peer's: " + "; ".join(slower) + "."
+        if slower
+        else "SAM mode is nowhere slower."
+    )
     return (
         "### Time of a step, in base steps (in brackets: passes alone)\n\n"
         f"{table(head, rows)}\n{verdict} {peers}\n"
@@ -76,7 +86,9 @@ def _tensors(records: list[Record]) -> str:
         [str(r["n"]), *(f"{1000 * r['seconds'][name]:.2f}" for name in names)]
         for r in sorted(records, key=lambda r: r["n"])
     ]
-    return f"### Growth with the number of parameter tensors, ms a step\n\n{table(['tensors', *names], rows)}\n"
+    return (
+        f"### Growth with the number of parameter tensors, ms a step\n\n{table(['tensors', *names], rows)}\n"
+    )
 
 
 def _memory(records: list[Record]) -> str:
@@ -99,7 +111,9 @@ def _quality(records: list[Record]) -> str:
     rows = []
     for (data, regime, loss, method), group in _runs(records).items():
         cells = [spread([r["recall"][g] for r in group]) for g in GROUPS]
-        fitted = f"{mean(r['train']['head'] for r in group):.0f} / {mean(r['train']['tail'] for r in group):.0f}"
+        fitted = (
+            f"{mean(r['train']['head'] for r in group):.0f} / {mean(r['train']['tail'] for r in group):.0f}"
+        )
         rows.append([f"{data}, {regime}, {loss}", method, str(len(group)), *cells, fitted])
     head = ["data, regime, loss", "method", "seeds", *GROUPS, "train head / tail"]
     return (

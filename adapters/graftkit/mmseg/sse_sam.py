@@ -1,7 +1,7 @@
 """SSE-SAM under mmengine's Runner: an optimizer and an optimizer wrapper in the root registries.
 
-The Runner stays as it is. ``forward(mode="loss")`` returns losses only, so the wrapper watches the module that
-makes the class scores and reads the labels from ``data_samples``::
+The Runner stays as it is. ``forward(mode="loss")`` returns losses only, so the wrapper watches the module
+that makes the class scores and reads the labels from ``data_samples``::
 
     custom_imports = dict(imports=["graftkit.mmseg"])
     optim_wrapper = dict(
@@ -115,7 +115,9 @@ class SSESAMOptimWrapper(OptimWrapper):
         self.membership, self.verify = membership, verify
         self.dtype: torch.dtype | None = getattr(torch, dtype) if dtype is not None else None
         self._constant_scale: float | None = None
-        self.loss_scaler = self._scaler("dynamic" if loss_scale is None and dtype == "float16" else loss_scale)
+        self.loss_scaler = self._scaler(
+            "dynamic" if loss_scale is None and dtype == "float16" else loss_scale
+        )
         self._watching = False
 
     def _scaler(self, loss_scale: Any) -> torch.amp.GradScaler | None:
@@ -161,8 +163,9 @@ class SSESAMOptimWrapper(OptimWrapper):
             raise_invalid(
                 "output_module",
                 None,
-                f"the submodule that makes the class scores, this model has none of {', '.join(KNOWN_OUTPUTS)}",
-                fix="Set output_module= (and targets_from= where data_samples hold no gt_label or gt_sem_seg).",
+                f"the submodule that makes the class scores, this model has none of "
+                f"{', '.join(KNOWN_OUTPUTS)}",
+                fix="Set output_module=, and targets_from= where data_samples hold no gt_label or gt_sem_seg.",
             )
         self.optimizer.watch(
             model,
@@ -179,7 +182,7 @@ class SSESAMOptimWrapper(OptimWrapper):
 
         Parameters
         ----------
-        loss : Tensor
+        loss : Tensor of shape ()
             The parsed loss.
         **kwargs
             Arguments of ``Tensor.backward``.

@@ -1,7 +1,7 @@
 """SSE-SAM in timm's optimizer registry, under the name ``ssesam`` (timm cuts names at underscores).
 
-The base optimizer may be named as timm names it; its registry entry decides which of ``momentum``, ``eps`` and
-``betas`` it takes. timm's ``train.py`` loop stays as it is after ``optimizer.watch(model, train_loss_fn)``.
+The base optimizer may be named as timm names it; its registry entry decides which of ``momentum``, ``eps``
+and ``betas`` it takes. timm's ``train.py`` loop stays as it is after ``optimizer.watch(model, train_loss_fn)``.
 
 >>> import torch
 >>> from timm.optim import create_optimizer_v2
@@ -15,7 +15,6 @@ import warnings
 from typing import Any
 
 import torch
-from timm.optim import get_optimizer_class
 from torch.optim import Optimizer
 
 from graftkit.core.validation import raise_invalid
@@ -24,7 +23,7 @@ from graftkit.methods import sse_sam
 try:  # the writable registry lives in a private module
     from timm.optim._optim_factory import OptimInfo, default_registry
 except ImportError:  # pragma: no cover - depends on timm's future
-    default_registry = None
+    default_registry = None  # type: ignore[assignment]
 
 __all__ = ["SSESAM"]
 
@@ -58,7 +57,11 @@ class SSESAM(sse_sam.SSESAM):
 
     def __init__(self, params: Any, base_optimizer: str | type[Optimizer] = "sgd", **kwargs: Any) -> None:
         if not isinstance(base_optimizer, str):
-            if isinstance(base_optimizer, type) and "momentum" in kwargs and base_optimizer is not torch.optim.SGD:
+            if (
+                isinstance(base_optimizer, type)
+                and "momentum" in kwargs
+                and base_optimizer is not torch.optim.SGD
+            ):
                 kwargs = _accepted(base_optimizer, kwargs)
             super().__init__(params, base_optimizer, **kwargs)
             return
@@ -71,7 +74,8 @@ class SSESAM(sse_sam.SSESAM):
                 kwargs.pop(key, None)
         for key, value in (info.defaults or {}).items():
             kwargs.setdefault(key, value)
-        super().__init__(params, get_optimizer_class(name, bind_defaults=False), **kwargs)
+        cls: Any = default_registry.get_optimizer_class(name, bind_defaults=False)
+        super().__init__(params, cls, **kwargs)
 
 
 def _accepted(base: type[Optimizer], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -94,7 +98,9 @@ def _register() -> None:
     if NAME in default_registry.list_optimizers():
         known = default_registry.get_optimizer_info(NAME).opt_class
         if getattr(known, "__qualname__", None) != SSESAM.__qualname__ or known.__module__ != __name__:
-            raise RuntimeError(f"timm already has an optimizer named {NAME!r} ({known!r}); it is not replaced")
+            raise RuntimeError(
+                f"timm already has an optimizer named {NAME!r} ({known!r}); it is not replaced"
+            )
         return
     default_registry.register(
         OptimInfo(

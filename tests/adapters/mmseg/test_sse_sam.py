@@ -16,7 +16,9 @@ from torch.utils.data import DataLoader, Dataset
 from graftkit.mmseg import SSESAM, SSESAMOptimWrapper
 from tests.plugins.sse_sam.loops import counted, mixed_batches, weights
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"
+)
 DATA = [(x.float(), y) for x, y in mixed_batches(n=4)]
 
 
@@ -27,7 +29,10 @@ class Head(nn.Module):
 
     def loss(self, features, labels):
         scores = self.fc(features)
-        return {"loss_cls": F.cross_entropy(scores, labels), "acc": (scores.argmax(1) == labels).float().mean()}
+        return {
+            "loss_cls": F.cross_entropy(scores, labels),
+            "acc": (scores.argmax(1) == labels).float().mean(),
+        }
 
 
 class Toy(BaseModel):
@@ -100,7 +105,9 @@ def by_hand(epochs=2, accumulation=1, clip=None):
             ])  # fmt: skip
         else:
             x, y = some[0]
-            optimizer.step(lambda x=x, y=y: (F.cross_entropy(model.head.fc(model.backbone(x)), y, reduction="none"), y))
+            optimizer.step(
+                lambda x=x, y=y: (F.cross_entropy(model.head.fc(model.backbone(x)), y, reduction="none"), y)
+            )
     return model
 
 
@@ -117,7 +124,9 @@ def test_runner_trains_as_the_closure_form_does(tmp_path, samples, accumulation)
         run.train()
     assert run.optim_wrapper.optimizer.completed_steps == 8 // accumulation
     assert work.units > 8 * 2
-    torch.testing.assert_close(weights(run.model), weights(by_hand(accumulation=accumulation)), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        weights(run.model), weights(by_hand(accumulation=accumulation)), rtol=0, atol=1e-5
+    )
 
 
 def test_resume_across_the_switch_is_bit_equal(tmp_path):

@@ -25,7 +25,13 @@ def vit() -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return timm.create_model(
-            "vit_tiny_patch16_224", img_size=16, patch_size=8, embed_dim=24, depth=1, num_heads=2, num_classes=4
+            "vit_tiny_patch16_224",
+            img_size=16,
+            patch_size=8,
+            embed_dim=24,
+            depth=1,
+            num_heads=2,
+            num_classes=4,
         )
 
 
@@ -77,8 +83,10 @@ def test_the_base_may_be_named(base, kwargs, expected):
     optimizer = create_optimizer_v2(vit(), "ssesam", base_optimizer=base, **kwargs, **OPTIONS)
     for key, value in expected.items():
         assert optimizer.param_groups[0][key] == value
-    assert type(optimizer.base_optimizer).__name__.lower().startswith(
-        {"momentum": "sgd"}.get(base, base if isinstance(base, str) else "adamw")
+    assert (
+        type(optimizer.base_optimizer)
+        .__name__.lower()
+        .startswith({"momentum": "sgd"}.get(base, base if isinstance(base, str) else "adamw"))
     )
 
 
@@ -139,7 +147,12 @@ def test_the_loop_equals_closures_on_a_timm_model():
         optimizer.zero_grad()
         criterion(looped(x), y).backward()
         optimizer.step()
-    by_closure(create_optimizer_v2(closed, opt="ssesam", **OPTIONS), closed, nn.CrossEntropyLoss(reduction="none"), data)
+    by_closure(
+        create_optimizer_v2(closed, opt="ssesam", **OPTIONS),
+        closed,
+        nn.CrossEntropyLoss(reduction="none"),
+        data,
+    )
     torch.testing.assert_close(weights(looped), weights(closed), rtol=0, atol=1e-10)
 
 

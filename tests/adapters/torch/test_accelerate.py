@@ -29,7 +29,9 @@ def net() -> nn.Module:
 DATA = [(x.float(), y) for x, y in mixed_batches(n=6)]
 
 
-def trained(accumulation: int = 1, precision: str = "no", *, watch_first: bool = False, clip: float | None = None):
+def trained(
+    accumulation: int = 1, precision: str = "no", *, watch_first: bool = False, clip: float | None = None
+):
     accelerator = Accelerator(cpu=True, mixed_precision=precision, gradient_accumulation_steps=accumulation)
     model, criterion = net(), nn.CrossEntropyLoss()
     sharp = SSESAM(model.parameters(), lr=0.1, momentum=0.9, tail_classes=[3], switch_step=2)
@@ -94,7 +96,9 @@ def test_the_closure_form_reaches_the_optimizer():
 def test_unwatched_loops_raise():
     accelerator = Accelerator(cpu=True)
     model = net()
-    model, optimizer = accelerator.prepare(model, SSESAM(model.parameters(), lr=0.1, tail_classes=[3], switch_step=2))
+    model, optimizer = accelerator.prepare(
+        model, SSESAM(model.parameters(), lr=0.1, tail_classes=[3], switch_step=2)
+    )
     accelerator.backward(nn.functional.cross_entropy(model(DATA[0][0]), DATA[0][1]))
     with pytest.raises(RuntimeError, match="three ways"):
         optimizer.step()

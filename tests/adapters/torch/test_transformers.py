@@ -42,7 +42,9 @@ def test_trainer_runs_the_second_passes(tmp_path, precision, accumulation):
     optimizer = SSESAM(net.parameters(), torch.optim.AdamW, lr=1e-3, tail_classes=[2], switch_step=2)
     optimizer.watch(net, None)
     work = Work(6)
-    net.bert.embeddings.register_forward_hook(lambda m, a, out: setattr(work, "forward", work.forward + len(out)))
+    net.bert.embeddings.register_forward_hook(
+        lambda m, a, out: setattr(work, "forward", work.forward + len(out))
+    )
     before = weights(net)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
     arguments = TrainingArguments(

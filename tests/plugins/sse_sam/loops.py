@@ -27,7 +27,9 @@ def mixed_batches(n: int = 6, size: int = 12, classes: int = 4, shape: tuple[int
     return batches
 
 
-def by_closure(optimizer: SSESAM, model: nn.Module, criterion: Criterion, batches: Any, *, targets: bool = False):
+def by_closure(
+    optimizer: SSESAM, model: nn.Module, criterion: Criterion, batches: Any, *, targets: bool = False
+):
     for x, y in batches:
 
         def closure(index: Tensor | None = None, x: Tensor = x, y: Tensor = y) -> tuple[Tensor, Tensor]:

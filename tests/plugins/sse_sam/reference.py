@@ -30,7 +30,9 @@ def per_sample(net: nn.Module, x: Tensor = X, y: Tensor = Y) -> Tensor:
     return F.cross_entropy(net(x), y, reduction="none")
 
 
-def part_losses(net: nn.Module, x: Tensor = X, y: Tensor = Y, tail: list[int] = TAIL) -> tuple[Tensor, Tensor]:
+def part_losses(
+    net: nn.Module, x: Tensor = X, y: Tensor = Y, tail: list[int] = TAIL
+) -> tuple[Tensor, Tensor]:
     losses = per_sample(net, x, y)
     in_tail = torch.tensor([int(label) in tail for label in y])
     return losses[~in_tail].sum() / len(y), losses[in_tail].sum() / len(y)
@@ -66,7 +68,9 @@ def sharpened(
     for loss, rho, weight in ((head, rho_head, 1.0), (tail, rho_tail, tail_weight)):
         home = [p.detach().clone() for p in params]
         grads = gradient(loss(), params)
-        scale = norm([p.detach().abs() * g for p, g in zip(params, grads, strict=True)] if adaptive else grads)
+        scale = norm(
+            [p.detach().abs() * g for p, g in zip(params, grads, strict=True)] if adaptive else grads
+        )
         with torch.no_grad():
             for p, g in zip(params, grads, strict=True):
                 p += rho * (p * p * g if adaptive else g) / (scale + 1e-16)

@@ -18,7 +18,9 @@ def net() -> nn.Module:
 
 
 def optimizer_for(model: nn.Module, **kwargs) -> SSESAM:
-    return SSESAM(model.parameters(), **{"lr": 0.1, "tail_classes": [3], "switch_step": 15, "momentum": 0.9, **kwargs})
+    return SSESAM(
+        model.parameters(), **{"lr": 0.1, "tail_classes": [3], "switch_step": 15, "momentum": 0.9, **kwargs}
+    )
 
 
 def scaled_step(model, optimizer, criterion, scaler, batch, *, clip=None):

@@ -6,14 +6,19 @@ from torch import nn
 
 from graftkit.methods.sse_sam.coupling import RecordedStatistics
 from graftkit.torch import SSESAM, coupled_modules, frozen_running_stats
-from tests.plugins.sse_sam.loops import by_closure, by_loop, mixed_batches, weights
+from tests.plugins.sse_sam.loops import by_closure, by_loop, mixed_batches
 
 
 def conv() -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return nn.Sequential(
-            nn.Conv2d(2, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4)
+            nn.Conv2d(2, 6, 3),
+            nn.BatchNorm2d(6),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(6, 4),
         ).double()
 
 
@@ -34,7 +39,9 @@ def test_which_modules_couple():
 @pytest.mark.parametrize("momentum", [0.1, None])
 def test_freezing_keeps_the_function_and_the_buffers(momentum):
     x = torch.randn(6, 2, 3, 3)
-    model = nn.Sequential(nn.BatchNorm2d(2, momentum=momentum), nn.InstanceNorm2d(2, track_running_stats=True))
+    model = nn.Sequential(
+        nn.BatchNorm2d(2, momentum=momentum), nn.InstanceNorm2d(2, track_running_stats=True)
+    )
     model(x)
     before = {k: v.clone() for k, v in model.state_dict().items()}
     with torch.no_grad():
@@ -99,7 +106,13 @@ def test_recorded_statistics_normalise_a_part_by_the_whole():
 
 def final_gradient(tail_pass, form, switch_step):
     model = conv()
-    options = {"lr": 0.1, "tail_classes": [3], "switch_step": switch_step, "tail_pass": tail_pass, "model": model}
+    options = {
+        "lr": 0.1,
+        "tail_classes": [3],
+        "switch_step": switch_step,
+        "tail_pass": tail_pass,
+        "model": model,
+    }
     optimizer = SSESAM(model.parameters(), **options)
     data = mixed_batches(shape=(2, 6, 6), size=32)[3:4]
     if form == "loop":
@@ -113,7 +126,9 @@ def final_gradient(tail_pass, form, switch_step):
 
 @pytest.mark.parametrize("form", ["closure", "loop"])
 @pytest.mark.parametrize(("switch_step", "low", "high"), [(0, 0.05, 0.15), (9, 0.3, 0.6)])
-def test_frozen_statistics_deviate_from_the_exact_gradient_by_what_the_docstring_says(form, switch_step, low, high):
+def test_frozen_statistics_deviate_from_the_exact_gradient_by_what_the_docstring_says(
+    form, switch_step, low, high
+):
     # 11 % of the gradient's norm in stage 2; 48 % in stage 1, where the head's whole term loses its derivative
     # through the statistics.
     exact, frozen = (final_gradient(kind, form, switch_step) for kind in ("full", "frozen_stats"))

@@ -36,9 +36,13 @@ def dense_hessian(net, x, y):
     def loss(flat):
         sizes = [p.numel() for p in net.parameters()]
         pieces = [c.view_as(p) for c, p in zip(flat.split(sizes), net.parameters(), strict=True)]
-        return F.cross_entropy(torch.func.functional_call(net, dict(zip(names, pieces, strict=True)), (x,)), y)
+        return F.cross_entropy(
+            torch.func.functional_call(net, dict(zip(names, pieces, strict=True)), (x,)), y
+        )
 
-    return torch.autograd.functional.hessian(loss, torch.cat([p.detach().flatten() for p in net.parameters()]))
+    return torch.autograd.functional.hessian(
+        loss, torch.cat([p.detach().flatten() for p in net.parameters()])
+    )
 
 
 def test_golden_extremes_and_a_dense_hessian():
@@ -52,7 +56,9 @@ def test_golden_extremes_and_a_dense_hessian():
         keep = torch.tensor([classes is None or int(c) in classes for c in ref.Y])
         values = torch.linalg.eigvalsh(dense_hessian(ref.golden_net(), ref.X[keep], ref.Y[keep]))
         assert values.sum().item() == pytest.approx(trace, abs=1e-9)
-        assert (row["lambda_min"], row["lambda_max"]) == pytest.approx((values[0].item(), values[-1].item()), abs=1e-10)
+        assert (row["lambda_min"], row["lambda_max"]) == pytest.approx(
+            (values[0].item(), values[-1].item()), abs=1e-10
+        )
         assert row["n"] == int(keep.sum())
 
 
@@ -75,7 +81,12 @@ def test_loss_and_gradient_norm():
 def test_mini_batches_add_up_and_the_other_hvp_agrees():
     whole = measured()
     pieces = class_curvature(
-        ref.golden_net(), EACH, iter([(ref.X[:2], ref.Y[:2]), (ref.X[2:], ref.Y[2:])]), GROUPS, k=21, min_samples=1
+        ref.golden_net(),
+        EACH,
+        iter([(ref.X[:2], ref.Y[:2]), (ref.X[2:], ref.Y[2:])]),
+        GROUPS,
+        k=21,
+        min_samples=1,
     )
     difference, frugal = measured(hvp="finite_difference"), measured(reorthogonalize=False)
     for name in GROUPS:
@@ -89,7 +100,9 @@ def test_lanczos_on_the_planted_spectrum():
     generator = torch.Generator().manual_seed(0)
     q, _ = torch.linalg.qr(torch.randn(200, 200, generator=generator, dtype=torch.float64))
     inner = torch.linspace(0, 1, 197, dtype=torch.float64)
-    spectrum = torch.cat([torch.tensor([-3.0, -0.5], dtype=torch.float64), inner, torch.tensor([8.0], dtype=torch.float64)])
+    spectrum = torch.cat(
+        [torch.tensor([-3.0, -0.5], dtype=torch.float64), inner, torch.tensor([8.0], dtype=torch.float64)]
+    )
     matrix = q @ torch.diag(spectrum) @ q.T
     run = lanczos(lambda v: matrix @ v, torch.randn(200, generator=generator, dtype=torch.float64), 10)
     assert (run.ritz[0].item(), run.ritz[-1].item()) == pytest.approx((-3.0, 8.0), abs=1e-8)
@@ -101,12 +114,16 @@ def test_lanczos_on_the_planted_spectrum():
 
 def test_density_integrates_to_one_and_has_the_right_mean():
     rows = measured(density=True, n_probe=50)
-    grid, values = (torch.tensor(rows["all"]["density"][key], dtype=torch.float64) for key in ("grid", "values"))
+    grid, values = (
+        torch.tensor(rows["all"]["density"][key], dtype=torch.float64) for key in ("grid", "values")
+    )
     assert torch.trapezoid(values, grid).item() == pytest.approx(1.0, abs=1e-3)
     mean = torch.trapezoid(values * grid, grid).item()
     assert mean == pytest.approx(rows["all"]["trace"] / 21, abs=1e-3)
     run = lanczos(lambda v: 2.0 * v, torch.ones(3, dtype=torch.float64), 3)
-    assert torch.trapezoid(*(torch.tensor(t) for t in reversed(spectral_density([run])))).item() == pytest.approx(1, abs=1e-3)
+    assert torch.trapezoid(
+        *(torch.tensor(t) for t in reversed(spectral_density([run])))
+    ).item() == pytest.approx(1, abs=1e-3)
 
 
 def test_nothing_is_disturbed():

@@ -25,7 +25,12 @@ def layer_norm() -> nn.Module:
 
 def group_norm_cnn() -> nn.Module:
     return nn.Sequential(
-        nn.Conv2d(2, 4, 3), nn.GroupNorm(2, 4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 4)
+        nn.Conv2d(2, 4, 3),
+        nn.GroupNorm(2, 4),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(4, 4),
     )
 
 
@@ -50,7 +55,9 @@ def trained(name: str, form: str, batches=None, **kwargs) -> nn.Module:
     model = fresh(name)
     each = nn.CrossEntropyLoss(reduction="none")
     batches = data(name) if batches is None else batches
-    tail_pass = {"closure": "full", "explicit": "full", "loop_full": "full", "loop": "auto"}.get(form, "subset")
+    tail_pass = {"closure": "full", "explicit": "full", "loop_full": "full", "loop": "auto"}.get(
+        form, "subset"
+    )
     optimizer = SSESAM(model.parameters(), **{**OPTIONS, "tail_pass": tail_pass, "model": model, **kwargs})
     if form in ("closure", "subset", "known"):
         by_closure(optimizer, model, each, batches, targets=form == "known")
@@ -85,7 +92,9 @@ def test_every_form_equals_the_published_schedule(name, form):
 
 @pytest.mark.parametrize("form", ["closure", "explicit", "loop", "loop_full"])
 def test_batch_norm_equals_the_published_schedule_by_full_passes(form):
-    torch.testing.assert_close(weights(trained("batch_norm", form)), weights(published("batch_norm")), rtol=0, atol=1e-11)
+    torch.testing.assert_close(
+        weights(trained("batch_norm", form)), weights(published("batch_norm")), rtol=0, atol=1e-11
+    )
 
 
 def test_subset_passes_on_batch_norm_differ_which_is_why_they_are_refused():
@@ -183,7 +192,10 @@ def test_closure_returns_the_mean_loss_at_the_weights():
         clone = copy.deepcopy(model)
         optimizer = SSESAM(clone.parameters(), lr=0.1, tail_classes=[3], switch_step=9, tail_pass="subset")
         loss = optimizer.step(
-            lambda i=None, m=clone: (each(m(x if i is None else x[i]), y if i is None else y[i]), y if i is None else y[i]),
+            lambda i=None, m=clone: (
+                each(m(x if i is None else x[i]), y if i is None else y[i]),
+                y if i is None else y[i],
+            ),
             **kwargs,
         )
         assert not loss.requires_grad
@@ -195,12 +207,19 @@ def test_limits_that_are_plain_sam_or_the_base(form):
     batch = data("mlp")[3:5]
     everything = trained("mlp", form, batch, tail_classes=[0, 1, 2, 3], rho=(0.5, 0.1), class_counts=None)
     nothing = trained("mlp", form, batch, tail_classes=[7], rho=(0.1, 0.5))
-    plain = trained("mlp", form, batch, tail_classes=None, switch_step=None, gamma=None, stage1="sam", rho=0.1)
+    plain = trained(
+        "mlp", form, batch, tail_classes=None, switch_step=None, gamma=None, stage1="sam", rho=0.1
+    )
     tolerance = {"rtol": 0, "atol": 0 if form in ("closure", "explicit") else 1e-13}
     torch.testing.assert_close(weights(everything), weights(plain), **tolerance)
     torch.testing.assert_close(weights(nothing), weights(plain), **tolerance)
     base = fresh("mlp")
-    by_loop(torch.optim.SGD(base.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-2), base, nn.CrossEntropyLoss(), batch)
+    by_loop(
+        torch.optim.SGD(base.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-2),
+        base,
+        nn.CrossEntropyLoss(),
+        batch,
+    )
     still = trained("mlp", form, batch, rho=0.0)
     torch.testing.assert_close(weights(still), weights(base), rtol=0, atol=1e-15 if form != "loop" else 0)
     off = trained("mlp", form, batch, rho=(0.0, 0.1), switch_step=9)
@@ -213,8 +232,12 @@ def test_invariances(form):
     x, y = data("mlp")[3]
     plain = weights(trained("mlp", form, [(x, y)]))
     order = torch.randperm(len(y), generator=torch.Generator().manual_seed(1))
-    torch.testing.assert_close(weights(trained("mlp", form, [(x[order], y[order])])), plain, rtol=0, atol=1e-12)
-    torch.testing.assert_close(weights(trained("mlp", form, [(x, y)], foreach=False)), plain, rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        weights(trained("mlp", form, [(x[order], y[order])])), plain, rtol=0, atol=1e-12
+    )
+    torch.testing.assert_close(
+        weights(trained("mlp", form, [(x, y)], foreach=False)), plain, rtol=0, atol=1e-12
+    )
 
 
 def test_fractional_membership_splits_the_loss_by_share():
@@ -259,7 +282,9 @@ def units(form: str, stage: int, *, tail: int, size: int = 20, name: str = "mlp"
     (x, y) = data(name, n=1, size=size)[0]
     y = torch.where(torch.arange(size) < tail, 3, y.clamp(max=2))
     each, mean = nn.CrossEntropyLoss(reduction="none"), nn.CrossEntropyLoss()
-    tail_pass = {"known": "subset", "index": "auto", "loop": "auto", "frozen": "frozen_stats"}.get(form, "full")
+    tail_pass = {"known": "subset", "index": "auto", "loop": "auto", "frozen": "frozen_stats"}.get(
+        form, "full"
+    )
     options = {**OPTIONS, "switch_step": 0 if stage == 2 else 9, "tail_pass": tail_pass, "model": model}
     optimizer = SSESAM(model.parameters(), **options)
     with counted(model[0], size) as work:

@@ -119,7 +119,9 @@ def test_trajectory_over_the_switch(form):
         [-0.296462235700, 0.259608041258, 0.087269525604],
         [0.075385094676, 0.117893403690, -0.245040238233],
     ]
-    torch.testing.assert_close(model[2].weight.detach(), torch.tensor(w2, dtype=torch.float64), rtol=0, atol=1e-11)
+    torch.testing.assert_close(
+        model[2].weight.detach(), torch.tensor(w2, dtype=torch.float64), rtol=0, atol=1e-11
+    )
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -146,7 +148,9 @@ def test_the_quadratic_attracts_sam_to_its_saddle():
         w = nn.Parameter(torch.tensor([0.1, 0.01], dtype=torch.float64))
         optimizer = SSESAM([w], lr=0.1, rho=rho, stage1="sam", gamma=None)
         for _ in range(60):
-            optimizer.step(lambda w=w: (((w[0] ** 2 - w[1] ** 2) / 2).reshape(1), torch.zeros(1, dtype=torch.long)))
+            optimizer.step(
+                lambda w=w: (((w[0] ** 2 - w[1] ** 2) / 2).reshape(1), torch.zeros(1, dtype=torch.long))
+            )
         ends[name] = float(w.detach()[1])
     assert ends["gd"] == pytest.approx(3.04, abs=0.01)
     assert ends["sam"] == pytest.approx(-1.1e-7, rel=0.1)

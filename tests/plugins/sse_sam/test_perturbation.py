@@ -4,13 +4,22 @@ import pytest
 import torch
 from torch import nn
 
-from graftkit.methods.sse_sam.perturbation import PerturbedWeights, add_, gradient_norm, scale_, subtract_, use_foreach
+from graftkit.methods.sse_sam.perturbation import (
+    PerturbedWeights,
+    add_,
+    gradient_norm,
+    scale_,
+    subtract_,
+    use_foreach,
+)
 
 
 def some(dtype=torch.float64, seed=0):
     generator = torch.Generator().manual_seed(seed)
     shapes = [(3, 4), (5,), (), (0, 2), (2, 3)]
-    params = [nn.Parameter(torch.randn(s, generator=generator, dtype=torch.float64).to(dtype)) for s in shapes]
+    params = [
+        nn.Parameter(torch.randn(s, generator=generator, dtype=torch.float64).to(dtype)) for s in shapes
+    ]
     grads = [torch.randn(s, generator=generator, dtype=torch.float64).to(dtype) for s in shapes]
     grads[1] = None
     return params, grads
@@ -78,7 +87,12 @@ def test_sums_differences_and_scales_with_missing_gradients(foreach):
     assert [None if t is None else t.tolist() for t in total] == [[4, 7], [3, 5], [1, 2], None]
     gap = subtract_(*pair(), foreach)
     assert [None if t is None else t.tolist() for t in gap] == [[-2, -3], [-3, -5], [1, 2], None]
-    assert [None if t is None else t.tolist() for t in scale_(pair()[0], 2.0, foreach)] == [[2, 4], None, [2, 4], None]
+    assert [None if t is None else t.tolist() for t in scale_(pair()[0], 2.0, foreach)] == [
+        [2, 4],
+        None,
+        [2, 4],
+        None,
+    ]
 
 
 def test_when_the_multi_tensor_form_is_taken():

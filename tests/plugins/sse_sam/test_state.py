@@ -55,7 +55,7 @@ def test_resume_is_bit_equal_before_at_and_after_the_switch(base, saved_at, way,
     if way == "torch.save":
         state = torch.load(tmp_path / "state.pt", weights_only=True)
     again = net(seed=1)
-    resumed = build(again, base, rho=0.7, **({"lr": 5.0}))
+    resumed = build(again, base, rho=0.7, lr=5.0)
     new_scheduler = torch.optim.lr_scheduler.StepLR(resumed, 2, 0.5)
     again.load_state_dict(state["m"])
     resumed.load_state_dict(state["o"])
@@ -96,7 +96,10 @@ def test_a_base_optimizers_state_loads_with_a_warning_that_names_the_radii():
     assert optimizer.param_groups[0]["rho_tail"] == 0.10
     assert optimizer.param_groups[0]["lr"] == 0.3
     buffers = [optimizer.state[p]["momentum_buffer"] for p in model.parameters()]
-    assert all(torch.equal(b, base.state[p]["momentum_buffer"]) for b, p in zip(buffers, model.parameters(), strict=True))
+    assert all(
+        torch.equal(b, base.state[p]["momentum_buffer"])
+        for b, p in zip(buffers, model.parameters(), strict=True)
+    )
     steps(optimizer, model, BATCHES[2:3])
 
 
@@ -112,7 +115,12 @@ def test_from_optimizer_adopts_groups_and_state():
     model, expected = net(), net()
     base = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     by_loop(base, model, nn.CrossEntropyLoss(), BATCHES[:1])
-    by_loop(torch.optim.SGD(expected.parameters(), lr=0.1, momentum=0.9), expected, nn.CrossEntropyLoss(), BATCHES[:1])
+    by_loop(
+        torch.optim.SGD(expected.parameters(), lr=0.1, momentum=0.9),
+        expected,
+        nn.CrossEntropyLoss(),
+        BATCHES[:1],
+    )
     optimizer = SSESAM.from_optimizer(base, tail_classes=[3], switch_step=3)
     assert optimizer.base_optimizer is base
     assert optimizer.param_groups[0]["momentum"] == 0.9
@@ -281,7 +289,9 @@ def test_sparse_gradients_cannot_be_adaptive():
     optimizer = SSESAM(model.parameters(), lr=0.1, tail_classes=[3], switch_step=1, adaptive=True)
     y = torch.tensor([0, 3])
     with pytest.raises(ValueError, match="sparse"):
-        optimizer.step(lambda: (F.cross_entropy(model(torch.ones(2, 3, dtype=torch.long)), y, reduction="none"), y))
+        optimizer.step(
+            lambda: (F.cross_entropy(model(torch.ones(2, 3, dtype=torch.long)), y, reduction="none"), y)
+        )
 
 
 def test_tensor_lr_non_contiguous_and_complex_parameters():

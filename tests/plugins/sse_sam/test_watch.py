@@ -41,11 +41,15 @@ class LogitAdjustment(nn.Module):
 def net(dropout: float = 0.0) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return nn.Sequential(nn.Linear(5, 8), nn.LayerNorm(8), nn.Tanh(), nn.Dropout(dropout), nn.Linear(8, 4)).double()
+        return nn.Sequential(
+            nn.Linear(5, 8), nn.LayerNorm(8), nn.Tanh(), nn.Dropout(dropout), nn.Linear(8, 4)
+        ).double()
 
 
 def optimizer_for(model: nn.Module, **kwargs) -> SSESAM:
-    return SSESAM(model.parameters(), **{"lr": 0.5, "tail_classes": [3], "switch_step": 1, "momentum": 0.9, **kwargs})
+    return SSESAM(
+        model.parameters(), **{"lr": 0.5, "tail_classes": [3], "switch_step": 1, "momentum": 0.9, **kwargs}
+    )
 
 
 BATCHES = mixed_batches(n=6)[3:]
@@ -78,7 +82,9 @@ def test_criteria_equal_the_closure_with_their_per_sample_form(name, tail_pass):
 def dense_net() -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return nn.Sequential(nn.Conv2d(2, 6, 3, padding=1), nn.GroupNorm(2, 6), nn.ReLU(), nn.Conv2d(6, 4, 1)).double()
+        return nn.Sequential(
+            nn.Conv2d(2, 6, 3, padding=1), nn.GroupNorm(2, 6), nn.ReLU(), nn.Conv2d(6, 4, 1)
+        ).double()
 
 
 @pytest.mark.parametrize("by", ["pixel", "sample"])
@@ -124,7 +130,11 @@ def test_mixup_splits_label_by_label_or_by_the_mass_of_soft_targets(form, tail_p
     optimizer.watch(watched, criterion)
     out = watched(x)
     soft = lam * F.one_hot(y, 4).double() + (1 - lam) * F.one_hot(y2, 4).double()
-    loss = lam * criterion(out, y) + (1 - lam) * criterion(out, y2) if form == "two calls" else criterion(out, soft)
+    loss = (
+        lam * criterion(out, y) + (1 - lam) * criterion(out, y2)
+        if form == "two calls"
+        else criterion(out, soft)
+    )
     loss.backward()
     optimizer.step()
     params = list(expected.parameters())
@@ -156,7 +166,11 @@ class OwnLoss(nn.Module):
         logits = self.body(x)
         loss = F.cross_entropy(logits, labels)
         if self.kind == "losses":
-            return {"loss_cls": 0.75 * loss, "loss_aux": 0.25 * loss, "acc": (logits.argmax(1) == labels).double().mean()}
+            return {
+                "loss_cls": 0.75 * loss,
+                "loss_aux": 0.25 * loss,
+                "acc": (logits.argmax(1) == labels).double().mean(),
+            }
         return {"loss": loss, "logits": logits} if self.kind == "dict" else Output(loss, logits)
 
 
@@ -169,7 +183,13 @@ def test_models_that_return_their_own_loss(kind):
     for x, y in BATCHES:
         optimizer.zero_grad()
         out = model(x, labels=y)
-        loss = out.loss if kind == "tuple" else out["loss"] if kind == "dict" else out["loss_cls"] + out["loss_aux"]
+        loss = (
+            out.loss
+            if kind == "tuple"
+            else out["loss"]
+            if kind == "dict"
+            else out["loss_cls"] + out["loss_aux"]
+        )
         loss.backward()
         optimizer.step()
     other = optimizer_for(closed)
@@ -242,7 +262,9 @@ def test_replays_use_the_recorded_random_numbers_and_leave_the_stream_alone():
     streams = []
     for sharp in (True, False):
         model = net(dropout=0.5)
-        optimizer = optimizer_for(model, switch_step=0) if sharp else torch.optim.SGD(model.parameters(), lr=0.5)
+        optimizer = (
+            optimizer_for(model, switch_step=0) if sharp else torch.optim.SGD(model.parameters(), lr=0.5)
+        )
         criterion = nn.CrossEntropyLoss()
         if sharp:
             optimizer.watch(model, criterion)

@@ -76,7 +76,9 @@ def explicit(rank: int, **kwargs) -> Tensor:
     return weights(model)
 
 
-def loop(rank: int, *, accumulate: bool = False, inner: bool = False, clip: float | None = None, **kwargs) -> Tensor:
+def loop(
+    rank: int, *, accumulate: bool = False, inner: bool = False, clip: float | None = None, **kwargs
+) -> Tensor:
     model = net()
     ddp = DistributedDataParallel(model)
     criterion = nn.CrossEntropyLoss()

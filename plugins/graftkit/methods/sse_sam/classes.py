@@ -41,6 +41,8 @@ def tail_classes_from_counts(class_counts: Sequence[int] | Tensor, threshold: fl
     ------
     ValueError
         If the counts are empty, negative, not whole, or not one-dimensional, or the threshold is negative.
+    TypeError
+        If the threshold is no number.
 
     Warns
     -----

@@ -155,7 +155,8 @@ class ClosurePasses:
     def _forward_all(self, wanted: tuple[str, ...]) -> dict[str, Gradients]:
         """One forward over everything; both backwards share its graph where passes are full."""
         found: dict[str, Gradients] = {}
-        provisional, losses, count = 0, 0.0, 0
+        provisional, count = 0, 0
+        losses: Tensor | float = 0.0
         for k in range(len(self.closures)):
             with self._statistics[k].recording() if self._statistics else ExitStack():
                 batch = self._call(k, None)

@@ -94,6 +94,8 @@ def class_curvature(
     ------
     ValueError
         If there is no sample, no parameter, an unknown option, or the losses are not one a sample.
+    TypeError
+        If a number or a flag is of another type.
 
     Notes
     -----
@@ -120,7 +122,8 @@ def class_curvature(
             group = _Group(model, loss_fn, stored, classes, params, mode, hvp)
             if group.size < min_samples:
                 warnings.warn(
-                    f"class_curvature: group {name!r} has {group.size} samples, fewer than {min_samples}: its row is NaN",
+                    f"class_curvature: group {name!r} has {group.size} samples, fewer than "
+                    f"{min_samples}: its row is NaN",
                     UserWarning,
                     stacklevel=2,
                 )
@@ -140,7 +143,7 @@ def _row(n: int, loss: float, grad: Tensor, runs: list[LanczosRun], density: boo
     bottom = min(runs, key=lambda run: float(run.ritz[0]))
     high, low = float(top.ritz[-1]), float(bottom.ritz[0])
     traces = torch.tensor([run.quadratic * grad.numel() for run in runs], dtype=torch.float64)
-    row = {
+    row: dict[str, Any] = {
         "n": n,
         "loss": loss,
         "grad_norm": float(torch.linalg.vector_norm(grad.double())),

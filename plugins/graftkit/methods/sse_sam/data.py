@@ -1,8 +1,8 @@
 """Long-tailed image sets and the recall by class frequency that long-tail papers report.
 
-Classes are many-shot, medium or few-shot by their training counts (CIFAR-10-LT: more than 1000, fewer than 200;
-specification section 2.1); an empty group is NaN. CIFAR-10-LT is read from a zip of JPEG folders; scikit-learn's
-digits, thinned by the same exponential profile, need no download.
+Classes are many-shot, medium or few-shot by their training counts (CIFAR-10-LT: more than 1000, fewer than
+200; specification section 2.1); an empty group is NaN. CIFAR-10-LT is read from a zip of JPEG folders;
+scikit-learn's digits, thinned by the same exponential profile, need no download.
 
 >>> (train, _), _ = long_tailed_digits(imbalance=20)
 >>> train.shape[1:]
@@ -58,7 +58,9 @@ def load_cifar10_lt(path: str | Path, *, share: float = 1.0, test_share: float =
             pieces = name.split("/")
             if name.endswith(".jpg") and len(pieces) >= 3:
                 files.setdefault((pieces[-3], pieces[-2]), []).append(name)
-        classes = sorted({c for split, c in files if split == "train"}, key=lambda c: (-len(files["train", c]), c))
+        classes = sorted(
+            {c for split, c in files if split == "train"}, key=lambda c: (-len(files["train", c]), c)
+        )
         if not classes:
             raise_invalid("path", str(path), "a zip with train/<class>/*.jpg and test/<class>/*.jpg")
         splits = []
@@ -69,7 +71,9 @@ def load_cifar10_lt(path: str | Path, *, share: float = 1.0, test_share: float =
                 for member in members[: max(1, round(len(members) * part))]:
                     pixels.append(np.asarray(image.open(io.BytesIO(archive.read(member))).convert("RGB")))
                     labels.append(label)
-            splits.append((torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2) / 255, torch.tensor(labels)))
+            splits.append(
+                (torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2) / 255, torch.tensor(labels))
+            )
     (x, y), (test_x, test_y) = splits
     mean, std = x.mean((0, 2, 3), keepdim=True), x.std((0, 2, 3), keepdim=True)
     return ((x - mean) / std, y), ((test_x - mean) / std, test_y)
@@ -126,7 +130,9 @@ def recall_by_frequency(
     dict
         ``many, medium, few, all`` in percent; an empty group is NaN.
     """
-    recalls = torch.tensor([float((predicted[targets == c] == c).double().mean()) for c in range(len(class_counts))])
+    recalls = torch.tensor(
+        [float((predicted[targets == c] == c).double().mean()) for c in range(len(class_counts))]
+    )
     counts = torch.as_tensor(class_counts)
     groups = {"many": counts > many, "few": counts < few}
     groups = {"many": groups["many"], "medium": ~(groups["many"] | groups["few"]), "few": groups["few"]}

@@ -15,9 +15,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
-from torch.distributed.tensor import DTensor
 
-from graftkit.methods.sse_sam.perturbation import Gradients
+from graftkit.methods.sse_sam.perturbation import Gradients, is_sharded
 
 __all__ = ["Processes", "differentiate"]
 
@@ -51,7 +50,7 @@ def differentiate(
     if not live or not params:
         return [None] * len(params)
     heads, seeds = [o for o, _ in live], [g for _, g in live]
-    if not any(isinstance(p, DTensor) for p in params):
+    if not any(is_sharded(p) for p in params):
         return list(torch.autograd.grad(heads, params, seeds, retain_graph=retain_graph, allow_unused=True))
     kept = [p.grad for p in params]
     try:

@@ -29,7 +29,7 @@ BREAKDOWN = 1e-10
 
 @dataclass(frozen=True)
 class LanczosRun:
-    """What k products with one start vector tell.
+    r"""What k products with one start vector tell.
 
     Attributes
     ----------
@@ -40,7 +40,7 @@ class LanczosRun:
     residuals : Tensor of shape (k,), float64
         Bound on the distance of each Ritz value from an eigenvalue.
     quadratic : float
-        :math:`v^\\top A v` for the unit start vector.
+        :math:`v^\top A v` for the unit start vector.
     """
 
     ritz: Tensor

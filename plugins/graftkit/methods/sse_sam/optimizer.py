@@ -19,7 +19,6 @@ optimizer is a torch optimizer whose state survives checkpoints.
 
 import inspect
 import math
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, Self
@@ -27,37 +26,41 @@ from typing import Any, Self
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD, Optimizer
 
-from graftkit.core.validation import check_bool, check_choice, raise_invalid
+from graftkit.core.validation import check_bool, raise_invalid
 from graftkit.methods.sse_sam.closure import ClosurePasses, takes_index
 from graftkit.methods.sse_sam.coupling import coupled_modules, frozen_running_stats
 from graftkit.methods.sse_sam.explicit import ExplicitStep
 from graftkit.methods.sse_sam.gradients import Processes
-from graftkit.methods.sse_sam.perturbation import Gradients, PerturbedWeights, add_, scale_
+from graftkit.methods.sse_sam.linked import LinkedOptimizer
+from graftkit.methods.sse_sam.perturbation import Gradients, PerturbedWeights, add_, is_sharded, scale_
 from graftkit.methods.sse_sam.replay import ReplayPasses
 from graftkit.methods.sse_sam.settings import PART_RADIUS, Settings, check_rho, resolve_tail, switch_step
-from graftkit.methods.sse_sam.sharpening import NonFiniteGradient, Passes, ascent_norms, check_finite, sharpened_gradient
+from graftkit.methods.sse_sam.sharpening import (
+    NonFiniteGradient,
+    Passes,
+    ascent_norms,
+    sharpened_gradient,
+)
+from graftkit.methods.sse_sam.verification import verify_records
 from graftkit.methods.sse_sam.watch import Watch
 
 __all__ = ["SSESAM"]
 
 THREE_WAYS = """There are three ways to step:
   1. the unmodified loop:   optimizer.watch(model, criterion)        # once
-                            optimizer.zero_grad(); loss = criterion(model(x), y); loss.backward(); optimizer.step()
-  2. a closure:             optimizer.step(lambda: (criterion(model(x), y), y))   # reduction="none", no backward
-  3. the explicit form:     optimizer.first_step(criterion(model(x), y), y)       # reduction="none"
+                            loss = criterion(model(x), y); loss.backward(); optimizer.step()
+  2. a closure:             optimizer.step(lambda: (criterion(model(x), y), y))   # per-sample losses
+  3. the explicit form:     optimizer.first_step(criterion(model(x), y), y)       # per-sample losses
                             for part in optimizer.parts:
                                 with optimizer.perturbed(part):
                                     optimizer.second_step(criterion(model(x), y), y)
                             optimizer.step()"""
 
-_GROUP_KEYS = ("rho_head", "rho_tail", "adaptive", "completed_steps", "switch_step")
 
-
-class SSESAM(Optimizer):
+class SSESAM(LinkedOptimizer):
     r"""Stage-wise saddle-escaping sharpness-aware minimisation around any torch optimizer.
 
     Intended to follow the majority out of the overall loss's saddles first and to concentrate on the tail
@@ -74,11 +77,11 @@ class SSESAM(Optimizer):
     rho : float or (float, float), default=(0.05, 0.10)
         Radii of head and tail in weight space; with ``adaptive`` take about ten times more.
     tail_classes : iterable of int or None, default=None
-        The tail; or
+        The tail. Either this, or the next two.
     class_counts : sequence of int or None, default=None
-        training samples a class, with
+        Training samples a class.
     tail_threshold : float or None, default=None
-        the number below which a class belongs to the tail.
+        The number of samples below which a class belongs to the tail.
     gamma : float in [0, 1] or None, default=0.7
         Share of the training in stage 1; 0 starts in stage 2 (ImbSAM), None or 1 never switches.
     total_steps : int or None, default=None
@@ -139,12 +142,15 @@ class SSESAM(Optimizer):
     Examples
     --------
     >>> model = torch.nn.Linear(2, 3)
-    >>> optimizer = SSESAM(model.parameters(), lr=0.1, class_counts=[90, 9, 1], tail_threshold=5, switch_step=10)
+    >>> tail = {"class_counts": [90, 9, 1], "tail_threshold": 5}
+    >>> optimizer = SSESAM(model.parameters(), lr=0.1, switch_step=10, **tail)
     >>> optimizer.stage, optimizer.steps_until_switch
     (1, 10)
     """
 
     _step_supports_amp_scaling = True
+    _model: nn.Module | None
+    _process_group: "dist.ProcessGroup | None"
 
     def __init__(
         self,
@@ -186,7 +192,7 @@ class SSESAM(Optimizer):
             base_kwargs.setdefault("foreach", foreach)
 
         def build(groups: list[dict[str, Any]]) -> Optimizer:
-            return base_optimizer(groups, **base_kwargs)  # type: ignore[call-arg]
+            return base_optimizer(groups, **base_kwargs)
 
         switch = _switch(gamma, total_steps, switch_step)
         head, tail = check_rho(rho)
@@ -236,12 +242,14 @@ class SSESAM(Optimizer):
             )
         self.state = self.base_optimizer.state
         self.defaults = {**self.base_optimizer.defaults, **group_defaults}
-        self._model, self._process_group = model, process_group
         self._fresh()
+        self._model, self._process_group = model, process_group
         self._link()
 
     def _fresh(self) -> None:
         """What lives between calls and belongs in no checkpoint."""
+        self._model = None
+        self._process_group = None
         self._weights = PerturbedWeights()
         self._watch: Watch | None = None
         self._explicit: ExplicitStep | None = None
@@ -249,11 +257,6 @@ class SSESAM(Optimizer):
         self._away = False
         self._verify = False
         self._seed_factor, self._good_steps = 1.0, 0
-
-    def _link(self) -> None:
-        """One list of groups and one state for both optimizers, so that nobody sees two."""
-        self.base_optimizer.param_groups = self.param_groups
-        self.base_optimizer.state = self.state
 
     @classmethod
     def from_optimizer(cls, optimizer: Optimizer, **kwargs: Any) -> Self:
@@ -299,59 +302,6 @@ class SSESAM(Optimizer):
 
         return cls(optimizer.param_groups, adopt, **kwargs)  # type: ignore[arg-type]
 
-    # -- stages ------------------------------------------------------------------------------------------------
-
-    @property
-    def completed_steps(self) -> int:
-        """Steps that moved the weights; one that a GradScaler skipped does not count."""
-        return int(self.param_groups[0]["completed_steps"])
-
-    @property
-    def steps_until_switch(self) -> int | None:
-        """Steps left in stage 1; ``None`` where it never ends."""
-        switch = self.param_groups[0]["switch_step"]
-        return None if switch is None else max(0, int(switch) - self.completed_steps)
-
-    @property
-    def stage(self) -> int:
-        """The stage of the next step, 1 or 2; set it to 2 to switch now, to 1 to stay in stage 1 for good."""
-        return 2 if self.steps_until_switch == 0 else 1
-
-    @stage.setter
-    def stage(self, value: int) -> None:
-        stage = check_choice("stage", value, (1, 2))
-        if stage == 2 and self._settings.membership is None:
-            raise_invalid("stage", value, "1: plain SAM was built without tail classes")
-        for group in self.param_groups:
-            group["switch_step"] = group["completed_steps"] if stage == 2 else None
-
-    # -- the torch contract ------------------------------------------------------------------------------------
-
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group, as every torch optimizer does; the stage counter is that of the other groups.
-
-        Parameters
-        ----------
-        param_group : dict
-            ``params`` and whatever differs from the defaults.
-
-        Raises
-        ------
-        ValueError
-            If a radius of the group is negative, NaN or infinite.
-        """
-        for key in ("rho_head", "rho_tail"):
-            if isinstance(param_group, dict) and key in param_group:
-                check_rho(param_group[key])
-        if "base_optimizer" not in self.__dict__:
-            super().add_param_group(param_group)
-            return
-        for key in _GROUP_KEYS:
-            counter = key in ("completed_steps", "switch_step")
-            param_group.setdefault(key, self.param_groups[0][key] if counter else self.defaults[key])
-        self._link()
-        self.base_optimizer.add_param_group(param_group)
-
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Reset the gradients, and forget the watched calls that they came from.
 
@@ -364,50 +314,7 @@ class SSESAM(Optimizer):
         if self._watch is not None:
             self._watch.forget_used()
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a state; a base optimizer's own loads too and keeps the present radii and stage counter.
-
-        Parameters
-        ----------
-        state_dict : dict
-            From ``state_dict()``.
-
-        Warns
-        -----
-        UserWarning
-            If the state was saved by an optimizer without radii.
-        """
-        before = [{key: group[key] for key in _GROUP_KEYS} for group in self.param_groups]
-        super().load_state_dict(state_dict)
-        missing: set[str] = set()
-        for group, old in zip(self.param_groups, before, strict=True):
-            for key in _GROUP_KEYS:
-                if key not in group:
-                    missing.add(key)
-                    group[key] = old[key]
-        if missing:
-            warnings.warn(
-                f"the state_dict lacks {', '.join(sorted(missing))}, as a base optimizer's own does; "
-                "the present values are kept",
-                UserWarning,
-                stacklevel=2,
-            )
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "base_optimizer": self.base_optimizer, "_settings": self._settings}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        if (
-            "base_optimizer" in state
-        ):  # a copy or an unpickled one; load_state_dict brings groups and state only
-            self._model = self._process_group = None
-            self._fresh()
-        super().__setstate__(state)
-        self._link()
-        # The base fills in keys that older checkpoints lack, on the very groups that are shared.
-        self.base_optimizer.__setstate__({"state": self.state, "param_groups": self.param_groups})
-
-    # -- the unmodified loop -----------------------------------------------------------------------------------
+    # -- the unmodified loop ---------------------------------------------------------------------------------
 
     def watch(
         self,
@@ -450,7 +357,9 @@ class SSESAM(Optimizer):
         RuntimeError
             If this optimizer watches already, or another one watches the model.
         ValueError
-            If the model does not hold the optimizer's parameters.
+            If the model does not hold the optimizer's parameters, or `output_module` is none of its modules.
+        TypeError
+            If an argument is of the wrong type.
 
         Notes
         -----
@@ -478,7 +387,7 @@ class SSESAM(Optimizer):
             self._watch.close()
             self._watch = None
 
-    # -- the step ----------------------------------------------------------------------------------------------
+    # -- the step --------------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def step(self, closure: Any = None, *, targets: Tensor | None = None, scaler: Any = None) -> Any:
@@ -487,19 +396,19 @@ class SSESAM(Optimizer):
         Parameters
         ----------
         closure : callable, sequence of callable, or None, default=None
-            ``closure(index=None)`` returns ``(losses, targets)``: one loss an entry on the graph, and labels,
-            a bool mask or a share in [0, 1] of the same shape. It runs no ``backward()``. A sequence holds one
-            closure a micro-batch. With a watched model a plain torch closure (which runs backward and returns
-            the loss) is accepted too.
-        targets : Tensor or None, default=None
-            The batch's targets, where they are known before the forward: subset passes then run nothing twice.
+            ``closure(index=None)`` returns ``(losses, targets)``: one loss an entry on the graph, and
+            labels, a bool mask or a share in [0, 1] of the same shape. It runs no ``backward()``. A sequence
+            holds one closure a micro-batch. With a watched model a plain torch closure (which runs backward
+            and returns the loss) is accepted too.
+        targets : Tensor of the losses' shape or None, default=None
+            The batch's targets, where known before the forward: subset passes then run nothing twice.
         scaler : torch.amp.GradScaler or None, default=None
-            For fp16 with closures; call ``scaler.update()`` afterwards. (A parameter named ``grad_scaler``
-            would switch on a deprecated protocol of torch's.)
+            For fp16 with closures; call ``scaler.update()`` afterwards. A parameter named ``grad_scaler``
+            would switch on a deprecated protocol of torch's.
 
         Returns
         -------
-        Tensor or None
+        Tensor of shape () or None
             The mean loss at the weights before the step, or what a torch closure returned.
 
         Raises
@@ -527,7 +436,8 @@ class SSESAM(Optimizer):
         pending = self._explicit is not None or self._accumulated is not None
         if self._watch is None and found_inf is not None:
             raise RuntimeError(
-                "GradScaler.step: it cannot drive this optimizer unless it watches the model, because every pass has "
+                "GradScaler.step: it cannot drive this optimizer unless it watches the model, "
+                "because every pass has "
                 "to be repeated under the scale. Call optimizer.watch(model, criterion) once, or "
                 "optimizer.step(closure, scaler=scaler)."
             )
@@ -613,8 +523,15 @@ class SSESAM(Optimizer):
 
         Returns
         -------
-        Tensor
+        Tensor of shape ()
             The micro-batch's mean loss.
+
+        Raises
+        ------
+        RuntimeError
+            If a first_step is pending, or the gradient is not finite.
+        TypeError
+            If the closure returns no per-sample losses.
         """
         if self._explicit is not None:
             raise RuntimeError("accumulate: a first_step is pending; call step() first")
@@ -626,16 +543,16 @@ class SSESAM(Optimizer):
         self._accumulated = grads
         return passes.loss
 
-    # -- the explicit form -------------------------------------------------------------------------------------
+    # -- the explicit form -----------------------------------------------------------------------------------
 
     def first_step(self, losses: Any = None, targets: Any = None, **davda: Any) -> None:
         """Differentiate a batch's losses at the weights; :attr:`parts` then says which passes are needed.
 
         Parameters
         ----------
-        losses : Tensor
+        losses : Tensor of any shape
             Per-sample losses on the graph.
-        targets : Tensor
+        targets : Tensor of the losses' shape
             Labels, mask or share of the tail, of the same shape.
         **davda
             Refused: ``first_step(zero_grad=True)`` of other implementations has no per-sample losses.
@@ -722,7 +639,7 @@ class SSESAM(Optimizer):
 
         Parameters
         ----------
-        losses, targets : Tensor
+        losses, targets : Tensor of any one shape
             As in :meth:`first_step`, from a forward inside :meth:`perturbed`.
 
         Raises
@@ -742,7 +659,7 @@ class SSESAM(Optimizer):
         grads = accumulated if accumulated is not None else []
         return self._processes().average(grads, self._params())
 
-    # -- inside ------------------------------------------------------------------------------------------------
+    # -- inside ----------------------------------------------------------------------------------------------
 
     def radius(self, part: str) -> list[float]:
         """Radius of every parameter for a part, in the present stage.
@@ -804,7 +721,8 @@ class SSESAM(Optimizer):
         if wanted == "subset":
             names = ", ".join(coupled[:10]) + (" ..." if len(coupled) > 10 else "")
             raise ValueError(
-                f"tail_pass: expected 'auto', 'full' or 'frozen_stats', got 'subset' for a model in which samples "
+                f"tail_pass: expected 'auto', 'full' or 'frozen_stats', got 'subset' for a model in "
+                f"which samples "
                 f"meet: {names}. A pass on some samples would be normalised by those samples' statistics."
             )
         return "full"
@@ -816,20 +734,21 @@ class SSESAM(Optimizer):
             group = watch.ddp.process_group
         elif group is None and isinstance(self._model, DistributedDataParallel):
             group = self._model.process_group
-        elif group is None and any(isinstance(p, DTensor) for p in self._params()):
+        elif group is None and any(is_sharded(p) for p in self._params()):
             group = dist.group.WORLD  # FSDP2: every process of the mesh runs the same passes
         elif group is None and watch is None and dist.is_available() and dist.is_initialized():
             group = dist.group.WORLD
-        distributed = any(isinstance(p, DTensor) for p in self._params())
+        distributed = any(is_sharded(p) for p in self._params())
         if distributed and not self._settings.sync_perturbation:
             raise ValueError(
-                "sync_perturbation: expected True with FSDP2, whose backward averages the gradients itself, got False"
+                "sync_perturbation: expected True with FSDP2, whose backward averages the gradients "
+                "itself, got False"
             )
         return Processes(group, averaged=distributed)
 
     @contextmanager
     def _while_away(self) -> Iterator[None]:
-        frozen: AbstractContextManager[None] = ExitStack()
+        frozen: AbstractContextManager[Any] = ExitStack()
         if self._model is not None and self._settings.update_running_stats == "once":
             frozen = frozen_running_stats(self._model)
         self._away = True
@@ -875,9 +794,9 @@ class SSESAM(Optimizer):
         clipped = watch.gradient_factor(lambda t: [g for g in processes.average(list(t), t) if g is not None])
         unscale = 1.0 / float(grad_scale) if grad_scale is not None else 1.0
         scale_([p.grad for p in params], unscale, self._settings.foreach)
-        mode = self._mode(watch.inner, True)
-        if watch.criterion is None:
-            mode = "full"  # the model's own loss is normalised inside it
+        # A model's own loss is normalised inside it, and plain SAM has no part to take a subset for.
+        whole = watch.criterion is None or self._wanted() == ("all",)
+        mode = "full" if whole else self._mode(watch.inner, True)
         passes = ReplayPasses(
             watch,
             params,
@@ -889,7 +808,7 @@ class SSESAM(Optimizer):
         )
         try:
             if self._verify and self.stage == 1 and any(r > 0 for r in self.radius("head")):
-                _verify(passes, params, self._settings, processes)
+                verify_records(passes, params, self._settings, processes)
                 self._verify = False
             grads = self._run(passes, processes)
         except NonFiniteGradient:
@@ -912,33 +831,3 @@ def _switch(gamma: Any, total_steps: Any, explicit: Any) -> int | None:
 def _needs_closure(optimizer: Optimizer) -> bool:
     parameter = inspect.signature(type(optimizer).step).parameters.get("closure")
     return parameter is not None and parameter.default is inspect.Parameter.empty
-
-
-def _dense(grad: Tensor) -> Tensor:
-    return grad.to_dense() if grad.is_sparse else grad
-
-
-def _verify(
-    passes: ReplayPasses, params: Sequence[Tensor], settings: Settings, processes: Processes
-) -> None:
-    """The recorded calls must explain the whole gradient, or stage 1 would drop the rest."""
-    repeated = passes.whole()
-    own: Gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in params]
-    explained: Gradients = [None if again is None else g for g, again in zip(own, repeated, strict=True)]
-    gap: Gradients = [
-        None if again is None or mine is None else _dense(again) - _dense(mine)
-        for mine, again in zip(own, repeated, strict=True)
-    ]
-    plain = [False] * len(params)
-    norms = ascent_norms({"gap": gap, "own": explained}, params, plain, settings.foreach)
-    check_finite(norms.values(), processes, params)
-    rough = passes.in_low_precision or min(p.dtype.itemsize for p in params) < 4
-    if norms["gap"] > (5e-2 if rough else 1e-2) * norms["own"]:
-        share = norms["gap"] / norms["own"] if norms["own"] else float("inf")
-        raise RuntimeError(
-            "watch: repeating the recorded calls gives another gradient than backward() left (relative "
-            f"difference {share:.2g}). Something besides the watched criterion contributes (another loss term, "
-            "gradients that were not zeroed, a change of gradients), or the forward pass is not repeatable. "
-            "Stage 1 would drop it. Put the term into the criterion or into "
-            "base_optimizer.register_step_pre_hook; watch(..., verify=False) skips this check."
-        )

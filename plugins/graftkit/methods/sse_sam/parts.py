@@ -190,7 +190,8 @@ def split(losses: Any, targets: Any, membership: Membership | None) -> SplitLoss
         raise_invalid("losses", losses, "at least one sample: this is an empty batch")
     if not losses.requires_grad:
         raise RuntimeError(
-            "losses: expected a tensor with a graph, got one that does not require grad. The closure must not "
+            "losses: expected a tensor with a graph, got one that does not require grad. The closure "
+            "must not "
             "call backward(), detach, or run under no_grad: the optimizer differentiates the losses itself."
         )
     counted_share = share if counted is None else share[counted]

@@ -16,19 +16,45 @@ Source: SSE-SAM (AAAI 2025, arXiv 2412.13715); adaptive radii as in ASAM; specif
 (tensor([0.6000, 0.8000]), None, tensor(0.))
 """
 
+import sys
 from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from torch.nn.utils import get_total_norm
 
 from graftkit.core.validation import raise_invalid
 
-__all__ = ["Gradients", "PerturbedWeights", "add_", "gradient_norm", "scale_", "subtract_", "use_foreach"]
+__all__ = [
+    "Gradients",
+    "PerturbedWeights",
+    "add_",
+    "gradient_norm",
+    "is_sharded",
+    "scale_",
+    "subtract_",
+    "use_foreach",
+]
 
 Gradients = list[Tensor | None]
 """One gradient for each parameter, in the optimizer's order; ``None`` where there is none."""
+
+
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether a tensor is distributed (FSDP2), without importing what that takes: a second, for nothing.
+
+    Parameters
+    ----------
+    tensor : Tensor
+        Any.
+
+    Returns
+    -------
+    bool
+        ``True`` for a DTensor.
+    """
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(tensor, module.DTensor)
 
 
 def use_foreach(tensors: Iterable[Tensor | None], foreach: bool | None) -> bool:
@@ -51,10 +77,7 @@ def use_foreach(tensors: Iterable[Tensor | None], foreach: bool | None) -> bool:
         return False
     device = present[0].device
     return all(
-        t.device == device
-        and t.layout is torch.strided
-        and t.dtype.itemsize >= 4
-        and not isinstance(t, DTensor)
+        t.device == device and t.layout is torch.strided and t.dtype.itemsize >= 4 and not is_sharded(t)
         for t in present
     )
 
@@ -105,7 +128,7 @@ def _square_sum(tensor: Tensor) -> Tensor:
         tensor = tensor.coalesce().values()
     wide = torch.promote_types(tensor.real.dtype if tensor.is_complex() else tensor.dtype, torch.float32)
     norm = torch.linalg.vector_norm(tensor, dtype=None if tensor.is_complex() else wide)
-    return (norm.full_tensor() if isinstance(norm, DTensor) else norm).square()
+    return (norm.full_tensor() if is_sharded(norm) else norm).square()  # type: ignore[operator]
 
 
 class PerturbedWeights:

@@ -275,7 +275,8 @@ def _slope_of_own_losses(losses: list[Tensor], output: Tensor, seeds: list[Tenso
         if slope is not None:
             return slope.to(output.dtype)
     raise RuntimeError(
-        "model output: the model's own loss does not depend on its class scores as it returned them; name the "
+        "model output: the model's own loss does not depend on its class scores as it returned them; "
+        "name the "
         "submodule that makes them: watch(..., output_module=...)"
     )
 
@@ -283,13 +284,16 @@ def _slope_of_own_losses(losses: list[Tensor], output: Tensor, seeds: list[Tenso
 def _usable_calls(watch: Watch) -> list[ModelCall]:
     if any(term.weight is not None for term in watch.foreign):
         raise RuntimeError(
-            "criterion: it was called on a tensor that is not the watched model's output itself, so the step cannot "
-            "be repeated. Move what lies between (a view, a cast, an interpolation) into the model or the criterion, "
+            "criterion: it was called on a tensor that is not the watched model's output itself, so "
+            "the step cannot "
+            "be repeated. Move what lies between (a view, a cast, an interpolation) into the model "
+            "or the criterion, "
             "or name the submodule that makes the scores: watch(..., output_module=...)."
         )
     if not watch.calls:
         raise RuntimeError(
-            "watch: the model was not called in train mode with gradients since the last step, so there is nothing to "
+            "watch: the model was not called in train mode with gradients since the last step, so "
+            "there is nothing to "
             "repeat. Call the watched model itself (or its DDP wrapper), not a copy or a submodule."
         )
     calls = [call for call in watch.calls if call.used]
@@ -306,7 +310,8 @@ def _usable_calls(watch: Watch) -> list[ModelCall]:
         ]
         if changed:
             raise RuntimeError(
-                f"watch: {', '.join(changed)} changed in place between forward and step, so the call cannot be "
+                f"watch: {', '.join(changed)} changed in place between forward and step, so the call "
+                f"cannot be "
                 "repeated. Work on a copy, or change it after step()."
             )
     return calls

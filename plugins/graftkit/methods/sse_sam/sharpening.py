@@ -44,7 +44,9 @@ class Radii(Protocol):
     def radius(self, part: str) -> list[float]:
         """The radius of a part in the present stage."""
 
-    adaptive: Sequence[bool]
+    @property
+    def adaptive(self) -> Sequence[bool]:
+        """Whether each parameter's perturbation is scaled by the weights."""
 
 
 def ascent_norms(
@@ -173,6 +175,7 @@ def check_finite(norms: Iterable[float], processes: Processes, params: Sequence[
     values = list(norms)
     if processes.any([not all(math.isfinite(v) for v in values)], params[0].device)[0]:
         raise NonFiniteGradient(
-            f"non-finite gradient (norms {', '.join(f'{v:g}' for v in values)}): the weights are as before the "
+            f"non-finite gradient (norms {', '.join(f'{v:g}' for v in values)}): the weights are as "
+            f"before the "
             "step and the step is not counted. With fp16 use a GradScaler."
         )

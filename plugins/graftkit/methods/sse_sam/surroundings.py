@@ -101,6 +101,9 @@ class Autocast:
         ------
         None
         """
+        if not self.enabled and not torch.is_autocast_enabled(self.device_type):
+            yield
+            return
         torch.clear_autocast_cache()
         try:
             with torch.autocast(self.device_type, dtype=self.dtype, enabled=self.enabled):

@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from graftkit.core.validation import describe, raise_invalid
 from graftkit.methods.sse_sam.calls import LossTerm, ModelCall, Versions, find_logits, find_losses
 from graftkit.methods.sse_sam.coupling import RecordedStatistics
+from graftkit.methods.sse_sam.perturbation import is_sharded
 from graftkit.methods.sse_sam.surroundings import Autocast, random_state
 
 __all__ = ["TARGET_NAMES", "Watch"]
@@ -93,7 +93,9 @@ class Watch:
                 "targets_from", targets_from, "a keyword or a function of (args, kwargs)", error=TypeError
             )
         if membership is not None and membership != "sample" and not callable(membership):
-            raise_invalid("membership", membership, "a function of the targets, 'sample', or None", error=TypeError)
+            raise_invalid(
+                "membership", membership, "a function of the targets, 'sample', or None", error=TypeError
+            )
         other = _WATCHED.get(model)
         if other is not None and other() is not None:
             raise RuntimeError(
@@ -105,7 +107,8 @@ class Watch:
             raise_invalid("model", type(model).__name__, "the model whose parameters this optimizer holds")
         self.model = model
         self.ddp = model if isinstance(model, DistributedDataParallel) else None
-        self.inner: nn.Module = model.module if self.ddp is not None else model
+        inner = self.ddp.module if self.ddp is not None else model
+        self.inner: nn.Module = inner
         self.output_module = self._find_module(output_module)
         self.criterion: nn.Module | None = None
         if criterion is not None:
@@ -203,8 +206,10 @@ class Watch:
             return factor if factor == factor else 1.0  # the finiteness check of the step will tell
         if (now - factor * then).norm() > (2e-2 if rough else 1e-4) * now.norm() + 1e-300:
             raise RuntimeError(
-                "gradients were changed between backward() and step() by more than a common factor (norm clipping "
-                "and unscaling are a common factor; clipping by value, noise or centring are not), so head and tail "
+                "gradients were changed between backward() and step() by more than a common factor "
+                "(norm clipping "
+                "and unscaling are a common factor; clipping by value, noise or centring are not), "
+                "so head and tail "
                 "cannot be told apart in them. Change the final gradient instead: "
                 "optimizer.base_optimizer.register_step_pre_hook(...)."
             )
@@ -236,7 +241,7 @@ class Watch:
         return next((a for a in rest if isinstance(a, Tensor)), None)
 
     def _find_module(self, wanted: str | nn.Module | None) -> nn.Module | None:
-        modules = dict(self.inner.named_modules())
+        modules: dict[str, nn.Module] = dict(self.inner.named_modules())
         if isinstance(wanted, str):
             if wanted not in modules:
                 some = ", ".join(repr(n) for n in list(modules)[-5:] if n)
@@ -296,7 +301,8 @@ class Watch:
             scores = captured
         elif self.criterion is None and _only_losses(output):
             raise TypeError(
-                f"model output: the model returned losses only ({describe(output)}), so its class scores are hidden. "
+                f"model output: the model returned losses only ({describe(output)}), so its class "
+                f"scores are hidden. "
                 "Say where they are made and where the labels are: watch(model, output_module=..., "
                 "targets_from=...)."
             )
@@ -346,7 +352,8 @@ class Watch:
         place, scores, call = found
         if scores._version != call.output_version:
             raise RuntimeError(
-                "model output was changed in place between the model and the criterion, so the call cannot be repeated"
+                "model output was changed in place between the model and the criterion, so the call "
+                "cannot be repeated"
             )
         targets = self.targets_of(args, kwargs, place)
         if targets is None:
@@ -375,5 +382,5 @@ def _only_losses(output: Any) -> bool:
 
 def _choose_probes(params: Sequence[Tensor], n: int = 4, among: int = 12) -> list[Tensor]:
     """A few small parameters near the output, whose gradients tell whether all were rescaled."""
-    plain = [p for p in params if p.requires_grad and p.layout is torch.strided and not isinstance(p, DTensor)]
+    plain = [p for p in params if p.requires_grad and p.layout is torch.strided and not is_sharded(p)]
     return sorted(plain[-among:], key=lambda p: p.numel())[:n]
