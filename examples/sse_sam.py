@@ -1,7 +1,7 @@
 """Train on long-tailed images with an unmodified loop: SGD, SAM, ImbSAM and SSE-SAM side by side.
 
-CIFAR-10-LT (with ``--data`` or ``GRAFTKIT_DATA``) or scikit-learn's digits with a long tail. You will see a
-table of recall by class frequency (test set, last epoch), with SGD at twice the epochs as the fair rival, and a
+CIFAR-10-LT (with ``--data`` or ``GRAFTKIT_DATA``) or scikit-learn's digits with a long tail. You will see
+a table of recall by class frequency (test set, last epoch), with SGD at twice the epochs as the fair rival, and a
 figure of the curvature of head and tail at the end of each run. Where the tail is not memorised, expect plain
 SGD to win: that is what the method's docstring says too.
 
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     name, (x, y), (test_x, test_y), many, few = _load(options.data, options.quick)
     counts = torch.bincount(y).tolist()
     tail = tail_classes_from_counts(counts, many).tolist()  # medium and few, as in the released command
-    epochs = 6 if options.quick else 60
+    epochs = 8 if options.quick else 60
     steps = epochs * -(-len(y) // 64)
     methods: dict[str, dict[str, Any] | None] = {
         "SGD": None,

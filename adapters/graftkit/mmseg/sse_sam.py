@@ -165,7 +165,7 @@ class SSESAMOptimWrapper(OptimWrapper):
                 None,
                 f"the submodule that makes the class scores, this model has none of "
                 f"{', '.join(KNOWN_OUTPUTS)}",
-                fix="Set output_module=, and targets_from= where data_samples hold no gt_label or gt_sem_seg.",
+                fix="Set output_module=, and targets_from= where data_samples hold no gt_label, gt_sem_seg.",
             )
         self.optimizer.watch(
             model,

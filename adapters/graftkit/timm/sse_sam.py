@@ -1,7 +1,8 @@
 """SSE-SAM in timm's optimizer registry, under the name ``ssesam`` (timm cuts names at underscores).
 
 The base optimizer may be named as timm names it; its registry entry decides which of ``momentum``, ``eps``
-and ``betas`` it takes. timm's ``train.py`` loop stays as it is after ``optimizer.watch(model, train_loss_fn)``.
+and ``betas`` it takes. timm's ``train.py`` loop stays as it is after
+``optimizer.watch(model, train_loss_fn)``.
 
 >>> import torch
 >>> from timm.optim import create_optimizer_v2

@@ -49,6 +49,7 @@ class Toy(BaseModel):
                 self.top = nn.Linear(8, 4)
 
     def forward(self, inputs, data_samples=None, mode="tensor"):
+        del mode
         features = self.backbone(inputs)
         labels = data_samples
         if isinstance(data_samples, list):
@@ -92,7 +93,7 @@ def runner(folder, *, samples=True, head=True, resume=False, epochs=2, optimizer
     )  # fmt: skip
 
 
-def by_hand(epochs=2, accumulation=1, clip=None):
+def by_hand(epochs=2, accumulation=1):
     model = Toy()
     optimizer = SSESAM(model.parameters(), lr=0.1, momentum=0.9, tail_classes=[3], switch_step=5)
     data = DATA * epochs
@@ -145,7 +146,7 @@ def test_resume_across_the_switch_is_bit_equal(tmp_path):
 def test_mixed_precision(tmp_path, dtype, clip):
     run = runner(tmp_path, dtype=dtype, clip_grad=clip, loss_scale=2.0**10 if dtype == "float16" else None)
     seen = set()
-    run.model.backbone[0].register_forward_hook(lambda m, a, out: seen.add(out.dtype))
+    run.model.backbone[0].register_forward_hook(lambda _m, _a, out: seen.add(out.dtype))
     run.train()
     assert seen == {getattr(torch, dtype)}
     assert run.optim_wrapper.optimizer.completed_steps == 8

@@ -8,14 +8,14 @@ from torch import nn
 
 lightning = pytest.importorskip("lightning", reason="needs the lightning extra")
 
-from graftkit.torch import SSESAM
-from tests.plugins.sse_sam.loops import counted, mixed_batches, weights
+from graftkit.torch import SSESAM  # noqa: E402  (after the check)
+from tests.plugins.sse_sam.loops import counted, mixed_batches, weights  # noqa: E402
 
 DATA = [(x.float(), y) for x, y in mixed_batches(n=6)]
 
 
 class Classifier(lightning.LightningModule):
-    def __init__(self, base=torch.optim.SGD) -> None:
+    def __init__(self) -> None:
         super().__init__()
         with torch.random.fork_rng():
             torch.manual_seed(0)
@@ -23,6 +23,7 @@ class Classifier(lightning.LightningModule):
         self.criterion = nn.CrossEntropyLoss()
 
     def training_step(self, batch, index):
+        del index
         x, y = batch
         return self.criterion(self.net(x), y)
 

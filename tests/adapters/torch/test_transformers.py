@@ -43,10 +43,10 @@ def test_trainer_runs_the_second_passes(tmp_path, precision, accumulation):
     optimizer.watch(net, None)
     work = Work(6)
     net.bert.embeddings.register_forward_hook(
-        lambda m, a, out: setattr(work, "forward", work.forward + len(out))
+        lambda _m, _a, out: setattr(work, "forward", work.forward + len(out))
     )
     before = weights(net)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _step: 1.0)
     arguments = TrainingArguments(
         str(tmp_path), per_device_train_batch_size=6, max_steps=4, report_to=[], use_cpu=True, save_strategy="no",
         disable_tqdm=True, logging_strategy="no", bf16=precision == "bf16", gradient_accumulation_steps=accumulation,

@@ -75,6 +75,7 @@ def counted(first_layer: nn.Module, size: int) -> Iterator[Work]:
     work = Work(size)
 
     def ahead(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        del module, args
         work.forward += len(output)
         if output.requires_grad:
             output.register_hook(lambda grad: setattr(work, "backward", work.backward + len(grad)))

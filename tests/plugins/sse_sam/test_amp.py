@@ -70,7 +70,7 @@ def test_passes_of_an_fp16_step_run_under_the_recorded_autocast():
     criterion = nn.CrossEntropyLoss()
     optimizer.watch(model, criterion, verify=False)
     seen = []
-    model[0].register_forward_hook(lambda module, args, out: seen.append(out.dtype))
+    model[0].register_forward_hook(lambda _module, _args, out: seen.append(out.dtype))
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
     with counted(model[0], 12) as work:
         scaled_step(model, optimizer, criterion, scaler, BATCHES[3])
@@ -103,6 +103,7 @@ def test_overflow_in_a_repeated_pass_skips_too_and_the_next_step_goes_on():
     calls = []
 
     def overflow(module, args, output):
+        del module, args
         calls.append(1)
         return output * float("inf") if len(calls) == 3 else output
 

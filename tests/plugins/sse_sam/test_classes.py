@@ -27,7 +27,7 @@ def test_thresholds_that_miss_warn(eta, words):
 @pytest.mark.parametrize(("counts", "eta"), [([], 3), ([1.5, 2], 3), ([-1, 2], 3), ([[1, 2]], 3), ([1, 2], -1),
                                              ([1, 2], float("nan"))])  # fmt: skip
 def test_bad_counts(counts, eta):
-    with pytest.raises(ValueError, match="class_counts|tail_threshold"):
+    with pytest.raises(ValueError, match=r"class_counts|tail_threshold"):
         tail_classes_from_counts(counts, eta)
 
 

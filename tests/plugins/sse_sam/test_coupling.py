@@ -50,8 +50,8 @@ def test_freezing_keeps_the_function_and_the_buffers(momentum):
         assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
         torch.testing.assert_close(frozen, model(x))
     assert model[0].num_batches_tracked == 2
-    with pytest.raises(KeyError), frozen_running_stats(model):
-        raise KeyError
+    with pytest.raises(KeyError, match="x"), frozen_running_stats(model):
+        raise KeyError("x")
     assert model[0].track_running_stats is True
     assert model[1].running_mean is not None
     assert model[0].training

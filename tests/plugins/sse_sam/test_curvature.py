@@ -172,7 +172,7 @@ def test_plot_table_and_html():
     heights = [bar.get_height() for bar in axes.patches]
     assert heights[:5] == pytest.approx([GOLDEN[name][1] for name in GROUPS])
     assert [t.get_text() for t in axes.get_xticklabels()] == list(GROUPS)
-    figure, own = plt.subplots()
+    own = plt.subplots()[1]
     assert rows.plot(ax=own) is own
     assert "lambda_max" in str(rows)
     assert rows._repr_html_().count("<tr>") == 6

@@ -124,7 +124,7 @@ def test_an_exception_in_any_pass_leaves_the_weights_bitwise(at_call):
             raise KeyError("loader")
         return losses(model), Y
 
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError, match="loader"):
         optimizer.step(closure)
     assert torch.equal(weights(model), before)
     assert not optimizer.is_perturbed
@@ -151,7 +151,7 @@ def test_subset_needs_an_index_and_uncoupled_modules():
     coupled = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4)).double()
     optimizer = build(coupled, tail_pass="subset", model=coupled)
     with pytest.raises(ValueError, match="samples meet: 1"):
-        optimizer.step(lambda index=None: (losses(coupled), Y))
+        optimizer.step(lambda index=None: (losses(coupled), Y))  # noqa: ARG005
     optimizer.watch(coupled, criterion := nn.CrossEntropyLoss())
     criterion(coupled(X), Y).backward()
     with pytest.raises(ValueError, match="samples meet: 1"):
@@ -196,8 +196,8 @@ def test_an_exception_inside_perturbed_brings_the_weights_home():
     optimizer = build(model)
     before = weights(model)
     optimizer.first_step(losses(model), Y)
-    with pytest.raises(ZeroDivisionError), optimizer.perturbed("tail"):
-        raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError, match="inside"), optimizer.perturbed("tail"):
+        raise ZeroDivisionError("inside")
     assert torch.equal(weights(model), before)
 
 

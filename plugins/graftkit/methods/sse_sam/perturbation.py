@@ -128,7 +128,8 @@ def _square_sum(tensor: Tensor) -> Tensor:
         tensor = tensor.coalesce().values()
     wide = torch.promote_types(tensor.real.dtype if tensor.is_complex() else tensor.dtype, torch.float32)
     norm = torch.linalg.vector_norm(tensor, dtype=None if tensor.is_complex() else wide)
-    return (norm.full_tensor() if is_sharded(norm) else norm).square()  # type: ignore[operator]
+    whole: Tensor = getattr(norm, "full_tensor")() if is_sharded(norm) else norm  # noqa: B009  (a DTensor's)
+    return whole.square()
 
 
 class PerturbedWeights:

@@ -2,7 +2,9 @@ r"""Passes of the unmodified loop: recorded calls are repeated, the tail's part 
 
 For a criterion that is a sum over samples up to a normaliser,
 
-.. math:: g_T(w) = J(w)^\top \big[\partial L / \partial \text{out}\big]_T, \qquad g_H(w) = \nabla L(w) - g_T(w)
+.. math::
+   g_T(w) = J(w)^\top \big[\partial L / \partial \text{out}\big]_T, \qquad
+   g_H(w) = \nabla L(w) - g_T(w)
 
 so no per-sample loss is needed: the user's own loss is differentiated with respect to the model's output, the
 tail's rows are kept, and pushed back through the model. A pass on some samples puts its rows among the
