@@ -1,9 +1,9 @@
 """Train on long-tailed images with an unmodified loop: SGD, SAM, ImbSAM and SSE-SAM side by side.
 
-CIFAR-10-LT (with ``--data`` or ``GRAFTKIT_DATA``) or scikit-learn's digits with a long tail. You will see
-a table of recall by class frequency (test set, last epoch), with SGD at twice the epochs as the fair rival, and a
-figure of the curvature of head and tail at the end of each run. Where the tail is not memorised, expect plain
-SGD to win: that is what the method's docstring says too.
+CIFAR-10-LT (with ``--data`` or ``GRAFTKIT_DATA``) or scikit-learn's digits with a long tail. You will
+see a table of recall by class frequency (test set, last epoch), with SGD at twice the epochs as the fair
+rival, and a figure of the curvature of head and tail at the end of each run. Where the tail is not
+memorised, expect plain SGD to win: that is what the method's docstring says too.
 
     python examples/sse_sam.py [--data DIR] [--seed N] [--quick] [--out DIR]
 """

@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> None:
         sections[name](records, where, options.quick)
 
 
-# -- time ------------------------------------------------------------------------------------------------------
+# -- time ------------------------------------------------------------------------------------------
 
 
 def batch(size: int, t: float, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -154,7 +154,8 @@ def speed(records: Records, where: dict[str, Any], quick: bool) -> None:
                 times = measure(steps_of(build(), x, y, base), repeats)
                 median = {name: statistics.median(values) for name, values in times.items()}
                 records.add(
-                    key, where, section="speed", model=model_name, base=base, t=t, batch=size, repeats=repeats,
+                    key, where, section="speed", model=model_name, base=base, t=t, batch=size,
+                    repeats=repeats,
                     share=float((y == TAIL).double().mean()), seconds=median,
                     ratio={name: value / median["base"] for name, value in median.items()},
                 )  # fmt: skip
@@ -213,13 +214,13 @@ def memory(records: Records, where: dict[str, Any], quick: bool) -> None:
                     mean(model(x), y).backward()
                     optimizer.step()
                 else:
-                    optimizer.step(lambda: (each(model(x), y), y))
+                    optimizer.step(lambda m=model, e=each, x=x, y=y: (e(m(x), y), y))
             handle.remove()
             # Two of them, weights and gradient, any optimizer has.
             records.add(key, where, section="memory", form=form, stage=stage, copies=peak - 2)
 
 
-# -- quality ---------------------------------------------------------------------------------------------------
+# -- quality ------------------------------------------------------------------------------------------
 
 
 class LogitAdjustment(nn.Module):
@@ -319,8 +320,14 @@ def train_once(
     return {
         "method": method, "loss": loss, "seed": seed, "epochs": epochs, "seconds": seconds,
         "recall": recall_by_frequency(predicted, test_y, counts, many=1000 * scale, few=200 * scale),
-        "train": {"head": 100 * float(fitted[~in_tail].double().mean()), "tail": 100 * float(fitted[in_tail].double().mean())},
-        "curvature": {name: {k: row[k] for k in ("lambda_max", "lambda_min", "saddle_ratio")} for name, row in curvature.items()},
+        "train": {
+            "head": 100 * float(fitted[~in_tail].double().mean()),
+            "tail": 100 * float(fitted[in_tail].double().mean()),
+        },
+        "curvature": {
+            name: {k: row[k] for k in ("lambda_max", "lambda_min", "saddle_ratio")}
+            for name, row in curvature.items()
+        },
     }  # fmt: skip
 
 
@@ -340,7 +347,7 @@ def augmented(x: Tensor, generator: torch.Generator) -> Tensor:
     )
 
 
-# -- saddles ---------------------------------------------------------------------------------------------------
+# -- saddles ------------------------------------------------------------------------------------------
 
 
 def toy(records: Records, where: dict[str, Any], quick: bool) -> None:
@@ -366,7 +373,7 @@ def walk(name: str, method: str, rho: float, steps: int = 60) -> list[float]:
     """Distance from the saddle along its escape direction, after every tenth step.
 
     quadratic: (x^2 - y^2)/2, all of it the head's, from (0.1, 0.01).
-    tail saddle: head 0.9 (x - 1)^2/2, tail 0.1 (x^2 - y^2)/2 + y^4/40, so that y escapes through the tail alone.
+    tail saddle: head 0.9 (x - 1)^2/2, tail 0.1 (x^2 - y^2)/2 + y^4/40, so y escapes by the tail alone.
     """
     w = nn.Parameter(torch.tensor([0.1, 0.01], dtype=torch.float64))
 

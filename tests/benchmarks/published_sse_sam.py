@@ -1,7 +1,7 @@
 """The published schedule of SSE-SAM, four forwards and four backwards a step, written from its description.
 
-Own code after specification sections 1.2 and 1.6 (the released repository is MIT; nothing is copied). It keeps
-the published costs and habits on purpose: it perturbs in both stages (by 0 in the second), restores by
+Own code after specification sections 1.2 and 1.6 (the released repository is MIT; nothing is copied). It
+keeps the published costs and habits on purpose: it perturbs in both stages (by 0 in the second), restores by
 subtraction, and lets batch normalisation see every pass.
 """
 

@@ -118,7 +118,7 @@ def _quality(records: list[Record]) -> str:
     head = ["data, regime, loss", "method", "seeds", *GROUPS, "train head / tail"]
     return (
         f"### CIFAR-10-LT (IF 100): recall in %, last epoch\n\n{table(head, rows)}\n"
-        "`sgd x2` has twice the epochs, about the forward+backward budget of SAM and of SSE-SAM's first stage.\n"
+        "`sgd x2` has twice the epochs, about the forward+backward budget of SAM and of stage 1.\n"
     )
 
 

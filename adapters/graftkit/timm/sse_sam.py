@@ -7,7 +7,8 @@ and ``betas`` it takes. timm's ``train.py`` loop stays as it is after
 >>> import torch
 >>> from timm.optim import create_optimizer_v2
 >>> model = torch.nn.Linear(2, 3)
->>> optimizer = create_optimizer_v2(model, opt="ssesam", lr=0.1, tail_classes=[2], switch_step=10)
+>>> options = {"tail_classes": [2], "switch_step": 9}
+>>> optimizer = create_optimizer_v2(model, opt="ssesam", lr=0.1, weight_decay=0.05, **options)
 >>> type(optimizer.base_optimizer).__name__, len(optimizer.param_groups)
 ('SGD', 2)
 """

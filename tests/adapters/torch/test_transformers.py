@@ -17,8 +17,8 @@ def model() -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return BertForSequenceClassification(
-            BertConfig(vocab_size=20, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
-                       max_position_embeddings=8, num_labels=3, hidden_dropout_prob=0.1)
+            BertConfig(vocab_size=20, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+                       intermediate_size=16, max_position_embeddings=8, num_labels=3, hidden_dropout_prob=0.1)
         )  # fmt: skip
 
 
@@ -48,15 +48,16 @@ def test_trainer_runs_the_second_passes(tmp_path, precision, accumulation):
     before = weights(net)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _step: 1.0)
     arguments = TrainingArguments(
-        str(tmp_path), per_device_train_batch_size=6, max_steps=4, report_to=[], use_cpu=True, save_strategy="no",
-        disable_tqdm=True, logging_strategy="no", bf16=precision == "bf16", gradient_accumulation_steps=accumulation,
+        str(tmp_path), per_device_train_batch_size=6, max_steps=4, report_to=[], use_cpu=True,
+        disable_tqdm=True, logging_strategy="no", save_strategy="no", bf16=precision == "bf16",
+        gradient_accumulation_steps=accumulation,
         max_grad_norm=1.0,
     )  # fmt: skip
     trainer = Trainer(net, arguments, train_dataset=Sentences(), optimizers=(optimizer, scheduler))
     trainer.train()
     assert optimizer.completed_steps == 4
-    # Forwards a micro-batch: its own; two steps of stage 1 repeat it three times (and the first once more to be
-    # verified), two of stage 2 twice. Models with their own loss take full passes.
+    # Forwards a micro-batch: its own; two steps of stage 1 repeat it three times (and the first once more to
+    # be verified), two of stage 2 twice. Models with their own loss take full passes.
     assert work.forward / 6 / accumulation == pytest.approx(2 * 4 + 2 * 3 + 1)
     assert not torch.equal(weights(net), before)
     assert torch.isfinite(weights(net)).all()

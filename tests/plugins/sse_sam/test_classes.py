@@ -24,7 +24,8 @@ def test_thresholds_that_miss_warn(eta, words):
         tail_classes_from_counts([10, 20], eta)
 
 
-@pytest.mark.parametrize(("counts", "eta"), [([], 3), ([1.5, 2], 3), ([-1, 2], 3), ([[1, 2]], 3), ([1, 2], -1),
+@pytest.mark.parametrize(("counts", "eta"), [([], 3), ([1.5, 2], 3), ([-1, 2], 3), ([[1, 2]], 3),
+                                             ([1, 2], -1),
                                              ([1, 2], float("nan"))])  # fmt: skip
 def test_bad_counts(counts, eta):
     with pytest.raises(ValueError, match=r"class_counts|tail_threshold"):

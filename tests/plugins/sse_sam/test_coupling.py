@@ -129,7 +129,7 @@ def final_gradient(tail_pass, form, switch_step):
 def test_frozen_statistics_deviate_from_the_exact_gradient_by_what_the_docstring_says(
     form, switch_step, low, high
 ):
-    # 11 % of the gradient's norm in stage 2; 48 % in stage 1, where the head's whole term loses its derivative
-    # through the statistics.
+    # 11 % of the gradient's norm in stage 2; 48 % in stage 1, where the head's whole term loses its
+    # derivative through the statistics.
     exact, frozen = (final_gradient(kind, form, switch_step) for kind in ("full", "frozen_stats"))
     assert low < ((frozen - exact).norm() / exact.norm()).item() < high

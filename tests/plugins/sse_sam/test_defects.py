@@ -1,8 +1,8 @@
 """Defects of the published code and of peers (specification sections 1.6, 3.1): none of them here.
 
 Tested elsewhere: restoring by copy and what a skipped branch leaves behind (test_perturbation, test_state:
-items 5, 6), frozen and unused parameters (test_state: 7), statistics once a step (test_coupling: 8), state and
-resume (test_state: 9), passes that change nothing (test_forms: 3), misuse of stale graphs (test_errors).
+items 5, 6), frozen and unused parameters (test_state: 7), statistics once a step (test_coupling: 8), state
+and resume (test_state: 9), passes that change nothing (test_forms: 3), misuse of stale graphs (test_errors).
 """
 
 import pytest

@@ -30,7 +30,7 @@ def build(module: nn.Module, **kwargs) -> SSESAM:
         ({"rho": (0.1, 0.1, 0.1)}, ValueError, "rho"),
         ({"rho": "0.1"}, TypeError, "rho"),
         ({"tail_classes": None}, ValueError, "tail_classes.*class_counts.*tail_threshold"),
-        ({"class_counts": [9, 1, 1, 1], "tail_threshold": 3}, ValueError, "tail_classes.*class_counts.*tail_threshold"),
+        ({"class_counts": [9, 1, 1, 1], "tail_threshold": 3}, ValueError, "tail_classes.*tail_threshold"),
         ({"tail_classes": None, "class_counts": [9, 1]}, ValueError, "tail_threshold"),
         ({"tail_classes": None, "tail_threshold": 3}, ValueError, "class_counts"),
         ({"tail_classes": [-1]}, ValueError, "tail_classes"),

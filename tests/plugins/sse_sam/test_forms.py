@@ -153,7 +153,7 @@ def test_micro_batches_of_one_step_equal_the_whole_batch(form):
             optimizer.step()
         else:
             optimizer.step([
-                lambda i=None, x=x, y=y: (each(model(x if i is None else x[i]), y if i is None else y[i]), y if i is None else y[i])
+                lambda i=slice(None), x=x, y=y: (each(model(x[i]), y[i]), y[i])
                 for x, y in pair
             ])  # fmt: skip
     torch.testing.assert_close(weights(model), weights(expected), rtol=0, atol=1e-12)
@@ -175,7 +175,8 @@ def test_accumulate_perturbs_each_micro_batch_on_its_own():
     for a, b in ((x, y), (x2, y2)):
         for t, g in zip(total, ref.sharpened(
             params, lambda a=a, b=b: ref.part_losses(expected, a, b, [3])[0],
-            lambda a=a, b=b: ref.part_losses(expected, a, b, [3])[1], rho_head=0.05, rho_tail=0.1), strict=True,
+            lambda a=a, b=b: ref.part_losses(expected, a, b, [3])[1], rho_head=0.05, rho_tail=0.1),
+            strict=True,
         ):  # fmt: skip
             t += g / 2
     for p, t in zip(params, total, strict=True):
@@ -273,7 +274,7 @@ def test_ignored_labels_count_in_neither_part_nor_in_the_batch():
     torch.testing.assert_close(both[0], both[1], rtol=0, atol=1e-13)
 
 
-# -- the work of a step ----------------------------------------------------------------------------------------
+# -- the work of a step --------------------------------------------------------------------------------
 
 
 def units(form: str, stage: int, *, tail: int, size: int = 20, name: str = "mlp") -> float:

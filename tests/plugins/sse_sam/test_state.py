@@ -279,7 +279,7 @@ def test_sparse_gradients():
         x = torch.randint(0, 7, (8, 3), generator=torch.Generator().manual_seed(1))
         y = torch.tensor([0, 1, 2, 3, 0, 1, 2, 3])
         for _ in range(3):
-            optimizer.step(lambda model=model: (F.cross_entropy(model(x), y, reduction="none"), y))
+            optimizer.step(lambda m=model, x=x, y=y: (F.cross_entropy(m(x), y, reduction="none"), y))
         results.append(weights(model))
     torch.testing.assert_close(results[0], results[1], rtol=0, atol=1e-13)
 

@@ -10,7 +10,7 @@ Source: SSE-SAM (AAAI 2025, arXiv 2412.13715); specification sections 1.1, 3.3.
 >>> import torch
 >>> losses = torch.tensor([1.0, 2.0, 3.0], requires_grad=True)
 >>> batch = split(losses, torch.tensor([0, 1, 1]), Membership([1]))
->>> float(batch.total("tail", 1.0)), batch.count
+>>> batch.total("tail", 1.0).item(), batch.count
 (5.0, 3)
 """
 

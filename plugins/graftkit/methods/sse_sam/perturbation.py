@@ -12,8 +12,11 @@ Source: SSE-SAM (AAAI 2025, arXiv 2412.13715); adaptive radii as in ASAM; specif
 >>> w = [torch.nn.Parameter(torch.zeros(2))]
 >>> weights = PerturbedWeights()
 >>> weights.ascend(w, [torch.tensor([3.0, 4.0])], rho=[1.0], adaptive=[False], norm=5.0, eps=0.0)
->>> w[0].detach(), weights.restore(), w[0].detach().sum()
-(tensor([0.6000, 0.8000]), None, tensor(0.))
+>>> w[0].tolist()
+[0.6000000238418579, 0.800000011920929]
+>>> weights.restore()
+>>> w[0].tolist()
+[0.0, 0.0]
 """
 
 import sys
