@@ -332,3 +332,17 @@ def test_verification_costs_one_pass_once():
             by_loop(optimizer, model, mean, [batch])
         work.append(one.units - 2 - (batch[1] == 3).sum().item() / 12)
     assert work == pytest.approx([1.0, 0.0])
+
+
+@pytest.mark.parametrize("tail_pass", ["full", "subset"])
+def test_uneven_micro_batches_weigh_by_their_samples(tail_pass):
+    x, y = data("mlp")[3]
+    each = nn.CrossEntropyLoss(reduction="none")
+    model = fresh("mlp")
+    # Stage 2: the head's gradient at the weights is a term itself, so its scale shows.
+    optimizer = SSESAM(model.parameters(), **{**OPTIONS, "switch_step": 0}, tail_pass=tail_pass)
+    pieces = [(x[:3], y[:3]), (x[3:], y[3:])]
+    optimizer.step([lambda i=slice(None), x=x, y=y: (each(model(x[i]), y[i]), y[i]) for x, y in pieces])
+    torch.testing.assert_close(
+        weights(model), weights(trained("mlp", "closure", [(x, y)], switch_step=0)), rtol=0, atol=1e-13
+    )
