@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from graftkit.methods.sse_sam.curvature_table import CurvatureTable
 from graftkit.methods.sse_sam.data import load_cifar10_lt, long_tailed_digits, recall_by_frequency
 from graftkit.torch import SSESAM, class_curvature, tail_classes_from_counts
 
@@ -37,8 +38,6 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the figure")
     options = parser.parse_args(argv)
     mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
     start = time.perf_counter()
     name, (x, y), (test_x, test_y), many, few = _load(options.data, options.quick)
     counts = torch.bincount(y).tolist()
@@ -52,17 +51,16 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         "ImbSAM": {"tail_classes": tail, "gamma": 0.0, "rho": (0.0, 0.1)},
         "SSE-SAM": {"tail_classes": tail, "gamma": 0.7, "total_steps": steps, "rho": (0.05, 0.1)},
     }
-    figures, panels = {}, {}
+    figures, panel = {}, CurvatureTable()
     some = torch.cat([torch.nonzero(y == c).flatten()[:32] for c in range(len(counts))])
     groups = {"head": [c for c in range(len(counts)) if c not in tail], "tail": tail}
     for method, settings in methods.items():
-        twice = 2 if "twice" in method else 1
-        model = _train(x, y, len(counts), epochs * twice, settings, options.seed)
+        model = _train(x, y, len(counts), epochs * (1 + ("twice" in method)), settings, options.seed)
         with torch.no_grad():
             predicted = torch.cat([model(batch).argmax(1) for batch in test_x.split(500)])
         figures[method] = recall_by_frequency(predicted, test_y, counts, many=many, few=few)
-        loss = nn.CrossEntropyLoss(reduction="none")
-        panels[method] = class_curvature(model, loss, [(x[some], y[some])], groups, k=10, density=True)
+        loss, named = nn.CrossEntropyLoss(reduction="none"), {f"{method}, {g}": c for g, c in groups.items()}
+        panel.update(class_curvature(model, loss, [(x[some], y[some])], named, k=10, density=True))
     seconds = time.perf_counter() - start
 
     table = Table("optimizer", "many", "medium", "few", "all", title=f"{name}: recall in %, last epoch")
@@ -70,19 +68,13 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         table.add_row(method, *(f"{value:.1f}" for value in values.values()))
     Console().print(table)
     options.out.mkdir(parents=True, exist_ok=True)
-    figure, axes = plt.subplots(1, len(panels), figsize=(3.2 * len(panels), 3.6), sharey=True)
-    for axis, (method, panel) in zip(axes, panels.items(), strict=True):
-        panel.plot(ax=axis).set_title(method)
-    figure.tight_layout()
-    path = options.out / "sse_sam.png"
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    panel.plot().figure.savefig(path := options.out / "sse_sam.png", dpi=120, bbox_inches="tight")
     best = max((m for m in figures if m != "SSE-SAM"), key=lambda m: figures[m]["few"])
     return {
         "method": "SSE-SAM",
         "host": "torch",
         "data": name,
-        "metric": "recall of few-shot classes, %",
+        "metric": "few-shot recall, %",
         "baseline": f"{best} {figures[best]['few']:.1f}",
         "ours": f"{figures['SSE-SAM']['few']:.1f}",
         "seconds": round(seconds, 1),
@@ -97,23 +89,21 @@ def _train(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = nn.Sequential(
-            nn.Conv2d(x.shape[1], 16, 3, 2, 1), nn.GroupNorm(4, 16), nn.ReLU(),
-            nn.Conv2d(16, 32, 3, 2, 1), nn.GroupNorm(4, 32), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(),
-            nn.Linear(128, n_classes),
+            nn.Conv2d(x.shape[1], 16, 3, 2, 1), nn.GroupNorm(4, 16), nn.ReLU(), nn.Conv2d(16, 32, 3, 2, 1),
+            nn.GroupNorm(4, 32), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(128, n_classes),
         )  # fmt: skip
     criterion = nn.CrossEntropyLoss()
-    if settings is None:
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
-    else:  # these two lines are all that changes
-        optimizer = SSESAM(model.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4, **settings)
+    options = {"lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4}
+    optimizer: torch.optim.Optimizer = torch.optim.SGD(model.parameters(), **options)
+    if settings is not None:  # these two lines are all that changes
+        optimizer = SSESAM(model.parameters(), **options, **settings)
         optimizer.watch(model, criterion)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
     generator = torch.Generator().manual_seed(seed)
     for _ in range(epochs):
         for rows in torch.randperm(len(y), generator=generator).split(64):
             optimizer.zero_grad()
-            loss = criterion(model(x[rows]), y[rows])
-            loss.backward()
+            criterion(model(x[rows]), y[rows]).backward()
             optimizer.step()
         scheduler.step()
     return model.eval()
@@ -122,9 +112,9 @@ def _train(
 def _load(data: str | Path | None, quick: bool) -> tuple[str, Any, Any, float, float]:
     archive = Path(data) / "cifar10_lt" / "cifar10_lt100.zip" if data else None
     if archive is not None and archive.exists():
-        share = 0.1  # a tenth of every class: minutes, not hours, on a CPU
-        train, test = load_cifar10_lt(archive, share=share, test_share=0.1 if quick else 0.5)
-        return "CIFAR-10-LT, a tenth", train, test, 1000 * share, 20
+        # A tenth of every class: minutes, not hours, on a CPU.
+        train, test = load_cifar10_lt(archive, share=0.1, test_share=0.1 if quick else 0.5)
+        return "CIFAR-10-LT, a tenth", train, test, 100, 20
     return "digits, long-tailed", *long_tailed_digits(), 40, 10
 
 
