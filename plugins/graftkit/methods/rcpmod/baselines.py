@@ -1,4 +1,4 @@
-"""Cheap cross-view baselines, which every comparison must show because they are strong.
+"""Cheap cross-view baselines, which every comparison of RCPMOD must show.
 
 XV-kNN: rows that are near in one view should be near in the other. XV-ridge: one view should predict
 the other linearly. Missing views are filled with column means first. Own definitions, specification

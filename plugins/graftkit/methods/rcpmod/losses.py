@@ -136,7 +136,7 @@ class _FusedContrast(torch.autograd.Function):
 def fused_contrastive_loss(
     u: Tensor, w: Tensor, negatives: Tensor | None = None, *, temperature: float = 0.5
 ) -> Tensor:
-    """`contrastive_loss` at about half its cost, first derivatives only.
+    """`contrastive_loss` with one exponential an entry, first derivatives only.
 
     Parameters
     ----------

@@ -7,7 +7,7 @@ anchor, which lowers the pull on rows believed to be mismatched.
 Source: RCPMOD (ACM MM 2024), public code; specification section 1.6 (b). Differs from the public code:
 only rows complete in the pair enter (the code stores zero vectors for missing views), and indices are
 kept in place of copies. Unverified: whether the paper masks a row's own copies; they are not masked
-here, since they are the mechanism. Our ablation shows no gain from the bank on digits.
+here, since they are the mechanism. No gain from the bank is claimed: `bench_rcpmod.py` has its ablation.
 
 >>> import numpy as np
 >>> bank = OutlierMemory(capacity=2, fraction=0.34)

@@ -2,7 +2,7 @@
 
 Each distinct row that a step needs (batch, neighbours, positives, negatives, bank) is encoded once and
 gathered where it is used; without batch norm or dropout that equals the public code's repeated encoding
-of neighbour copies, at a fraction of the work.
+of neighbour copies; `bench_rcpmod.py` measures what that saves.
 
 Source: RCPMOD (ACM MM 2024), public code; specification sections 1.5 to 1.7 and 1.11. Differs from it:
 batches are drawn anew every epoch unless ``reshuffle=False``, and training runs in float32 by default.
@@ -309,7 +309,7 @@ class _PairTraining:
         settings = self.settings
         n = len(self.order)
         refresh = epoch % settings.neighbor_refresh == 0
-        # Above the exact limit the rank search costs more than it is worth: refresh both together.
+        # Above the exact limit both searches are done together, as the specification's section 4.2 proposes.
         rank_every = settings.negative_refresh if n <= EXACT_LIMIT else settings.neighbor_refresh
         ranks = self.spreads and n - 1 > settings.n_neighbors
         rank_due = ranks and epoch % rank_every == 0

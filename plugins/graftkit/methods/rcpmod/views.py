@@ -295,7 +295,7 @@ def _columns(view_slices: Any, table: Any) -> tuple[tuple[Hashable, ...], tuple[
     elif not named and len(specs) and all(isinstance(s, int | np.integer) for s in specs):
         if min(specs) < 1 or sum(specs) != n_features:
             raise ValueError(
-                f"view_slices: expected positive widths that sum to X's {n_features}, got {list(specs)}"
+                f"view_slices: expected positive widths that sum to {n_features}, got {list(specs)}"
             )
         columns = np.split(positions, np.cumsum(specs)[:-1])
     else:
