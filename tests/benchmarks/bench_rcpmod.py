@@ -42,7 +42,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from tests.benchmarks.results_io import Records, environment
 
 CONFIG: dict[str, Any] = {"temperature": 0.1}
-DISTRIBUTIONS = ("graftkit", "torch", "numpy", "scipy", "scikit-learn", "pyod")
+DISTRIBUTIONS = ("graftkit", "torch", "numpy", "scipy", "scikit-learn", "pyod", "faiss-cpu")
 MAT_FILES = {"Scene-15": ("Scene-15.mat", (0, 1)), "LandUse-21": ("LandUse-21.mat", (1, 2))}
 MIXES = ("5-2-8", "2-5-8", "8-2-5", "5-5-5")
 # data set, mix, missing rate, leak-free: the main table of the specification, section 6.
