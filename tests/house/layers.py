@@ -25,7 +25,7 @@ ADAPTERS = {
     "sklearn": Host(("sklearn",), None, ("sklearn.base",)),
     "timm": Host(("timm",), "timm", ("timm",)),
     "pyg": Host(("torch_geometric",), "pyg", ("torch_geometric.data", "torch_geometric.transforms")),
-    "mmseg": Host(("mmseg", "mmengine", "mmcv"), "mmseg", ("mmseg.registry", "mmengine.runner", "mmcv")),
+    "mmseg": Host(("mmengine", "mmseg", "mmcv"), "mmseg", ("mmseg.registry", "mmengine.runner", "mmcv")),
     "diffusers": Host(
         ("diffusers", "transformers", "accelerate"), "diffusers", ("diffusers", "transformers", "accelerate")
     ),

@@ -10,9 +10,18 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 SNIPPETS = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
 
 
-def test_first_snippet_labels_every_row_and_gives_reasons():
+def test_first_snippet_is_the_unmodified_loop_and_trains():
     namespace: dict[str, object] = {}
     exec(compile(SNIPPETS[0], "README.md", "exec"), namespace)  # noqa: S102  (our own README)
+    optimizer = namespace["optimizer"]
+    assert optimizer.completed_steps == 40
+    assert optimizer.stage == 2
+    assert float(namespace["loss"].detach()) < 2.3
+
+
+def test_second_snippet_labels_every_row_and_gives_reasons():
+    namespace: dict[str, object] = {}
+    exec(compile(SNIPPETS[1], "README.md", "exec"), namespace)  # noqa: S102  (our own README)
     labels = namespace["labels"]
     assert set(labels) == {1, -1}
     assert len(labels) == len(namespace["pixels"])

@@ -1,0 +1,295 @@
+"""The calls of model and criterion since the last step, as an unmodified loop made them.
+
+Only references are kept: inputs, the output's values without its graph, targets, and how strongly the
+user's backward weighted each loss (accumulation factors and loss scales included).
+"""
+
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from graftkit.core.validation import describe, raise_invalid
+from graftkit.methods.sse_sam.coupling import RecordedStatistics
+from graftkit.methods.sse_sam.surroundings import Autocast, RandomState
+
+__all__ = ["LossTerm", "ModelCall", "Versions", "find_logits", "find_losses", "map_tensors", "tensors_in"]
+
+
+def tensors_in(value: Any, path: str) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor inside nested tuples, lists and mappings, with how one would spell it.
+
+    Parameters
+    ----------
+    value : object
+        What to search.
+    path : str
+        The spelling of `value` itself.
+
+    Yields
+    ------
+    (str, Tensor)
+        Such as ``("args[0]['image']", tensor)``.
+    """
+    if isinstance(value, Tensor):
+        yield path, value
+    elif isinstance(value, tuple | list):
+        for i, item in enumerate(value):
+            yield from tensors_in(item, f"{path}[{i}]")
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from tensors_in(item, f"{path}[{key!r}]")
+
+
+def map_tensors(value: Any, function: Callable[[Any], Any]) -> Any:
+    """Apply a function to the leaves of nested tuples, lists and mappings.
+
+    Parameters
+    ----------
+    value : object
+        What to map over.
+    function : callable
+        Applied to each leaf.
+
+    Returns
+    -------
+    object
+        Of the same structure.
+    """
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(map_tensors(item, function) for item in value))
+    if isinstance(value, tuple | list):
+        return type(value)(map_tensors(item, function) for item in value)
+    if type(value) is dict:
+        return {key: map_tensors(item, function) for key, item in value.items()}
+    return function(value)
+
+
+class Versions:
+    """Version counters of tensors at one moment, to notice what was changed in place since.
+
+    Parameters
+    ----------
+    values : mapping of str to object
+        What to watch, by the name that a message should use.
+    """
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._seen = [
+            (path, tensor, tensor._version)
+            for name, value in values.items()
+            for path, tensor in tensors_in(value, name)
+            if not tensor.is_inference()
+        ]
+
+    def changed(self) -> list[str]:
+        """Name what was changed in place since.
+
+        Returns
+        -------
+        list of str
+            The names.
+        """
+        return [path for path, tensor, version in self._seen if tensor._version != version]
+
+
+@dataclass
+class LossTerm:
+    """One criterion call, or one loss that the model returned itself.
+
+    Attributes
+    ----------
+    targets : object
+        What says which samples are of the tail.
+    loss : weakref to Tensor
+        The loss; it must not keep its graph alive.
+    args, kwargs : tuple, dict
+        The criterion's, with ``None`` where the model's output was; unused for a model's own losses.
+    place : int or str
+        Where the output was.
+    versions : Versions or None
+        Of the criterion's other arguments.
+    autocast : Autocast or None
+        The state at the call.
+    weight : Tensor or None
+        What the user's backward sent into this loss; ``None`` before it.
+    """
+
+    targets: Any
+    loss: "weakref.ref[Tensor]"
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    place: int | str = 0
+    versions: Versions | None = None
+    autocast: Autocast | None = None
+    weight: Tensor | None = None
+
+    def listen(self, loss: Tensor) -> None:
+        """Remember what backward sends into the loss.
+
+        Parameters
+        ----------
+        loss : Tensor
+            The loss itself.
+        """
+
+        def arrived(grad: Tensor) -> None:
+            self.weight = grad.detach().clone() if self.weight is None else self.weight + grad.detach()
+
+        loss.register_hook(arrived)
+
+
+@dataclass
+class ModelCall:
+    """One call of the watched model in train mode.
+
+    Attributes
+    ----------
+    args, kwargs : tuple, dict
+        References to what the model was called on.
+    versions : Versions
+        Of those.
+    random : RandomState
+        The generators before the call.
+    autocast : Autocast
+        The autocast state of the call.
+    statistics : RecordedStatistics or None
+        Batch statistics of the call, for ``tail_pass="frozen_stats"``.
+    output : Tensor or None
+        The output's values, without graph.
+    output_ref : weakref to Tensor or None
+        The output itself, to recognise it.
+    output_version : int
+        Its version counter.
+    terms : list of LossTerm
+        What was computed from it.
+    """
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    versions: Versions
+    random: RandomState
+    autocast: Autocast
+    statistics: RecordedStatistics | None = None
+    output: Tensor | None = None
+    output_ref: "weakref.ref[Tensor] | None" = None
+    output_version: int = 0
+    terms: list[LossTerm] = field(default_factory=list)
+
+    @property
+    def used(self) -> list[LossTerm]:
+        """The terms that took part in a backward."""
+        return [term for term in self.terms if term.weight is not None]
+
+    @property
+    def dead(self) -> bool:
+        """Whether nothing can come of this call any more: no backward so far, and no graph left."""
+        if self.used:
+            return False
+        losses = [term.loss() for term in self.terms]
+        output = self.output_ref() if self.output_ref is not None else None
+        return output is None and all(loss is None for loss in losses)
+
+    def select(self, rows: Tensor) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The call's arguments, reduced to some samples.
+
+        Parameters
+        ----------
+        rows : Tensor of shape (n,), int64
+            Positions along the first dimension.
+
+        Returns
+        -------
+        (tuple, dict)
+            Tensors (and lists) as long as the output's first dimension are indexed, the rest is kept.
+        """
+        size = len(self.output) if self.output is not None else -1
+        positions = rows.tolist()
+
+        def pick(value: Any) -> Any:
+            if isinstance(value, Tensor) and value.ndim > 0 and len(value) == size:
+                return value.index_select(0, rows.to(value.device))
+            return value
+
+        def walk(value: Any) -> Any:
+            if (
+                isinstance(value, list)
+                and len(value) == size
+                and not any(isinstance(v, Tensor) for v in value)
+            ):
+                return [value[i] for i in positions]
+            if isinstance(value, list):
+                return [walk(item) for item in value]
+            if type(value) is dict:
+                return {key: walk(item) for key, item in value.items()}
+            return map_tensors(value, pick)
+
+        return tuple(walk(a) for a in self.args), {key: walk(v) for key, v in self.kwargs.items()}
+
+
+def find_logits(output: Any) -> Tensor:
+    """The tensor that a criterion is called on.
+
+    Parameters
+    ----------
+    output : object
+        What the model returned.
+
+    Returns
+    -------
+    Tensor
+        `output` itself, or its ``logits``.
+
+    Raises
+    ------
+    TypeError
+        If it is neither a tensor nor a mapping or object with ``logits``.
+    """
+    if isinstance(output, Tensor):
+        return output
+    found = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+    if not isinstance(found, Tensor):
+        raise_invalid(
+            "model output",
+            output,
+            "a tensor, or a mapping or object with 'logits'",
+            fix="Otherwise name the submodule that makes the class scores: watch(..., output_module=...).",
+            error=TypeError,
+        )
+    return found
+
+
+def find_losses(output: Any) -> list[Tensor]:
+    """The losses that a model returned itself, always in the same order.
+
+    Parameters
+    ----------
+    output : object
+        A tensor, an object with ``loss``, or a mapping whose keys hold "loss".
+
+    Returns
+    -------
+    list of Tensor
+        Those that carry a graph.
+
+    Raises
+    ------
+    TypeError
+        If there is none.
+    """
+    if isinstance(output, Tensor):
+        found = [output]
+    elif isinstance(output, Mapping):
+        found = [t for key, value in output.items() if "loss" in str(key) for _, t in tensors_in(value, "")]
+    else:
+        found = [t for _, t in tensors_in(getattr(output, "loss", None), "")]
+    losses = [t for t in found if t.requires_grad]
+    if not losses:
+        raise TypeError(
+            f"criterion: None means that the model returns its own loss, but its output "
+            f"{describe(output)} holds "
+            "no 'loss' with a graph. Pass the criterion, or call the model with labels."
+        )
+    return losses

@@ -1,0 +1,269 @@
+"""Passes of the closure form: the optimizer asks for per-sample losses as often as it needs them.
+
+``closure(index=None)`` returns ``(losses, targets)`` without calling ``backward()``. Full passes take one
+forward for both gradients at the weights; subset passes run each part on its own samples only, and where
+``targets`` are known beforehand nothing runs twice.
+
+Work in forward+backward units, ``t`` the tail's share of the batch:
+
+=====================  ===========  =============
+passes                 stage 1      stage 2
+=====================  ===========  =============
+full                   3.67         2.67
+subset                 2 + t        1 + 2t
+subset, targets known  2            1 + t
+=====================  ===========  =============
+
+Source: specification sections 1.4, 3.3, 3.6.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from graftkit.core.validation import raise_invalid
+from graftkit.methods.sse_sam.coupling import RecordedStatistics, frozen_running_stats
+from graftkit.methods.sse_sam.gradients import Processes, differentiate
+from graftkit.methods.sse_sam.parts import SplitLosses, split, tail_share
+from graftkit.methods.sse_sam.perturbation import Gradients, add_, scale_, subtract_
+from graftkit.methods.sse_sam.settings import Settings
+from graftkit.methods.sse_sam.surroundings import random_state, with_random_state
+
+__all__ = ["ClosurePasses", "takes_index"]
+
+Closure = Callable[..., Any]
+
+
+def takes_index(closure: Closure) -> bool:
+    """Whether a closure can be asked for some of its samples.
+
+    Parameters
+    ----------
+    closure : callable
+        The user's.
+
+    Returns
+    -------
+    bool
+        ``True`` where it takes a positional argument.
+    """
+    kinds = (
+        inspect.Parameter.POSITIONAL_ONLY,
+        inspect.Parameter.POSITIONAL_OR_KEYWORD,
+        inspect.Parameter.VAR_POSITIONAL,
+    )
+    return any(p.kind in kinds for p in inspect.signature(closure).parameters.values())
+
+
+class ClosurePasses:
+    """Gradients of the parts at the weights and away from them, from one closure or several.
+
+    Parameters
+    ----------
+    closures : sequence of callable
+        One a micro-batch; together they are the batch.
+    params : sequence of Tensor
+        What to differentiate for.
+    settings : Settings
+        The optimizer's.
+    processes : Processes
+        Who shares the step.
+    mode : {"full", "subset", "frozen_stats"}
+        On which samples the passes run.
+    model : torch.nn.Module or None
+        Whose running statistics to leave alone in repeated passes.
+    targets : Tensor or None
+        The batch's targets where they are known beforehand (one closure only).
+    scale : callable or None
+        A GradScaler's ``scale``.
+    """
+
+    def __init__(
+        self,
+        closures: Sequence[Closure],
+        params: Sequence[Tensor],
+        settings: Settings,
+        processes: Processes,
+        *,
+        mode: str,
+        model: nn.Module | None,
+        targets: Tensor | None = None,
+        scale: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        self.closures, self.params, self.settings, self.processes = closures, params, settings, processes
+        self.mode, self.model, self.targets = mode, model, targets
+        self.scale = scale or (lambda loss: loss)
+        self.loss: Tensor | None = None
+        self._count = 0
+        self._rows: list[dict[str, Tensor]] = []
+        self._random: list[Any] = []
+        self._statistics = (
+            [RecordedStatistics(model) for _ in closures] if mode == "frozen_stats" and model else []
+        )
+        self._passes_run = 0
+
+    def at_weights(self, wanted: tuple[str, ...]) -> dict[str, Gradients]:
+        """Gradients at the current weights of those wanted parts that have a sample anywhere.
+
+        Parameters
+        ----------
+        wanted : tuple of str
+            ``("head", "tail")`` or ``("all",)``.
+
+        Returns
+        -------
+        dict of str to list of Tensor or None
+            A gradient a part, divided by the whole batch.
+        """
+        self._present: set[str] = set()
+        if self.targets is not None and self.mode == "subset" and wanted != ("all",):
+            found = self._known_parts(self.targets)
+        else:
+            found = self._forward_all(wanted)
+        flags = self.processes.any([p in self._present for p in wanted], self.params[0].device)
+        missing: Gradients = [None] * len(self.params)
+        return {p: found.get(p, list(missing)) for p, anywhere in zip(wanted, flags, strict=True) if anywhere}
+
+    def perturbed(self, part: str) -> Gradients:
+        """Gradient of one part where the weights are now.
+
+        Parameters
+        ----------
+        part : {"head", "tail", "all"}
+            The part.
+
+        Returns
+        -------
+        list of Tensor or None
+            Divided by the whole batch.
+        """
+        total: Gradients = [None] * len(self.params)
+        for k in range(len(self.closures)):
+            rows = self._rows[k].get(part) if self.mode != "full" and part != "all" else None
+            if rows is not None and len(rows) == 0:
+                if self.processes.size == 1:
+                    continue
+                rows = torch.zeros(1, dtype=torch.long)  # every process runs as many forwards
+            batch = self._call(k, rows)  # a dummy sample has weight 0 in the part it does not belong to
+            total = add_(total, self._gradient(batch, part), self.settings.foreach)
+        return total
+
+    def _forward_all(self, wanted: tuple[str, ...]) -> dict[str, Gradients]:
+        """One forward over everything; both backwards share its graph where passes are full."""
+        found: dict[str, Gradients] = {}
+        provisional, count = 0, 0
+        losses: Tensor | float = 0.0
+        for k in range(len(self.closures)):
+            with self._statistics[k].recording() if self._statistics else ExitStack():
+                batch = self._call(k, None)
+            # The batch's size is known after the last micro-batch; until then a guess keeps fp16 in range.
+            self._count = provisional = provisional or max(batch.count, 1) * len(self.closures)
+            count += batch.count
+            losses = losses + batch.mean() * batch.count if batch.count else losses
+            self._rows.append(self._split_rows(batch) if self.mode != "full" else {})
+            parts = [p for p in wanted if p == "all" or (batch.has_head if p == "head" else batch.has_tail)]
+            self._present.update(parts)
+            if self.processes.averaged:
+                parts = list(wanted)  # a sharded backward is a collective: every process runs it
+            for part, grads in self._gradients_of(k, batch, parts).items():
+                found[part] = add_(found[part], grads, self.settings.foreach) if part in found else grads
+        if count == 0:
+            raise_invalid("targets", "ignored entries only", "at least one entry that counts")
+        self._count = count
+        self.loss = torch.as_tensor(losses / count)
+        for grads in found.values():
+            scale_(grads, provisional / count, self.settings.foreach)
+        return found
+
+    def _gradients_of(self, k: int, batch: SplitLosses, parts: list[str]) -> dict[str, Gradients]:
+        if len(parts) < 2 or self.mode == "full":
+            return {p: self._gradient(batch, p, retain_graph=i + 1 < len(parts)) for i, p in enumerate(parts)}
+        # Subset: the whole gradient from the graph that exists, the tail's from its own few rows.
+        head = self._gradient(batch, "all", tail_weight=1.0)
+        rows = self._rows[k]["tail"]
+        rows = rows if len(rows) else torch.zeros(1, dtype=torch.long)
+        tail = self._gradient(self._call(k, rows), "tail", tail_weight=1.0)
+        head = subtract_(head, tail, self.settings.foreach)
+        return {"head": head, "tail": scale_(tail, self.settings.tail_weight, self.settings.foreach)}
+
+    def _known_parts(self, targets: Tensor) -> dict[str, Gradients]:
+        share, counted = tail_share(targets, targets.shape, self.settings.membership)
+        if targets.numel() == 0:
+            raise_invalid("targets", targets, "at least one sample: this is an empty batch")
+        self._count = targets.numel() if counted is None else int(counted.sum())
+        self._rows.append(_rows_of(share, counted))
+        found: dict[str, Gradients] = {}
+        loss: Tensor | float = 0.0
+        for part in ("head", "tail"):
+            rows = self._rows[0][part]
+            if len(rows) == 0 and self.processes.size == 1:
+                continue
+            batch = self._call(0, rows if len(rows) else torch.zeros(1, dtype=torch.long))
+            if len(rows) or self.processes.averaged:
+                found[part] = self._gradient(batch, part)
+            if len(rows):
+                self._present.add(part)
+                loss = loss + batch.total(part, 1.0).detach() / self._count
+        self.loss = torch.as_tensor(loss)
+        return found
+
+    def _gradient(
+        self, batch: SplitLosses, part: str, *, retain_graph: bool = False, tail_weight: float | None = None
+    ) -> Gradients:
+        weight = self.settings.tail_weight if tail_weight is None else tail_weight
+        with torch.enable_grad():
+            loss = self.scale(batch.total(part, weight) / self._count)
+        return differentiate([loss], [None], self.params, retain_graph=retain_graph)
+
+    def _split_rows(self, batch: SplitLosses) -> dict[str, Tensor]:
+        return _rows_of(batch.membership, batch.counted)
+
+    def _call(self, k: int, rows: Tensor | None) -> SplitLosses:
+        """Run one closure, the first time as it is, later without touching what it has touched already."""
+        closure = self.closures[k]
+        with torch.enable_grad(), self._repeating(k, first=len(self._random) <= k, subset=rows is not None):
+            if rows is not None:
+                result = closure(rows)
+            else:
+                required = [
+                    p
+                    for p in inspect.signature(closure).parameters.values()
+                    if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+                ]
+                result = closure(None) if required else closure()
+        if not isinstance(result, tuple | list) or len(result) != 2:
+            raise TypeError(
+                "closure: expected (losses, targets) with per-sample losses (reduction='none') and without a "
+                f"call of backward(), got {type(result).__name__}. A loop that calls backward() itself needs "
+                "optimizer.watch(model, criterion)."
+            )
+        return split(result[0], result[1], self.settings.membership)
+
+    @contextmanager
+    def _repeating(self, k: int, *, first: bool, subset: bool) -> Iterator[None]:
+        with ExitStack() as stack:
+            if first:
+                self._random.append(random_state(self.params[0].device))
+            else:
+                if self.settings.preserve_rng:
+                    stack.enter_context(with_random_state(self._random[k]))
+                if self.model is not None and self.settings.update_running_stats == "once":
+                    stack.enter_context(frozen_running_stats(self.model))
+                if self._statistics and subset:
+                    stack.enter_context(self._statistics[k].replayed())
+            yield
+
+
+def _rows_of(share: Tensor, counted: Tensor | None) -> dict[str, Tensor]:
+    """Positions along the batch that carry anything of the head, or of the tail."""
+    head, tail = share < 1, share > 0
+    if counted is not None:
+        head, tail = head & counted, tail & counted
+    return {
+        "head": torch.nonzero(head.reshape(len(head), -1).any(1)).flatten(),
+        "tail": torch.nonzero(tail.reshape(len(tail), -1).any(1)).flatten(),
+    }

@@ -1,0 +1,201 @@
+r"""Per-sample losses, split in two: how a batch's losses become the head's and the tail's.
+
+.. math:: L_H = \tfrac1B \sum_i (1 - m_i)\, l_i, \qquad L_T = \tfrac1B \sum_i m_i\, l_i
+
+Both are divided by the whole batch, so that their sum is the ordinary mean loss (the released ImbSAM branch
+divides each by its own count, which also re-weights the tail: specification section 1.6, item 2).
+
+Source: SSE-SAM (AAAI 2025, arXiv 2412.13715); specification sections 1.1, 3.3.
+
+>>> import torch
+>>> losses = torch.tensor([1.0, 2.0, 3.0], requires_grad=True)
+>>> batch = split(losses, torch.tensor([0, 1, 1]), Membership([1]))
+>>> batch.total("tail", 1.0).item(), batch.count
+(5.0, 3)
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from graftkit.core.validation import describe, raise_invalid
+from graftkit.methods.sse_sam.classes import Membership
+
+__all__ = ["SplitLosses", "part_weight", "split", "tail_share"]
+
+
+def part_weight(part: str, membership: Tensor, tail_weight: float) -> Tensor:
+    """Weight of every entry in one part of the loss.
+
+    Parameters
+    ----------
+    part : {"head", "tail", "all"}
+        The part.
+    membership : Tensor, floating in [0, 1]
+        How much of each entry is of the tail.
+    tail_weight : float
+        Weight of the tail's loss.
+
+    Returns
+    -------
+    Tensor
+        Of the membership's shape.
+    """
+    if part == "head":
+        return 1 - membership
+    if part == "tail":
+        return membership * tail_weight
+    return 1 - membership + tail_weight * membership
+
+
+def tail_share(
+    targets: Tensor, shape: torch.Size, membership: Membership | None
+) -> tuple[Tensor, Tensor | None]:
+    """Read the second item that a closure returns: labels, a mask, or a share in [0, 1].
+
+    Parameters
+    ----------
+    targets : Tensor
+        Integer labels, a bool mask, or floating membership.
+    shape : torch.Size
+        The shape of the losses, which `targets` must have.
+    membership : Membership or None
+        The tail's classes; needed for labels only.
+
+    Returns
+    -------
+    (Tensor, Tensor or None)
+        Membership, and which entries count at all (``None`` for all).
+
+    Raises
+    ------
+    TypeError
+        If `targets` is no tensor.
+    ValueError
+        If its shape or values do not fit.
+    """
+    if not isinstance(targets, Tensor):
+        raise_invalid("targets", targets, "a tensor of labels or of tail membership", error=TypeError)
+    if targets.shape != shape:
+        raise ValueError(
+            f"targets: expected one for each loss, got targets of shape {tuple(targets.shape)} "
+            f"and losses of shape {tuple(shape)}"
+        )
+    if targets.dtype == torch.bool:
+        return targets, None
+    if targets.is_floating_point():
+        if targets.numel() and not bool(((targets >= 0) & (targets <= 1)).all()):
+            raise_invalid("targets", targets, "floating tail membership in [0, 1], or integer labels")
+        return targets, None
+    if membership is None:
+        return torch.zeros_like(targets, dtype=torch.bool), None
+    index = membership.ignore_index
+    return membership.of_labels(targets), None if index is None else targets != index
+
+
+@dataclass(frozen=True)
+class SplitLosses:
+    """Losses of a batch with what of each belongs to the tail.
+
+    Attributes
+    ----------
+    losses : Tensor of any shape
+        One an entry.
+    membership : Tensor of the same shape, bool or floating
+        The tail's share.
+    counted : Tensor of the same shape, bool, or None
+        Entries that count; ``None`` for all.
+    count : int
+        How many those are.
+    has_head, has_tail : bool
+        Whether a part has any entry.
+    """
+
+    losses: Tensor
+    membership: Tensor
+    counted: Tensor | None
+    count: int
+    has_head: bool
+    has_tail: bool
+
+    def total(self, part: str, tail_weight: float) -> Tensor:
+        """Sum of one part's losses, not yet divided by the batch.
+
+        Parameters
+        ----------
+        part : {"head", "tail", "all"}
+            The part.
+        tail_weight : float
+            Weight of the tail's loss.
+
+        Returns
+        -------
+        Tensor
+            A scalar on the graph.
+        """
+        weight = part_weight(part, self.membership.to(self.losses.dtype), tail_weight)
+        losses = self.losses
+        if self.counted is not None:
+            # Selected, not multiplied: an ignored entry may be infinite.
+            losses, weight = losses[self.counted], weight[self.counted]
+        return (losses * weight).sum()
+
+    def mean(self) -> Tensor:
+        """Mean loss over the entries that count.
+
+        Returns
+        -------
+        Tensor
+            A detached scalar.
+        """
+        losses = self.losses.detach()
+        return (losses if self.counted is None else losses[self.counted]).mean()
+
+
+def split(losses: Any, targets: Any, membership: Membership | None) -> SplitLosses:
+    """Check what a closure returned and split it.
+
+    Parameters
+    ----------
+    losses : Tensor
+        Per-sample losses on the graph.
+    targets : Tensor
+        See :func:`tail_share`.
+    membership : Membership or None
+        The tail's classes.
+
+    Returns
+    -------
+    SplitLosses
+        The batch, split.
+
+    Raises
+    ------
+    TypeError
+        If the losses are a scalar or no floating tensor.
+    RuntimeError
+        If they carry no graph.
+    ValueError
+        If the batch is empty or the targets do not fit.
+    """
+    if not isinstance(losses, Tensor) or not losses.is_floating_point() or losses.ndim == 0:
+        raise TypeError(
+            "losses: expected per-sample losses, a floating tensor with one entry for each sample "
+            f"(reduction='none'), got {describe(losses)}. Head and tail cannot be told apart in one number."
+        )
+    share, counted = tail_share(targets, losses.shape, membership)
+    if losses.numel() == 0:
+        raise_invalid("losses", losses, "at least one sample: this is an empty batch")
+    if not losses.requires_grad:
+        raise RuntimeError(
+            "losses: expected a tensor with a graph, got one that does not require grad. The closure "
+            "must not "
+            "call backward(), detach, or run under no_grad: the optimizer differentiates the losses itself."
+        )
+    counted_share = share if counted is None else share[counted]
+    if counted_share.numel() == 0:
+        return SplitLosses(losses, share, counted, 0, False, False)
+    head, tail = torch.stack([(counted_share < 1).any(), (counted_share > 0).any()]).tolist()
+    return SplitLosses(losses, share, counted, counted_share.numel(), head, tail)

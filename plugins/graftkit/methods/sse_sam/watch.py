@@ -1,0 +1,386 @@
+"""Hooks that let an unmodified loop be repeated: what was called, on what, and what came of it.
+
+``watch(model, criterion)`` records while the loop runs ``forward`` and ``backward`` as always; calls under
+``no_grad`` or in eval mode are not recorded. References are freed at every step, also after an exception.
+"""
+
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from graftkit.core.validation import describe, raise_invalid
+from graftkit.methods.sse_sam.calls import LossTerm, ModelCall, Versions, find_logits, find_losses
+from graftkit.methods.sse_sam.coupling import RecordedStatistics
+from graftkit.methods.sse_sam.perturbation import is_sharded
+from graftkit.methods.sse_sam.surroundings import Autocast, random_state
+
+__all__ = ["TARGET_NAMES", "Watch"]
+
+TARGET_NAMES = ("labels", "label", "targets", "target")
+_WATCHED: "weakref.WeakKeyDictionary[nn.Module, weakref.ref[Watch]]" = weakref.WeakKeyDictionary()
+
+
+class _Hook:
+    """A hook that holds its watch weakly; a copied or pickled model carries an inert one."""
+
+    def __init__(self, watch: "Watch | None", method: str) -> None:
+        self._watch = weakref.ref(watch) if watch is not None else None
+        self._method = method
+
+    def __call__(self, *args: Any) -> None:
+        watch = self._watch() if self._watch is not None else None
+        if watch is not None:
+            getattr(watch, self._method)(*args)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Hook, (None, self._method)
+
+
+class _Function(nn.Module):
+    """A criterion that was given as a function."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.function(*args, **kwargs)
+
+
+class Watch:
+    """Records of one model and its criterion.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The model as the loop calls it.
+    criterion : torch.nn.Module, callable or None
+        What the loop calls on the output; ``None`` where the model returns its own loss.
+    params : sequence of Tensor
+        The optimizer's parameters.
+    output_module : str, torch.nn.Module or None
+        The submodule whose output holds the class scores, for models that return losses only.
+    targets_from : str, callable or None
+        The keyword, or a function of ``(args, kwargs)``, that gives the targets.
+    membership : callable, "sample" or None
+        A function of the targets that gives the tail's share, of shape (B,) or the targets'.
+    frozen_stats : bool
+        Whether to record batch statistics.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        criterion: Any,
+        params: Sequence[Tensor],
+        *,
+        output_module: str | nn.Module | None = None,
+        targets_from: str | Callable[..., Any] | None = None,
+        membership: Callable[[Any], Tensor] | str | None = None,
+        frozen_stats: bool = False,
+    ) -> None:
+        if not isinstance(model, nn.Module):
+            raise_invalid("model", model, "a torch.nn.Module", error=TypeError)
+        if criterion is not None and not callable(criterion):
+            raise_invalid("criterion", criterion, "a module, a function, or None", error=TypeError)
+        if targets_from is not None and not (isinstance(targets_from, str) or callable(targets_from)):
+            raise_invalid(
+                "targets_from", targets_from, "a keyword or a function of (args, kwargs)", error=TypeError
+            )
+        if membership is not None and membership != "sample" and not callable(membership):
+            raise_invalid(
+                "membership", membership, "a function of the targets, 'sample', or None", error=TypeError
+            )
+        other = _WATCHED.get(model)
+        if other is not None and other() is not None:
+            raise RuntimeError(
+                "watch: this model is already watched by another optimizer; call its unwatch() first. "
+                "Two optimizers cannot both repeat its passes."
+            )
+        mine = {id(p) for p in params}
+        if not any(id(p) in mine for p in model.parameters()):
+            raise_invalid("model", type(model).__name__, "the model whose parameters this optimizer holds")
+        self.model = model
+        self.ddp = model if isinstance(model, DistributedDataParallel) else None
+        inner = self.ddp.module if self.ddp is not None else model
+        self.inner: nn.Module = inner
+        self.output_module = self._find_module(output_module)
+        self.criterion: nn.Module | None = None
+        if criterion is not None:
+            self.criterion = criterion if isinstance(criterion, nn.Module) else _Function(criterion)
+        self.targets_from, self.membership = targets_from, membership
+        self.frozen_stats = frozen_stats
+        self.device = next(p for p in params).device
+        self.calls: list[ModelCall] = []
+        self.foreign: list[LossTerm] = []
+        self.captured: Tensor | None = None
+        self._open: ModelCall | None = None
+        self._paused = False
+        self._probes = _choose_probes(params)
+        self._probe_grads: dict[int, Tensor] = {}
+        self._handles = [
+            model.register_forward_pre_hook(_Hook(self, "_before_model"), with_kwargs=True),
+            model.register_forward_hook(_Hook(self, "_after_model"), with_kwargs=True),
+            *(p.register_post_accumulate_grad_hook(_Hook(self, "_accumulated")) for p in self._probes),
+        ]
+        if self.output_module is not None:
+            self._handles.append(
+                self.output_module.register_forward_hook(_Hook(self, "_after_output_module"))
+            )
+        if self.criterion is not None:
+            hook = _Hook(self, "_after_criterion")
+            self._handles.append(self.criterion.register_forward_hook(hook, with_kwargs=True))
+        _WATCHED[model] = weakref.ref(self)
+
+    def close(self) -> None:
+        """Remove every hook and reference."""
+        self.clear()
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        _WATCHED.pop(self.model, None)
+
+    def clear(self) -> None:
+        """Free what was recorded."""
+        self.calls.clear()
+        self.foreign.clear()
+        self._probe_grads.clear()
+        self.captured = self._open = None
+
+    def forget_used(self) -> None:
+        """Free the calls whose gradients were zeroed; a forward that still waits for its backward stays."""
+        self.calls = [call for call in self.calls if not call.used]
+        self.foreign = [term for term in self.foreign if term.weight is None]
+        self._probe_grads.clear()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Record nothing inside the context.
+
+        Yields
+        ------
+        None
+        """
+        self._paused = True
+        try:
+            yield
+        finally:
+            self._paused = False
+            self.captured = None
+
+    def gradient_factor(self, average: Callable[[list[Tensor]], list[Tensor]]) -> float:
+        """By what common factor the gradients were multiplied after backward (clipping, unscaling).
+
+        Parameters
+        ----------
+        average : callable
+            Averages tensors over processes, as the gradients were.
+
+        Returns
+        -------
+        float
+            1.0 where nothing was changed.
+
+        Raises
+        ------
+        RuntimeError
+            If the gradients were changed in another way.
+        """
+        pairs = [(self._probe_grads[id(p)], p.grad) for p in self._probes if id(p) in self._probe_grads]
+        if any(now is None for _, now in pairs) or not pairs:
+            return 1.0
+        before = average([b for b, _ in pairs])
+        then = torch.cat([b.flatten().double() for b in before])
+        now = torch.cat([n.detach().flatten().double() for _, n in pairs if n is not None])
+        if torch.equal(then, now):
+            return 1.0
+        square = then.dot(then)
+        factor = float(then.dot(now) / square) if square > 0 else 1.0
+        rough = min(n.dtype.itemsize for b, _ in pairs for n in [b]) < 4
+        if not torch.isfinite(now).all() or not torch.isfinite(then).all():
+            return factor if factor == factor else 1.0  # the finiteness check of the step will tell
+        if (now - factor * then).norm() > (2e-2 if rough else 1e-4) * now.norm() + 1e-300:
+            raise RuntimeError(
+                "gradients were changed between backward() and step() by more than a common factor "
+                "(norm clipping "
+                "and unscaling are a common factor; clipping by value, noise or centring are not), "
+                "so head and tail "
+                "cannot be told apart in them. Change the final gradient instead: "
+                "optimizer.base_optimizer.register_step_pre_hook(...)."
+            )
+        return 1.0 if abs(factor - 1) < 1e-6 else factor
+
+    def targets_of(self, args: tuple[Any, ...], kwargs: dict[str, Any], skip: int | str | None) -> Any:
+        """Find the targets among a call's arguments.
+
+        Parameters
+        ----------
+        args, kwargs : tuple, dict
+            The call's.
+        skip : int, str or None
+            Where the model's output is.
+
+        Returns
+        -------
+        object
+            The targets, or ``None``.
+        """
+        if callable(self.targets_from):
+            return self.targets_from(args, kwargs)
+        if isinstance(self.targets_from, str):
+            return kwargs.get(self.targets_from)
+        named = next((kwargs[name] for name in TARGET_NAMES if name in kwargs and name != skip), None)
+        if named is not None or self.criterion is None:
+            return named
+        rest = [a for i, a in enumerate(args) if i != skip] + [v for k, v in kwargs.items() if k != skip]
+        return next((a for a in rest if isinstance(a, Tensor)), None)
+
+    def _find_module(self, wanted: str | nn.Module | None) -> nn.Module | None:
+        modules: dict[str, nn.Module] = dict(self.inner.named_modules())
+        if isinstance(wanted, str):
+            if wanted not in modules:
+                some = ", ".join(repr(n) for n in list(modules)[-5:] if n)
+                raise_invalid("output_module", wanted, f"the name of a submodule, such as {some}")
+            return modules[wanted]
+        if wanted is not None and not any(module is wanted for module in modules.values()):
+            raise_invalid("output_module", type(wanted).__name__, "a submodule of the watched model")
+        return wanted
+
+    def _recording(self) -> bool:
+        return not self._paused and torch.is_grad_enabled() and self.model.training
+
+    def _before_model(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        del module
+        self._close_statistics()
+        self._open = None
+        if not self._recording():
+            return
+        if self.ddp is None:
+            # Watched below its DDP wrapper: the wrapper that runs right now averages the gradients.
+            self.ddp = getattr(DistributedDataParallel, "_active_ddp_module", None)
+        self.calls = [call for call in self.calls if not call.dead]
+        statistics = RecordedStatistics(self.inner) if self.frozen_stats else None
+        if statistics is not None:
+            statistics.start()
+        self._open = ModelCall(
+            args,
+            dict(kwargs),
+            Versions({"args": args, **kwargs}),
+            random_state(self.device),
+            Autocast.now(self.device),
+            statistics,
+        )
+
+    def _close_statistics(self) -> None:
+        if self._open is not None and self._open.statistics is not None:
+            self._open.statistics.stop()
+
+    def _after_output_module(self, module: nn.Module, args: Any, output: Any) -> None:
+        del module, args
+        if self._paused or self._open is not None:
+            self.captured = find_logits(output)
+
+    def _after_model(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        del module
+        self._close_statistics()
+        call, self._open = self._open, None
+        captured, self.captured = self.captured, (self.captured if self._paused else None)
+        if call is None:
+            return
+        if self.output_module is not None:
+            if captured is None:
+                raise RuntimeError(
+                    "output_module: expected a submodule that the model calls, but it was not called in this "
+                    "forward (a direct call of its forward() runs no hooks)"
+                )
+            scores = captured
+        elif self.criterion is None and _only_losses(output):
+            raise TypeError(
+                f"model output: the model returned losses only ({describe(output)}), so its class "
+                f"scores are hidden. "
+                "Say where they are made and where the labels are: watch(model, output_module=..., "
+                "targets_from=...)."
+            )
+        else:
+            scores = find_logits(output)
+        call.output, call.output_ref = scores.detach(), weakref.ref(scores)
+        call.output_version = scores._version
+        self.calls.append(call)
+        if self.criterion is None:
+            targets = self.targets_of(args, kwargs, None)
+            if targets is None:
+                raise ValueError(
+                    "targets: expected them among the model's keyword arguments as one of "
+                    f"{', '.join(TARGET_NAMES)}, got {', '.join(kwargs) or 'no keyword at all'}. "
+                    "Say where they are: watch(..., targets_from=...)."
+                )
+            for loss in find_losses(output):
+                term = LossTerm(targets, weakref.ref(loss))
+                term.listen(loss)
+                call.terms.append(term)
+
+    def _after_criterion(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], loss: Any
+    ) -> None:
+        del module
+        if (
+            self._paused
+            or not torch.is_grad_enabled()
+            or not isinstance(loss, Tensor)
+            or not loss.requires_grad
+        ):
+            return
+        places: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()]
+        found = None
+        for place, value in places:
+            if not isinstance(value, Tensor):
+                continue
+            call = next((c for c in self.calls if c.output_ref is not None and c.output_ref() is value), None)
+            if call is not None:
+                found = (place, value, call)
+                break
+        if found is None:
+            term = LossTerm(None, weakref.ref(loss))
+            term.listen(loss)
+            self.foreign.append(term)
+            return
+        place, scores, call = found
+        if scores._version != call.output_version:
+            raise RuntimeError(
+                "model output was changed in place between the model and the criterion, so the call "
+                "cannot be repeated"
+            )
+        targets = self.targets_of(args, kwargs, place)
+        if targets is None:
+            raise ValueError(
+                "targets: expected a tensor beside the model's output in the criterion's call, found none. "
+                "Say where they are: watch(..., targets_from=...)."
+            )
+        rest = tuple(None if i == place else a for i, a in enumerate(args))
+        named = {k: v for k, v in kwargs.items() if k != place}
+        term = LossTerm(
+            targets, weakref.ref(loss), rest, named, place, Versions({"criterion args": rest, **named}),
+            Autocast.now(self.device),
+        )  # fmt: skip
+        term.listen(loss)
+        call.terms.append(term)
+
+    def _accumulated(self, param: Tensor) -> None:
+        if not self._paused and param.grad is not None:
+            self._probe_grads[id(param)] = param.grad.detach().clone()
+
+
+def _only_losses(output: Any) -> bool:
+    found = output.get("logits") if isinstance(output, dict) else getattr(output, "logits", None)
+    return not isinstance(found, Tensor)
+
+
+def _choose_probes(params: Sequence[Tensor], n: int = 4, among: int = 12) -> list[Tensor]:
+    """A few small parameters near the output, whose gradients tell whether all were rescaled."""
+    plain = [p for p in params if p.requires_grad and p.layout is torch.strided and not is_sharded(p)]
+    return sorted(plain[-among:], key=lambda p: p.numel())[:n]

@@ -1,0 +1,531 @@
+"""The unmodified loop: whatever the criterion, the tail's part is found in the output's gradient."""
+
+import copy
+import gc
+import pickle
+import weakref
+from collections import namedtuple
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from graftkit.torch import SSESAM
+from tests.plugins.sse_sam import reference as ref
+from tests.plugins.sse_sam.loops import by_loop, counted, mixed_batches, weights
+
+COUNTS = torch.tensor([60.0, 30.0, 9.0, 3.0], dtype=torch.float64)
+
+
+class LDAM(nn.Module):
+    """Margins by class frequency (Cao et al. 2019), from its formula."""
+
+    def __init__(self, reduction: str = "mean") -> None:
+        super().__init__()
+        self.margins, self.reduction = 0.5 * (COUNTS.min() / COUNTS) ** 0.25, reduction
+
+    def forward(self, logits: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(5 * (logits - F.one_hot(y, 4) * self.margins), y, reduction=self.reduction)
+
+
+class LogitAdjustment(nn.Module):
+    def __init__(self, reduction: str = "mean") -> None:
+        super().__init__()
+        self.shift, self.reduction = 0.75 * torch.log(COUNTS / COUNTS.sum()), reduction
+
+    def forward(self, logits: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(logits + self.shift, y, reduction=self.reduction)
+
+
+def net(dropout: float = 0.0) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Linear(5, 8), nn.LayerNorm(8), nn.Tanh(), nn.Dropout(dropout), nn.Linear(8, 4)
+        ).double()
+
+
+def optimizer_for(model: nn.Module, **kwargs) -> SSESAM:
+    return SSESAM(
+        model.parameters(), **{"lr": 0.5, "tail_classes": [3], "switch_step": 1, "momentum": 0.9, **kwargs}
+    )
+
+
+BATCHES = mixed_batches(n=6)[3:]
+
+NONE = {"reduction": "none"}
+PAIRS = {
+    "weighted": (
+        nn.CrossEntropyLoss(weight=1 / COUNTS),
+        lambda z, y: F.cross_entropy(z, y, 1 / COUNTS, **NONE) / (1 / COUNTS)[y].sum() * len(y),
+    ),
+    "smoothed": (nn.CrossEntropyLoss(label_smoothing=0.1), nn.CrossEntropyLoss(label_smoothing=0.1, **NONE)),
+    "sum": (nn.CrossEntropyLoss(reduction="sum"), lambda z, y: len(y) * F.cross_entropy(z, y, **NONE)),
+    "ldam": (LDAM(), LDAM("none")),
+    "logit adjustment": (LogitAdjustment(), LogitAdjustment("none")),
+    "function": (F.cross_entropy, nn.CrossEntropyLoss(reduction="none")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("tail_pass", ["subset", "full"])
+@pytest.mark.parametrize("name", PAIRS)
+def test_criteria_equal_the_closure_with_their_per_sample_form(name, tail_pass):
+    whole, each = PAIRS[name]
+    watched, closed = net(), net()
+    optimizer = optimizer_for(watched, tail_pass=tail_pass)
+    criterion = optimizer.watch(watched, whole)
+    by_loop(optimizer, watched, criterion, BATCHES)
+    other = optimizer_for(closed)
+    for x, y in BATCHES:
+        other.step(lambda x=x, y=y: (each(closed(x), y), y))
+    torch.testing.assert_close(weights(watched), weights(closed), rtol=0, atol=1e-12)
+
+
+def dense_net() -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Conv2d(2, 6, 3, padding=1), nn.GroupNorm(2, 6), nn.ReLU(), nn.Conv2d(6, 4, 1)
+        ).double()
+
+
+@pytest.mark.parametrize("by", ["pixel", "sample"])
+@pytest.mark.parametrize("tail_pass", ["subset", "full"])
+def test_dense_losses_by_pixel_and_by_sample(tail_pass, by):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(5, 2, 4, 4, generator=generator, dtype=torch.float64)
+    y = torch.randint(0, 3, (5, 4, 4), generator=generator)
+    y[1, :2], y[3, 1], y[0, 0] = 3, 3, 255
+    membership = (lambda t: (t == 3).flatten(1).any(1)) if by == "sample" else None
+    share = (y == 3) if by == "pixel" else (y == 3).flatten(1).any(1)[:, None, None].expand_as(y)
+    watched, expected = dense_net(), dense_net()
+    optimizer = optimizer_for(watched, tail_pass=tail_pass, momentum=0.0, switch_step=9, lr=1.0)
+    criterion = nn.CrossEntropyLoss(ignore_index=255)
+    optimizer.watch(watched, criterion, membership=membership)
+    with counted(watched[0], 5) as work:
+        by_loop(optimizer, watched, criterion, [(x, y)])
+    if tail_pass == "subset":
+        # Verified once (1), its own pass (1), the tail's samples twice, and those with anything of the head.
+        head_rows = 5 if by == "pixel" else 3
+        assert work.units == pytest.approx(2 + (2 * 2 + head_rows) / 5)
+    params = list(expected.parameters())
+
+    def loss(part: Tensor) -> Tensor:
+        each = F.cross_entropy(expected(x), y, ignore_index=255, reduction="none")
+        return (each * part).sum() / (y != 255).sum()
+
+    for p, g in zip(params, ref.sharpened(
+        params, lambda: loss(~share), lambda: loss(share), rho_head=0.05, rho_tail=0.1), strict=True,
+    ):  # fmt: skip
+        p.data -= g
+    torch.testing.assert_close(weights(watched), weights(expected), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("tail_pass", ["subset", "full"])
+@pytest.mark.parametrize("form", ["two calls", "soft targets"])
+def test_mixup_splits_label_by_label_or_by_the_mass_of_soft_targets(form, tail_pass):
+    (x, y), (_, y2) = BATCHES[0], BATCHES[1]
+    lam = 0.7
+    watched, expected = net(), net()
+    optimizer = optimizer_for(watched, momentum=0.0, switch_step=9, tail_pass=tail_pass)
+    criterion = nn.CrossEntropyLoss()
+    optimizer.watch(watched, criterion)
+    out = watched(x)
+    soft = lam * F.one_hot(y, 4).double() + (1 - lam) * F.one_hot(y2, 4).double()
+    loss = (
+        lam * criterion(out, y) + (1 - lam) * criterion(out, y2)
+        if form == "two calls"
+        else criterion(out, soft)
+    )
+    loss.backward()
+    optimizer.step()
+    params = list(expected.parameters())
+
+    def part(tail: bool) -> Tensor:
+        logits = expected(x)
+        if form == "soft targets":
+            share = soft[:, 3] if tail else 1 - soft[:, 3]
+            return (F.cross_entropy(logits, soft, reduction="none") * share).mean()
+        each = [F.cross_entropy(logits, t, reduction="none") * ((t == 3) == tail) for t in (y, y2)]
+        return (lam * each[0] + (1 - lam) * each[1]).mean()
+
+    for p, g in zip(params, ref.sharpened(
+        params, lambda: part(False), lambda: part(True), rho_head=0.05, rho_tail=0.1), strict=True,
+    ):  # fmt: skip
+        p.data -= 0.5 * g
+    torch.testing.assert_close(weights(watched), weights(expected), rtol=0, atol=1e-12)
+
+
+Output = namedtuple("Output", ["loss", "logits"])
+
+
+class OwnLoss(nn.Module):
+    def __init__(self, kind: str = "tuple") -> None:
+        super().__init__()
+        self.body, self.kind = net(), kind
+
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> object:
+        logits = self.body(x)
+        loss = F.cross_entropy(logits, labels)
+        if self.kind == "losses":
+            return {
+                "loss_cls": 0.75 * loss,
+                "loss_aux": 0.25 * loss,
+                "acc": (logits.argmax(1) == labels).double().mean(),
+            }
+        return {"loss": loss, "logits": logits} if self.kind == "dict" else Output(loss, logits)
+
+
+@pytest.mark.parametrize("kind", ["tuple", "dict", "losses"])
+def test_models_that_return_their_own_loss(kind):
+    model, closed = OwnLoss(kind), net()
+    optimizer = optimizer_for(model)
+    extra = {"output_module": "body.4", "targets_from": "labels"} if kind == "losses" else {}
+    assert optimizer.watch(model, None, **extra) is None
+    for x, y in BATCHES:
+        optimizer.zero_grad()
+        out = model(x, labels=y)
+        loss = (
+            out.loss
+            if kind == "tuple"
+            else out["loss"]
+            if kind == "dict"
+            else out["loss_cls"] + out["loss_aux"]
+        )
+        loss.backward()
+        optimizer.step()
+    other = optimizer_for(closed)
+    for x, y in BATCHES:
+        other.step(lambda x=x, y=y: (F.cross_entropy(closed(x), y, reduction="none"), y))
+    torch.testing.assert_close(weights(model), weights(closed), rtol=0, atol=1e-12)
+
+
+def test_criterion_parameters_and_auxiliary_losses_keep_their_gradient_in_stage_2():
+    model, plain = net(), net()
+    optimizer = optimizer_for(model, switch_step=0, rho=0.0, momentum=0.0)
+    criterion = nn.CrossEntropyLoss()
+    optimizer.watch(model, criterion)
+    base = torch.optim.SGD(plain.parameters(), lr=0.5)
+    for m, o in ((model, optimizer), (plain, base)):
+        x, y = BATCHES[0]
+        o.zero_grad()
+        (criterion(m(x), y) + m[0].weight.square().sum()).backward()
+        o.step()
+    torch.testing.assert_close(weights(model), weights(plain), rtol=0, atol=1e-13)
+
+
+def test_an_extra_loss_term_is_noticed_before_stage_1_would_drop_it():
+    model = net()
+    optimizer = optimizer_for(model)
+    criterion = nn.CrossEntropyLoss()
+    optimizer.watch(model, criterion)
+    x, y = BATCHES[0]
+    before = weights(model)
+    (criterion(model(x), y) + model[0].weight.square().sum()).backward()
+    with pytest.raises(RuntimeError, match="another loss term"):
+        optimizer.step()
+    assert torch.equal(weights(model), before)
+    assert optimizer.completed_steps == 0
+
+
+@pytest.mark.parametrize("factor", [0.05, 1.0])
+def test_clipping_by_norm_scales_the_final_gradient_alike(factor):
+    x, y = BATCHES[0]
+    grads = []
+    for clip in (False, True):
+        model = net()
+        optimizer = optimizer_for(model, switch_step=9)
+        criterion = nn.CrossEntropyLoss()
+        optimizer.watch(model, criterion)
+        criterion(model(x), y).backward()
+        if clip:
+            total = torch.nn.utils.get_total_norm([p.grad for p in model.parameters()])
+            torch.nn.utils.clip_grad_norm_(model.parameters(), float(total) * factor)
+        optimizer.step()
+        grads.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    # clip_grad_norm_ adds 1e-6 to the norm that it divides by.
+    torch.testing.assert_close(grads[1], factor * grads[0], rtol=1e-5, atol=1e-9)
+
+
+def test_clipping_by_value_is_refused_with_the_place_where_it_belongs():
+    model = net()
+    optimizer = optimizer_for(model)
+    criterion = nn.CrossEntropyLoss()
+    optimizer.watch(model, criterion)
+    x, y = BATCHES[0]
+    criterion(model(x), y).backward()
+    torch.nn.utils.clip_grad_value_(model.parameters(), 1e-3)
+    with pytest.raises(RuntimeError, match="register_step_pre_hook"):
+        optimizer.step()
+
+
+def test_replays_use_the_recorded_random_numbers_and_leave_the_stream_alone():
+    x, y = BATCHES[0]
+    streams = []
+    for sharp in (True, False):
+        model = net(dropout=0.5)
+        optimizer = (
+            optimizer_for(model, switch_step=0) if sharp else torch.optim.SGD(model.parameters(), lr=0.5)
+        )
+        criterion = nn.CrossEntropyLoss()
+        if sharp:
+            optimizer.watch(model, criterion)
+        torch.manual_seed(5)
+        by_loop(optimizer, model, criterion, [(x, y)])
+        streams.append(torch.rand(3))
+    assert torch.equal(*streams)
+
+
+def test_stage_2_with_dropout_is_unbiased_and_less_noisy_than_fresh_masks():
+    # The mean of g + [g_T(w + eps) - g_T(w)] over masks is that of g_H(w) + g_T(w + eps); with one set of
+    # random numbers the difference adds little noise to g's own.
+    x, y = BATCHES[0][0][:6], BATCHES[0][1][:6]
+    n = 250
+    samples = {"watched": [], "plain": [], "fresh": []}
+    torch.manual_seed(0)
+    for _ in range(n):
+        model = net(dropout=0.3)
+        optimizer = optimizer_for(model, switch_step=0, rho=(0.0, 0.02))
+        criterion = nn.CrossEntropyLoss()
+        optimizer.watch(model, criterion)
+        criterion(model(x), y).backward()
+        samples["plain"].append(torch.cat([p.grad.flatten().clone() for p in model.parameters()]))
+        optimizer.step()
+        samples["watched"].append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+        model = net(dropout=0.3)
+        optimizer = optimizer_for(model, switch_step=0, rho=(0.0, 0.02))
+        optimizer.step(lambda model=model: (F.cross_entropy(model(x), y, reduction="none"), y))
+        samples["fresh"].append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    stacked = {key: torch.stack(value) for key, value in samples.items()}
+    gap = stacked["watched"].mean(0) - stacked["fresh"].mean(0)
+    error = ((stacked["watched"].var(0) + stacked["fresh"].var(0)) / n).sqrt()
+    used = error > 0
+    assert ((gap / error)[used].square().mean()) < 2.0  # a chi-square mean of 1 if unbiased
+    noise = (stacked["watched"] - stacked["plain"]).var(0).sum() / stacked["plain"].var(0).sum()
+    assert noise < 0.05
+
+
+def test_full_replay_with_dropout_repeats_the_users_gradient():
+    # Full passes draw exactly the user's masks: verification, which compares gradients, passes.
+    model = net(dropout=0.5)
+    optimizer = optimizer_for(model, tail_pass="full")
+    criterion = nn.CrossEntropyLoss()
+    optimizer.watch(model, criterion)
+    by_loop(optimizer, model, criterion, BATCHES)
+    assert optimizer.completed_steps == 3
+
+
+@pytest.mark.parametrize("stop", ["step", "exception", "zero_grad"])
+def test_references_are_freed(stop):
+    model = net()
+    optimizer = optimizer_for(model)
+    criterion = nn.CrossEntropyLoss()
+    optimizer.watch(model, criterion, verify=False)
+    x, y = BATCHES[0][0].clone(), BATCHES[0][1]
+    alive = weakref.ref(x)
+    criterion(model(x), y).backward()
+    if stop == "exception":
+        x.mul_(2)
+        with pytest.raises(RuntimeError, match=r"args\[0\] changed in place"):
+            optimizer.step()
+    elif stop == "step":
+        optimizer.step()
+    else:
+        optimizer.zero_grad()
+    del x
+    gc.collect()
+    assert alive() is None
+
+
+def test_forwards_without_backward_do_not_pile_up():
+    model = net()
+    optimizer = optimizer_for(model)
+    optimizer.watch(model, nn.CrossEntropyLoss())
+    for x, _ in BATCHES * 5:
+        model(x)
+    assert len(optimizer._watch.calls) <= 2
+
+
+def test_zero_grad_between_forward_and_backward_keeps_the_call():
+    x, y = BATCHES[0]
+    results = []
+    for late in (False, True):
+        model = net()
+        optimizer = optimizer_for(model)
+        criterion = nn.CrossEntropyLoss()
+        optimizer.watch(model, criterion)
+        if not late:
+            optimizer.zero_grad()
+        loss = criterion(model(x), y)
+        if late:
+            optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        results.append(weights(model))
+    assert torch.equal(*results)
+
+
+def test_evaluation_between_steps_is_not_recorded():
+    model = net()
+    optimizer = optimizer_for(model)
+    criterion = nn.CrossEntropyLoss()
+    optimizer.watch(model, criterion)
+    x, y = BATCHES[0]
+    criterion(model(x), y).backward()
+    model.eval()
+    criterion(model(x), y)
+    model.train()
+    with torch.no_grad():
+        criterion(model(x), y)
+    assert len(optimizer._watch.calls) == 1
+    optimizer.step()
+
+
+def test_copies_and_pickles_of_a_watched_model_carry_no_hook():
+    model = net()
+    optimizer = optimizer_for(model)
+    criterion = nn.CrossEntropyLoss()
+    optimizer.watch(model, criterion)
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        other.train()
+        criterion(other(BATCHES[0][0]), BATCHES[0][1]).backward()
+        assert optimizer._watch.calls == []
+    by_loop(optimizer, model, criterion, BATCHES[:1])
+
+
+def test_unwatch_removes_every_hook_and_allows_another_optimizer():
+    model = net()
+    first, second = optimizer_for(model), optimizer_for(model)
+    criterion = nn.CrossEntropyLoss()
+    first.watch(model, criterion)
+    with pytest.raises(RuntimeError, match="watches a model already"):
+        first.watch(model, criterion)
+    with pytest.raises(RuntimeError, match="already watched by another optimizer"):
+        second.watch(model, criterion)
+    first.unwatch()
+    assert not model._forward_hooks
+    assert not criterion._forward_hooks
+    second.watch(model, criterion)
+    by_loop(second, model, criterion, BATCHES[:1])
+
+
+# -- bad input --------------------------------------------------------------------------------
+
+
+def watching(model: nn.Module | None = None, criterion=None, **kwargs):
+    model = net() if model is None else model
+    optimizer = optimizer_for(model)
+    criterion = nn.CrossEntropyLoss() if criterion is None else criterion
+    optimizer.watch(model, criterion, **kwargs)
+    return model, optimizer, criterion
+
+
+def test_step_without_forward_backward_or_criterion():
+    model, optimizer, criterion = watching()
+    x, y = BATCHES[0]
+    with pytest.raises(RuntimeError, match="the model was not called"):
+        optimizer.step()
+    loss = criterion(model(x), y)
+    with pytest.raises(RuntimeError, match=r"backward\(\) was not called"):
+        optimizer.step()
+    F.cross_entropy(model(x), y).backward()
+    with pytest.raises(RuntimeError, match="criterion was never called"):
+        optimizer.step()
+    del loss
+
+
+def test_criterion_on_something_else_than_the_output():
+    model, optimizer, criterion = watching()
+    x, y = BATCHES[0]
+    criterion(model(x) * 2, y).backward()
+    with pytest.raises(RuntimeError, match="not the watched model's output itself"):
+        optimizer.step()
+
+
+def test_targets_changed_in_place_are_named():
+    model, optimizer, criterion = watching()
+    x, y = BATCHES[0][0], BATCHES[0][1].clone()
+    criterion(model(x), y).backward()
+    y[0] = 1
+    with pytest.raises(RuntimeError, match=r"criterion args\[1\] changed in place"):
+        optimizer.step()
+
+
+@pytest.mark.parametrize("output", [lambda z: (z, z), lambda z: {"features": z}], ids=["tuple", "mapping"])
+def test_outputs_that_are_no_scores(output):
+    class Odd(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = net()
+
+        def forward(self, x: Tensor) -> object:
+            return output(self.body(x))
+
+    model, optimizer, _ = watching(Odd())
+    assert optimizer.completed_steps == 0  # and held: the hooks of a forgotten optimizer are inert
+    with pytest.raises(TypeError, match="output_module"):
+        model(BATCHES[0][0])
+
+
+def test_own_loss_models_must_show_scores_and_labels():
+    model = OwnLoss("losses")
+    optimizer = optimizer_for(model)
+    optimizer.watch(model, None)
+    with pytest.raises(TypeError, match=r"output_module=.*targets_from="):
+        model(BATCHES[0][0], labels=BATCHES[0][1])
+    model = OwnLoss("dict")
+    optimizer = optimizer_for(model)
+    optimizer.watch(model, None)
+    with pytest.raises(ValueError, match=r"targets: .*labels.*targets_from="):
+        model(*BATCHES[0])
+
+
+def test_watch_arguments():
+    model = net()
+    optimizer = optimizer_for(model)
+    with pytest.raises(TypeError, match=r"model: expected a torch\.nn\.Module"):
+        optimizer.watch("model", nn.CrossEntropyLoss())
+    with pytest.raises(TypeError, match="criterion: expected"):
+        optimizer.watch(model, 3)
+    with pytest.raises(ValueError, match="the model whose parameters this optimizer holds"):
+        optimizer.watch(net(), nn.CrossEntropyLoss())
+    with pytest.raises(ValueError, match="output_module: expected the name of a submodule"):
+        optimizer.watch(model, None, output_module="head")
+    with pytest.raises(TypeError, match="targets_from"):
+        optimizer.watch(model, None, targets_from=3)
+    optimizer.watch(model, nn.CrossEntropyLoss())
+
+
+def test_labels_beyond_the_counts_are_refused_with_weights_untouched():
+    model = net()
+    optimizer = SSESAM(model.parameters(), lr=0.5, class_counts=[50, 3], tail_threshold=10, switch_step=9)
+    criterion = nn.CrossEntropyLoss()
+    optimizer.watch(model, criterion)
+    before = weights(model)
+    criterion(model(BATCHES[0][0]), BATCHES[0][1]).backward()
+    with pytest.raises(ValueError, match="targets"):
+        optimizer.step()
+    assert torch.equal(weights(model), before)
+
+
+def test_a_pass_that_raises_leaves_the_weights_bitwise():
+    model = net()
+    optimizer = optimizer_for(model)
+    criterion = nn.CrossEntropyLoss()
+    optimizer.watch(model, criterion, verify=False)
+    before = weights(model)
+    calls = []
+
+    def explode(module, args):
+        del module
+        calls.append(len(args[0]))
+        if len(calls) == 3:
+            raise ZeroDivisionError("in the pass away from the weights")
+
+    model[0].register_forward_pre_hook(explode)
+    criterion(model(BATCHES[0][0]), BATCHES[0][1]).backward()
+    with pytest.raises(ZeroDivisionError, match="away from the weights"):
+        optimizer.step()
+    assert torch.equal(weights(model), before)
+    assert optimizer.completed_steps == 0
