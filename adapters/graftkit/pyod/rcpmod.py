@@ -61,6 +61,8 @@ class RCPMODDetector(BaseDetector):
         Weight of the outlier-aware contrastive loss.
     neighbor_weight : float, default=1.0
         Weight of the neighbour-alignment loss.
+    alignment_ranks : int or None, default=None
+        Neighbour ranks drawn a step for that loss; ``None`` takes all `n_neighbors`, as published.
     spread_weight : float, default=0.2
         Target weight of the spreading term, at the end of its schedule.
     spread_warm : float, default=0.02
@@ -141,6 +143,7 @@ class RCPMODDetector(BaseDetector):
         temperature: float = 0.5,
         outlier_weight: float = 1.0,
         neighbor_weight: float = 1.0,
+        alignment_ranks: int | None = None,
         spread_weight: float = 0.2,
         spread_warm: float = 0.02,
         spread_schedule: int = 1000,

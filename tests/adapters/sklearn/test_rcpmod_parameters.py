@@ -28,7 +28,14 @@ def test_a_weight_of_zero_turns_its_term_off(off, zero):
 def test_every_parameter_is_used():
     # A parameter accepted and ignored would leave the fitted scores as they are.
     views = make_views(n=90)
-    base = {"n_epochs": 4, "neighbor_refresh": 2, "spread_warm": 5.0, "impute_from": 2, "batch_size": 40}
+    base = {
+        "n_epochs": 4,
+        "neighbor_refresh": 2,
+        "spread_warm": 5.0,
+        "impute_from": 2,
+        "batch_size": 40,
+        "negative_rank": 2,  # nearer than most neighbours, so that the rank loss is at work
+    }
     plain = tiny(**base).fit(views).score_samples(views)
     changes = {
         "n_neighbors": 5,
@@ -40,6 +47,7 @@ def test_every_parameter_is_used():
         "temperature": 0.3,
         "outlier_weight": 0.5,
         "neighbor_weight": 0.5,
+        "alignment_ranks": 1,
         "spread_weight": 90.0,
         "spread_warm": 9.0,
         "negative_rank": 7,

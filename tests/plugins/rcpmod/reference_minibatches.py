@@ -17,7 +17,7 @@ class Chance:
     def __init__(self, seed, orders=()):
         self.rng = np.random.default_rng(seed)
         self.scripted = list(orders)
-        self.orders, self.picks, self.widths = [], [], []
+        self.orders, self.picks, self.widths, self.ranks = [], [], [], []
 
     def permutation(self, n):
         self.orders.append(np.array(self.scripted.pop(0)) if self.scripted else self.rng.permutation(n))
@@ -27,6 +27,10 @@ class Chance:
         self.widths.append(int(high))
         self.picks.append(self.rng.integers(high, size=size))
         return self.picks[-1]
+
+    def choice(self, n, size, replace):
+        self.ranks.append(self.rng.choice(n, size=size, replace=replace))
+        return self.ranks[-1]
 
 
 class Adam:
@@ -98,7 +102,7 @@ class Naive:
     def run(self, chance):
         """Follow the orders and picks of `chance`; return each epoch's mean terms."""
         settings, n = self.settings, len(self.observed)
-        picks, curve = list(chance.picks), []
+        picks, self.ranks, curve = list(chance.picks), list(chance.ranks), []
         for epoch in range(settings.n_epochs):
             weight = reference.spread_weight(
                 epoch, settings.spread_warm, settings.spread_weight, settings.spread_schedule
@@ -118,6 +122,7 @@ class Naive:
                     steps.append(self.step(batch, weight, near, impute=epoch >= settings.impute_from))
             curve.append([sum(terms[t].item() for terms in steps) / len(steps) for t in range(4)])
         assert not picks
+        assert not self.ranks
         return curve
 
     def step(self, batch, weight, near, *, impute):
@@ -131,8 +136,12 @@ class Naive:
         if settings.outlier_weight > 0 and (impute or set(have[0]) & set(have[1])):
             oc = self.contrast(batch, impute)
         if settings.neighbor_weight > 0:
-            z = [{j: self.f(v, j) for i in batch for j in self.table[v][i]} for v in (0, 1)]
-            na = reference.neighbor_alignment(*z, *self.table, batch, settings.temperature)
+            table = self.table
+            if settings.alignment_ranks and settings.alignment_ranks < len(table[0][0]):
+                ranks = self.ranks.pop(0).tolist()
+                table = [[[row[r] for r in ranks] for row in view] for view in table]
+            z = [{j: self.f(v, j) for i in batch for j in table[v][i]} for v in (0, 1)]
+            na = reference.neighbor_alignment(*z, *table, batch, settings.temperature)
         if weight > 0:
             for v in (0, 1):
                 z = [self.f(v, i) for i in have[v]]

@@ -19,6 +19,12 @@ def test_least_similar_rows_enter(n, fraction):
     assert len(expected) == max(1, int(fraction * n))
 
 
+def test_a_share_that_rounds_below_a_whole_number_counts_it():
+    bank = OutlierMemory(1, 0.29)
+    bank.push(np.arange(100), np.arange(100.0))
+    assert len(bank.rows) == 29  # 0.29 * 100 is 28.999999999999996
+
+
 def test_ties_go_to_the_first_row():
     bank = OutlierMemory(1, 0.5)
     bank.push(np.array([8, 3, 5, 1, 9, 2]), np.array([0.0, 1.0, 0.0, 0.0, 0.0, 1.0]))

@@ -8,6 +8,7 @@ import torch
 
 from graftkit.methods.rcpmod import training
 from graftkit.methods.rcpmod.autoencoder import Autoencoder
+from graftkit.methods.rcpmod.losses import neighbor_alignment_loss
 from graftkit.methods.rcpmod.settings import Settings
 from graftkit.methods.rcpmod.training import TERMS, train_pair
 from tests.plugins.rcpmod import reference
@@ -80,6 +81,9 @@ CASES = {
     "no alignment": replace(BASE, neighbor_weight=0.0, n_epochs=2),
     "no spreading": replace(BASE, spread_warm=0.0, spread_weight=0.0, n_epochs=2),
     "uneven weights": replace(BASE, outlier_weight=0.3, neighbor_weight=2.5, temperature=0.2),
+    "two ranks a step": replace(BASE, alignment_ranks=2),
+    "one rank a step": replace(BASE, alignment_ranks=1, neighbor_weight=2.5),
+    "more ranks than neighbours": replace(BASE, alignment_ranks=5, n_epochs=2),
     "one batch": replace(BASE, batch_size=256, n_epochs=2),
 }
 
@@ -130,6 +134,21 @@ def test_fewer_neighbours_than_asked_are_all_used(one_sided):
 def test_without_a_farther_row_only_entropy_spreads():
     _, chance = assert_follows(problem(n=4, rate=0.0), replace(BASE, n_epochs=2))  # n - 1 = k
     assert chance.picks == []
+
+
+def test_ranks_are_drawn_anew_every_step_without_repeats_and_all_come_up():
+    _, chance = assert_follows(problem(), replace(BASE, alignment_ranks=2, n_epochs=6))
+    drawn = {tuple(sorted(ranks.tolist())) for ranks in chance.ranks}
+    assert drawn == {(0, 1), (0, 2), (1, 2)}
+    assert len(chance.ranks) == 3 * 6  # every step of six epochs
+
+
+def test_a_draw_of_ranks_is_unbiased_for_the_mean_over_all():
+    rng = np.random.default_rng(0)
+    u, w = (torch.nn.functional.normalize(torch.as_tensor(rng.normal(size=(3, 5, 4))), dim=2) for _ in "uw")
+    pairs = [[0, 1], [0, 2], [1, 2]]
+    drawn = [neighbor_alignment_loss(u[p], w[p], temperature=0.5).item() for p in pairs]
+    assert np.mean(drawn) == pytest.approx(neighbor_alignment_loss(u, w, temperature=0.5).item(), abs=1e-12)
 
 
 def test_last_batch_of_one_row_takes_no_part():

@@ -61,6 +61,8 @@ def test_no_preset_goes_untested():
         ("temperature", -1, ValueError, "> 0"),
         ("outlier_weight", -0.1, ValueError, ">= 0"),
         ("neighbor_weight", float("inf"), ValueError, "finite"),
+        ("alignment_ranks", 0, ValueError, ">= 1"),
+        ("alignment_ranks", 1.5, TypeError, "an integer"),
         ("spread_weight", -1, ValueError, ">= 0"),
         ("spread_warm", "x", TypeError, "a finite number"),
         ("spread_schedule", 101, ValueError, ">= 102"),

@@ -59,6 +59,7 @@ class OutlierMemory:
         """
         if self.capacity == 0 or not len(rows):
             return
-        count = max(1, int(self.fraction * len(rows)))
+        # The addend undoes rounding: 0.29 of 100 rows is 29.
+        count = max(1, int(self.fraction * len(rows) + 1e-9))
         chosen = np.argsort(similarity, kind="stable")[:count]
         self.blocks.append(np.asarray(rows, dtype=np.int64)[chosen])

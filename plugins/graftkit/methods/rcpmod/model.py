@@ -326,7 +326,8 @@ def _freeze(
     unit = [unit_rows(z) for z in scorer.impute(latents, observed)]
     chosen = np.sort(rng.choice(n, size=n_references, replace=False))
     scorer = replace(scorer, references=np.concatenate([h[chosen] for h in unit]))
-    scaled, consistency = scorer.components(xs, observed)
+    scaled = scale_errors(errors, observed, scorer.error_range)
+    consistency = scorer.consistency(unit[0], unit[1])
     total = scaled.sum(axis=1)
     scorer = replace(
         scorer,
@@ -336,8 +337,7 @@ def _freeze(
     if n_references < n:
         return scorer, scorer.score(scaled, consistency)
     published = transductive_consistency(unit[0], unit[1], settings.temperature)
-    reconstruction = scale_errors(errors, observed, scorer.error_range).sum(axis=1)
-    return scorer, settings.recon_weight * min_max(reconstruction) + min_max(published)
+    return scorer, settings.recon_weight * min_max(total) + min_max(published)
 
 
 def _reference_count(n_reference: int | str, n: int) -> int:

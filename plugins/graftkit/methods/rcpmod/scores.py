@@ -87,14 +87,30 @@ class PairScorer:
         """
         latents, errors = encode_pair(self.networks, xs, observed)
         scaled = scale_errors(errors, observed, self.error_range)
-        unit = [unit_rows(z) for z in self.impute(latents, observed)]
+        unit_a, unit_b = (unit_rows(z) for z in self.impute(latents, observed))
+        return scaled, self.consistency(unit_a, unit_b)
+
+    def consistency(self, unit_a: FloatArray, unit_b: FloatArray) -> FloatArray:
+        """Contrastive term of rows against the references.
+
+        Parameters
+        ----------
+        unit_a, unit_b : ndarray of shape (n, d)
+            Unit latents of the two views, imputed where missing.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+            c, in which a row's own pair joins the denominator once more.
+        """
+        unit = (unit_a, unit_b)
         agreement = (unit[0] * unit[1]).sum(axis=1) / self.temperature
         correction = np.log(self.n_rows / self.n_references)
         consistency = -agreement
         for h in unit:
             total = log_sum_exp_against(h, self.references, self.temperature) + correction
             consistency = consistency + 0.5 * np.logaddexp(agreement, total)
-        return scaled, consistency
+        return np.asarray(consistency)
 
     def score(self, errors: FloatArray, consistency: FloatArray) -> FloatArray:
         """Combine components into the outlier score by the training ranges, without clipping.

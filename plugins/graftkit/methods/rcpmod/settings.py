@@ -34,6 +34,9 @@ class Settings:
         tau of the contrastive losses and of the score.
     outlier_weight, neighbor_weight : float, default=1.0
         lambda_1 and lambda_2.
+    alignment_ranks : int or None, default=None
+        Neighbour ranks drawn a step for the alignment loss, an unbiased draw of its mean over all k, which
+        is what None takes, as published.
     spread_weight, spread_warm : float, default=0.2 and 0.02
         Target and plateau of the spreading term's weight.
     spread_schedule : int, default=1000
@@ -82,6 +85,7 @@ class Settings:
     temperature: float = 0.5
     outlier_weight: float = 1.0
     neighbor_weight: float = 1.0
+    alignment_ranks: int | None = None
     spread_weight: float = 0.2
     spread_warm: float = 0.02
     spread_schedule: int = 1000
@@ -120,6 +124,8 @@ class Settings:
         for name in ("outlier_weight", "neighbor_weight", "spread_weight", "spread_warm", "recon_weight"):
             check_number(name, getattr(self, name), low=0)
         check_number("memory_fraction", self.memory_fraction, low=0, high=1, closed="(]")
+        if self.alignment_ranks is not None:
+            check_integer("alignment_ranks", self.alignment_ranks, low=1)
         sizes = self.hidden_layer_sizes
         if isinstance(sizes, str) or not isinstance(sizes, Sequence):
             raise_invalid("hidden_layer_sizes", sizes, "a sequence of integers >= 1", error=TypeError)

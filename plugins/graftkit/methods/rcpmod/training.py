@@ -5,7 +5,8 @@ gathered where it is used; without batch norm or dropout that equals the public 
 of neighbour copies; `bench_rcpmod.py` measures what that saves.
 
 Source: RCPMOD (ACM MM 2024), public code; specification sections 1.5 to 1.7 and 1.11. Differs from it:
-batches are drawn anew every epoch unless ``reshuffle=False``, and training runs in float32 by default.
+batches are drawn anew every epoch unless ``reshuffle=False``, training runs in float32 by default, and
+``alignment_ranks`` may draw some of the k neighbour ranks a step in place of all.
 """
 
 from collections.abc import Callable
@@ -127,7 +128,7 @@ class _Gathered:
     positive: Tensor | None
     negative: Tensor | None
     completed: Tensor | None  # (B, d), missing rows imputed
-    neighbors: Tensor | None  # (k, B, d), unit
+    neighbors: Tensor | None  # (ranks, B, d), unit
     bank: Tensor  # (m, d), unit
     rows: IntArray  # positions within the batch that have this view
 
@@ -161,9 +162,12 @@ class _View:
         return z
 
     def gather(
-        self, batch: IntArray, bank: IntArray, settings: Settings, *, spread: bool, impute: bool
+        self, batch: IntArray, bank: IntArray, ranks: IntArray, *, spread: bool, impute: bool
     ) -> _Gathered:
-        """Encode every distinct row that this step needs once, then hand the latents out."""
+        """Encode every distinct row that this step needs once, then hand the latents out.
+
+        `ranks` are the neighbour ranks that the alignment contrasts in this step; none turns it off.
+        """
         here = np.flatnonzero(self.observed[batch])
         lost = np.flatnonzero(~self.observed[batch])
         neighbors = self.table[batch]
@@ -172,8 +176,7 @@ class _View:
             groups += [self.positive[batch[here]], self.far[batch[here]]]
         if impute:
             groups.append(neighbors[lost].ravel())
-        align = settings.neighbor_weight > 0
-        unit_groups = [neighbors.T.ravel() if align else neighbors[:0].ravel(), bank]
+        unit_groups = [neighbors[:, ranks].T.ravel(), bank]
         wanted = np.concatenate([*groups, *unit_groups])
         rows, inverse = np.unique(wanted, return_inverse=True)
         z = self.encoder(self.x[torch.as_tensor(rows, device=self.x.device)])
@@ -199,7 +202,7 @@ class _View:
             positive=positive,
             negative=negative,
             completed=completed,
-            neighbors=aligned.view(neighbors.shape[1], len(batch), z.shape[1]) if align else None,
+            neighbors=aligned.view(len(ranks), len(batch), z.shape[1]) if len(ranks) else None,
             bank=banked,
             rows=here,
         )
@@ -261,7 +264,8 @@ class _PairTraining:
     def _step(self, batch: IntArray, weight: float, *, impute: bool) -> Tensor:
         settings = self.settings
         bank = self.memory.rows
-        a, b = (view.gather(batch, bank, settings, spread=weight > 0, impute=impute) for view in self.views)
+        ranks = self._ranks()
+        a, b = (view.gather(batch, bank, ranks, spread=weight > 0, impute=impute) for view in self.views)
         complete = np.flatnonzero(self.complete[batch])
         zero = a.batch.sum() * 0.0
         terms = [zero, zero, zero, zero]
@@ -270,7 +274,7 @@ class _PairTraining:
             terms[0] = terms[0] + reconstruction_loss(view.decoder(latents.batch), target)
         if settings.outlier_weight > 0:
             terms[1] = terms[1] + self._contrast(a, b, batch, complete, impute=impute)
-        if settings.neighbor_weight > 0 and a.neighbors is not None and b.neighbors is not None:
+        if a.neighbors is not None and b.neighbors is not None:
             terms[2] = neighbor_alignment_loss(a.neighbors, b.neighbors, temperature=settings.temperature)
         if weight > 0:
             for latents in (a, b):
@@ -283,6 +287,15 @@ class _PairTraining:
         loss.backward()
         self.optimizer.step()
         return torch.stack(terms)
+
+    def _ranks(self) -> IntArray:
+        """The neighbour ranks of this step's alignment: all, or a draw whose mean is unbiased for theirs."""
+        settings, width = self.settings, self.views[0].table.shape[1]
+        if settings.neighbor_weight == 0:
+            return np.arange(0)
+        if settings.alignment_ranks is None or settings.alignment_ranks >= width:
+            return np.arange(width)
+        return self.rng.choice(width, size=settings.alignment_ranks, replace=False)
 
     def _contrast(
         self, a: _Gathered, b: _Gathered, batch: IntArray, complete: IntArray, *, impute: bool
