@@ -73,7 +73,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "hidden (1024,)": {"hidden_layer_sizes": (1024,)},
     "same batches every epoch": {"reshuffle": False},
 }
-# What the comparisons with the published procedure run: it, ours alike, and ours with one neighbour rank a step.
+# What is compared with the published procedure: ours alike, and with one neighbour rank a step.
 CONTENDERS: dict[str, dict[str, Any]] = {
     "published": {},
     "RCPMOD": {},

@@ -32,9 +32,10 @@ def render(records: list[Record]) -> str:
     parts += [
         _quality(sections["quality"]),
         _kinds(sections["quality"]),
-        _published(sections["quality"]),
+        _published(sections["quality"], sections["preset"]),
         _ablation(sections["ablation"]),
         _speed(sections["speed"]),
+        _accuracy(sections["accuracy"]),
         _scale(sections["scale"]),
     ]
     return "\n".join(parts)
@@ -102,41 +103,43 @@ def _kinds(records: list[Record]) -> str:
     )
 
 
-def _published(records: list[Record]) -> str:
+def _published(records: list[Record], presets: list[Record]) -> str:
     rows = []
     for (data, mix, missing, leak_free), group in _groups(records).items():
-        if data in PUBLISHED and mix == "5-2-8" and missing == 0.3 and not leak_free:
-            overall, classes = PUBLISHED[data]
-            ours = _auc(group, "RCPMOD"), _auc(group, "RCPMOD", "class")
-            margins = [
-                mean(v for v in o if v is not None) - p for o, p in zip(ours, PUBLISHED[data], strict=True)
-            ]
+        if data not in PUBLISHED or mix != "5-2-8" or missing != 0.3 or leak_free:
+            continue
+        alike = [record for record in presets if record["data"] == data]
+        for part, kind, published in zip(("all", "class"), ("auc", "class"), PUBLISHED[data], strict=True):
+            ours = _auc(group, "RCPMOD", kind)
+            reached = mean(v for v in ours if v is not None) >= published
             rows.append(
                 [
-                    data,
-                    spread(ours[0]),
-                    f"{overall:.3f}",
-                    spread(ours[1]),
-                    f"{classes:.3f}",
+                    f"{data}, {part}",
+                    spread(ours),
                     str(len(group)),
-                    "yes" if min(margins) >= 0 else "no",
+                    f"{published:.3f}",
+                    "yes" if reached else "no",
+                    spread([record[kind] for record in alike]),
+                    str(len(alike)),
                 ]
             )
     if not rows:
         return "### Beside the published code\n\nNot run.\n"
     header = [
-        "data",
-        "ours, all",
-        "published, all",
-        "ours, class",
-        "published, class",
+        "data, outliers",
+        "ours",
         "seeds",
-        "no lower on both",
+        "published, one run",
+        "ours no lower",
+        "published configuration, our plantings",
+        "seeds ",
     ]
     return (
-        "### Beside the published code\n\nMix 5-2-8, 30 % missing. The published figures are one earlier run "
-        "of the authors' code (one seed, its own configuration for each data set, its own random draws), "
-        f"quoted here; ours are measured.\n\n{table(header, rows)}"
+        "### Beside the published code\n\nMix 5-2-8, 30 % missing, ROC AUC. *Published, one run* quotes an "
+        "earlier run of the authors' code: one seed, its own configuration for each data set, its own random "
+        "draws. *Published configuration* is measured here: our implementation with that configuration, one "
+        "order of batches, on the plantings (seeds 0, 1, ...) that the column *ours* uses. How high a figure "
+        f"can come out depends on which rows were planted.\n\n{table(header, rows)}"
     )
 
 
@@ -162,46 +165,58 @@ def _ablation(records: list[Record]) -> str:
 def _speed(records: list[Record]) -> str:
     if not records:
         return "### Speed against the published procedure\n\nNot run.\n"
-    pairs: dict[int, dict[str, Record]] = defaultdict(dict)
-    for record in records:
-        pairs[record["n"]][record["method"]] = record
     rows = []
-    for n, pair in sorted(pairs.items()):
-        if len(pair) < 2:
-            continue
-        ours, theirs = pair["RCPMOD"], pair["published"]
-        rows.append(
-            [
-                str(n),
-                f"{theirs['cpu_seconds']:.1f}",
-                f"{ours['cpu_seconds']:.1f}",
-                f"{theirs['cpu_seconds'] / ours['cpu_seconds']:.1f}x",
-                f"{theirs['peak_gib']:.2f}",
-                f"{ours['peak_gib']:.2f}",
-                f"{theirs['auc']:.3f}",
-                f"{ours['auc']:.3f}",
+    for n in sorted({record["n"] for record in records}):
+        group = {record["method"]: record for record in records if record["n"] == n}
+        base = group.get("published")
+        for method, record in group.items():
+            cells = [f"{record['cpu_seconds']:.1f}", f"{record['epoch_cpu_seconds']:.2f}"]
+            cells += [
+                f"{base[key] / record[key]:.1f}x" if base else "-"
+                for key in ("cpu_seconds", "epoch_cpu_seconds")
             ]
-        )
+            rows.append([str(n), method, *cells, f"{record['peak_gib']:.2f}"])
     record = records[0]
-    source = "Scene-15 rows" if record["data"] else "generated rows"
     header = [
         "rows",
-        "published, CPU s",
-        "ours, CPU s",
-        "ratio",
-        "published, GiB",
-        "ours, GiB",
-        "published, AUC",
-        "ours, AUC",
+        "what",
+        "fit and scores, CPU s",
+        "an epoch, CPU s",
+        "whole, times faster",
+        "an epoch, times faster",
+        "peak GiB",
     ]
     return (
         "### Speed and memory against the published procedure\n\nA float64 transcription of the published "
-        "procedure (`published_rcpmod.py`) and ours, "
-        f"{record['epochs']} epochs, hidden {record['hidden']}, {source}; fit and "
-        f"training scores, each in its own process on one thread (up to 1 GiB of which is Python with "
-        "torch).\n\n"
-        f"{table(header, rows)}"
+        f"procedure (`published_rcpmod.py`) and ours: {record['epochs']} epochs, hidden {record['hidden']}, "
+        f"{_source(record)}; fit and training scores, each in its own process on one thread (up to 1 GiB of "
+        "which is Python with torch). *One rank a step* is `alignment_ranks=1`, an unbiased draw of the "
+        f"alignment loss in place of its mean over six ranks.\n\n{table(header, rows)}"
     )
+
+
+def _accuracy(records: list[Record]) -> str:
+    if not records:
+        return "### Accuracy and time at a full schedule\n\nNot run.\n"
+    rows = []
+    base = [r["cpu_seconds"] for r in records if r["method"] == "published"]
+    for method in dict.fromkeys(record["method"] for record in records):
+        group = [record for record in records if record["method"] == method]
+        seconds = mean(record["cpu_seconds"] for record in group)
+        cells = [spread([record.get(kind) for record in group]) for kind in ("auc", *KINDS[:3])]
+        ratio = f"{mean(base) / seconds:.1f}x" if base else "-"
+        rows.append([method, str(len(group)), *cells, f"{seconds:.0f}", ratio])
+    record = records[0]
+    header = ["what", "seeds", "all", "attribute", "class", "class-attribute", "CPU s", "times faster"]
+    return (
+        f"### Accuracy and time at a full schedule\n\nThe same three, {record['n']} rows, "
+        f"{record['epochs']} epochs, {_source(record)}, mix 5-2-8, 30 % missing: ROC AUC of the training "
+        f"scores, and CPU seconds on one thread of a machine that did other work.\n\n{table(header, rows)}"
+    )
+
+
+def _source(record: Record) -> str:
+    return "Scene-15 rows" if record["data"] else "generated rows"
 
 
 def _scale(records: list[Record]) -> str:

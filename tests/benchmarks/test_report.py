@@ -35,39 +35,50 @@ def test_losing_rows_are_named_with_their_margin():
 @pytest.mark.parametrize(("overall", "verdict"), [(0.98, "yes"), (0.96, "no")])
 def test_published_figures_are_a_bar(overall, verdict):
     record = quality(0, overall, 0.5, data="Scene-15", mix="5-2-8")
-    record["methods"]["RCPMOD"]["class"] = 0.995
-    section = render([record]).split("### Beside the published code")[1].split("###")[0]
-    assert f"| 1 | {verdict} |" in section
+    preset = {"section": "preset", "data": "Scene-15", "seed": 0, "auc": 0.964, "class": 0.987}
+    section = render([record, preset]).split("### Beside the published code")[1].split("###")[0]
+    assert f"| Scene-15, all | {overall:.3f} | 1 | 0.969 | {verdict} | 0.964 | 1 |" in section
+    assert "| Scene-15, class | 0.900 | 1 | 0.991 | no | 0.987 | 1 |" in section
 
 
 def test_sections_without_records_say_so():
     text = render([])
-    assert text.count("Not run.") == 5
+    assert text.count("Not run.") == 6
 
 
 def test_ratio_of_speed_and_growth():
     speed = [
         {
             "section": "speed",
-            "method": m,
+            "method": method,
             "n": 100,
-            "seconds": s,
-            "cpu_seconds": s,
+            "cpu_seconds": seconds,
+            "epoch_cpu_seconds": seconds / 4,
             "peak_gib": 1.0,
-            "auc": 0.9,
             "epochs": 3,
             "hidden": [8],
             "data": False,
         }
-        for m, s in (("RCPMOD", 2.0), ("published", 12.0))
+        for method, seconds in (("published", 12.0), ("RCPMOD", 2.0))
     ]
     scale = [
         {"section": "scale", "task": "fit", "n": n, "epochs": 2, "seconds": s, "peak_gib": 1.0}
         for n, s in ((10, 1.0), (100, 11.0))
     ]
     text = render(speed + scale)
-    assert "| 6.0x |" in text
+    assert "| 100 | RCPMOD | 2.0 | 0.50 | 6.0x | 6.0x | 1.00 |" in text
     assert "10 times the rows took 11.0 times as long" in text
+
+
+def test_accuracy_at_a_full_schedule_names_time_and_every_kind():
+    base = {"section": "accuracy", "n": 50, "epochs": 90, "data": True, "attribute": 1.0}
+    records = [
+        {**base, "method": method, "seed": seed, "auc": auc, "class": 0.8, "cpu_seconds": seconds}
+        for method, auc, seconds in (("published", 0.9, 30.0), ("RCPMOD", 0.92, 6.0))
+        for seed in (0, 1)
+    ]
+    text = render(records)
+    assert "| RCPMOD | 2 | 0.920 (0.000) | 1.000 (0.000) | 0.800 (0.000) | - | 6 | 5.0x |" in text
 
 
 def test_records_survive_and_resume(tmp_path):
