@@ -32,6 +32,14 @@ def test_new_values_are_not_clipped(scale):
     assert scaler.transform(X - 100).max() < 0
 
 
+@pytest.mark.parametrize("scale", ["feature", "global"])
+def test_a_range_beyond_float64_is_refused(scale):
+    with pytest.raises(
+        ValueError, match=r"X: expected values whose range fits float64, got a minimum of -1.5e"
+    ):
+        ViewScaler.fit(np.array([[-1.5e308], [1.5e308]]), scale)
+
+
 def test_constant_view_is_zero():
     assert ViewScaler.fit(np.full((3, 2), 5.0), "global").transform(np.full((1, 2), 5.0)).tolist() == [
         [0.0, 0.0]

@@ -47,12 +47,24 @@ class ViewScaler:
         -------
         ViewScaler
             The scaler.
+
+        Raises
+        ------
+        ValueError
+            If maximum less minimum overflows float64.
         """
         if scale is None:
             return cls(np.zeros(1), np.ones(1))
         axis = 0 if scale == "feature" else None
         low = np.atleast_1d(np.asarray(x.min(axis=axis), dtype=np.float64))
-        span = np.atleast_1d(np.asarray(x.max(axis=axis), dtype=np.float64)) - low
+        high = np.atleast_1d(np.asarray(x.max(axis=axis), dtype=np.float64))
+        with np.errstate(over="ignore"):
+            span = high - low
+        if not np.isfinite(span).all():
+            raise ValueError(
+                f"X: expected values whose range fits float64, got a minimum of {low.min():g} and a maximum "
+                f"of {high.max():g}; rescale the data"
+            )
         return cls(low, np.where(span > 0, span, 1.0))
 
     def transform(self, x: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
