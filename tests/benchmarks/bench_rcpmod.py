@@ -255,7 +255,7 @@ def _ablation(case: dict[str, Any], variant: str, settings: dict[str, Any]) -> d
 
 def _preset(case: dict[str, Any], data: Path, preset: str, quick: dict[str, Any]) -> dict[str, Any]:
     planted = _plant(case, data)
-    detector = RCPMOD.from_preset(preset, reshuffle=False, random_state=case["seed"], **quick)
+    detector = RCPMOD.from_preset(preset, random_state=case["seed"], **quick)
     scores = detector.fit(planted.views).outlier_scores_
     return {"section": "preset", **case, "preset": preset, **_metrics(planted, scores)}
 

@@ -22,6 +22,7 @@ COMMON = {
     "memory_fraction": 0.05,
     "neighbor_refresh": 50,
     "impute_from": 50,
+    "reshuffle": False,
     "temperature": 0.5,
     "scale": "global",
     "negative_rank": 50,

@@ -150,6 +150,7 @@ _PAPER: Mapping[str, Any] = {
     "memory_fraction": 0.05,
     "neighbor_refresh": 50,
     "impute_from": 50,
+    "reshuffle": False,
 }
 
 # configure.py of the public code at commit b12bbc1; specification section 1.10.
