@@ -41,6 +41,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     options = parser.parse_args(argv)
     mpl.use("Agg")
 
+    if options.data is not None and not Path(options.data).is_dir():
+        parser.error(f"--data: expected a folder, got {options.data}")
     start = time.perf_counter()
     name, views, labels = _load(options.data)
     if options.quick:

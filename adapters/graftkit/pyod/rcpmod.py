@@ -21,6 +21,7 @@ from graftkit.core.validation import check_choice, check_integer, check_number
 from graftkit.methods.rcpmod import (
     MultiViewData,
     Settings,
+    check_jobs,
     fit_pairs,
     is_view_collection,
     outlier_probability,
@@ -198,6 +199,7 @@ class RCPMODDetector(BaseDetector):
         TypeError
             If a view, the mask or a setting is of the wrong type.
         """
+        check_jobs(self.n_jobs)
         settings = Settings(**{name: getattr(self, name) for name in Settings.__dataclass_fields__})
         if not hasattr(self.contamination, "fit"):  # a PyThresh object fits itself
             check_number("contamination", self.contamination, low=0, high=0.5, closed="(]")

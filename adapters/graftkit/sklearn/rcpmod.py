@@ -14,12 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from graftkit.core.random import numpy_generator
-from graftkit.core.validation import check_choice
+from graftkit.core.validation import check_choice, raise_invalid
 from graftkit.methods.rcpmod import (
     PRESETS,
     Explanation,
     MultiViewData,
     Settings,
+    check_jobs,
     contamination_threshold,
     fit_pairs,
     is_view_collection,
@@ -130,7 +131,8 @@ class RCPMOD(OutlierMixin, BaseEstimator):
     offset_ : float
         ``decision_function = score_samples - offset_``.
     outlier_scores_ : ndarray of shape (n_samples,)
-        The published, transductive score of the training rows; larger is more outlying.
+        The published, transductive score of the training rows; larger is more outlying. Where references
+        are sampled (more than 5 000 rows, or `n_reference`), the score that new rows get.
     labels_ : ndarray of shape (n_samples,)
         +1 for inliers, -1 for outliers among the training rows.
     n_views_ : int
@@ -356,6 +358,9 @@ class RCPMOD(OutlierMixin, BaseEstimator):
         RuntimeError
             If training diverges.
         """
+        if callback is not None and not callable(callback):
+            raise_invalid("callback", callback, "a callable or None", error=TypeError)
+        check_jobs(self.n_jobs)
         names = Settings.__dataclass_fields__
         settings = Settings(**{name: getattr(self, name) for name in names})
         # scikit-learn's checks record the input's form at once; a twin keeps self untouched until the end.
@@ -520,6 +525,10 @@ class RCPMOD(OutlierMixin, BaseEstimator):
         if not reset:
             check_is_fitted(self, "model_")
         if not is_view_collection(X):
+            if not hasattr(X, "shape") and not isinstance(X, list | tuple) and not hasattr(X, "__array__"):
+                raise_invalid("X", X, "a list or mapping of views, or one 2-D array", error=TypeError)
+            if isinstance(X, list | tuple) and (not X or any(getattr(x, "ndim", 0) == 1 for x in X)):
+                read_views(X)  # refuses it in our words
             if reset and isinstance(self.view_slices, str):
                 warn(
                     "RCPMOD got one 2-D array and view_slices='auto': its columns are split into two "

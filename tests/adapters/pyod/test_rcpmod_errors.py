@@ -65,6 +65,7 @@ BAD = {
     "setting": (ValueError, VIEWS, {"n_epochs": 0}, "n_epochs: expected"),
     "type": (TypeError, VIEWS, {"latent_dim": "wide"}, "latent_dim: expected"),
     "seed": (TypeError, VIEWS, {"random_state": "x"}, "random_state: expected"),
+    "jobs": (ValueError, VIEWS, {"n_jobs": 0}, "n_jobs: expected None or an integer other than 0"),
     "slices": (
         ValueError,
         TABLE,

@@ -214,7 +214,7 @@ def test_more_references_than_rows_means_all():
 def test_automatic_references_switch_to_a_sample(monkeypatch):
     from graftkit.methods.rcpmod import model
 
-    assert (model.ALL_REFERENCES, model.SAMPLED_REFERENCES) == (5_000, 2_048)
+    assert [model._reference_count("auto", n) for n in (4_999, 5_000, 5_001)] == [4_999, 5_000, 2_048]
     monkeypatch.setattr(model, "ALL_REFERENCES", 59)
     monkeypatch.setattr(model, "SAMPLED_REFERENCES", 12)
     views = make_views(missing=0)

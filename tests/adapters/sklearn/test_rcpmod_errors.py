@@ -34,7 +34,7 @@ BAD_FIT = {
         [A, B[:59]],
         "X: expected the same number of rows in every view, got {'view0': 60, 'view1': 59}",
     ),
-    "no view at all": (ValueError, [A, None], "every view present during fit"),
+    "no view at all": (ValueError, [A, None], "view 'view1': expected an array in fit, got None"),
     "view never seen": (
         ValueError,
         [A, np.full_like(B, np.nan)],
@@ -88,6 +88,32 @@ BAD_FIT = {
         [pd.DataFrame(A), pd.DataFrame(B, index=range(1, 61))],
         "X: expected equal row indices in every DataFrame, got different ones",
     ),
+    "two columns": (ValueError, [A[:, 0], B[:, 0]], "X: expected views of shape (n_samples, n_features)"),
+    "two series": (
+        ValueError,
+        [pd.Series(A[:, 0]), pd.Series(B[:, 0])],
+        "X: expected views of shape (n_samples, n_features)",
+    ),
+    "empty list": (ValueError, [], "X: expected a list of two or more 2-D arrays"),
+    "nothing": (TypeError, None, "X: expected a list or mapping of views, or one 2-D array, got None"),
+    "a word": (TypeError, "abc", "X: expected a list or mapping of views, or one 2-D array, got 'abc'"),
+    "a number": (TypeError, 3, "X: expected a list or mapping of views, or one 2-D array, got 3"),
+    "a generator": (TypeError, (v for v in (A, B)), "X: expected a list or mapping of views"),
+    "rows of unequal length": (
+        ValueError,
+        [A, [[1.0, 2.0], [3.0]] * 30],
+        "view 'view1': expected rows of equal length, got list of length 60",
+    ),
+    "masked entries": (
+        TypeError,
+        [A, np.ma.masked_less(B, 0)],
+        "view 'view1': expected a plain array, got MaskedArray",
+    ),
+    "range beyond float64": (
+        ValueError,
+        [np.where(A > 0, 1.7e308, -1.7e308), B],
+        "X: expected values whose range fits float64, got a minimum of -1.7e+308",
+    ),
     "no common row": (
         ValueError,
         {"image": no_row_without(A, slice(0, 30)), "text": no_row_without(B, slice(30, 60))},
@@ -135,6 +161,20 @@ BAD_TABLE = {
     ),
     "position": (ValueError, [[0, 1], [2, 9]], "view_slices: expected column positions in [0, 8]"),
     "unknown column": (ValueError, {"a": ["p"], "b": ["q"]}, "view_slices: unknown column(s) ['p']"),
+    "flags for widths": (TypeError, [True, False], "view_slices: expected column positions in [0, 8]"),
+    "a number beside a list": (TypeError, [5, [0, 1]], "view_slices: expected column positions in [0, 8]"),
+    "None beside a list": (TypeError, [None, [1]], "view_slices: expected column positions in [0, 8]"),
+    "named widths": (TypeError, {"x": 5, "y": 3}, "view_slices: expected column positions in [0, 8]"),
+    "slice of names": (
+        TypeError,
+        [slice("a", "c"), [1]],
+        "view_slices: expected a slice of column positions, got slice('a', 'c', None)",
+    ),
+    "ragged positions": (
+        ValueError,
+        [[[0, 1], [2]], [3]],
+        "view_slices: expected rows of equal length, got [[0, 1], [2]]",
+    ),
     "too many blocks": (ValueError, 10, "X: expected at least 10 features for 10 views, got 9 feature(s)"),
     "one": (ValueError, 1, "The 'view_slices' parameter of RCPMOD must be"),
     "word": (ValueError, "halves", "The 'view_slices' parameter of RCPMOD must be"),
@@ -171,9 +211,10 @@ def test_one_sparse_table_is_refused():
         (np.full((60, 2), 0.5), TypeError, "view_mask: expected booleans"),
         (np.full((60, 2), "yes"), TypeError, "view_mask: expected booleans"),
         (np.full((60, 2), np.nan), TypeError, "view_mask: expected booleans"),
+        ([[True, True], [True]] * 30, ValueError, "view_mask: expected rows of equal length"),
         (np.zeros((60, 2), bool), ValueError, "got none in 60 row(s): [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]"),
     ],
-    ids=["width", "flat", "fractions", "text", "NaN", "all missing"],
+    ids=["width", "flat", "fractions", "text", "NaN", "ragged", "all missing"],
 )
 def test_bad_masks(mask, error, words):
     detector = tiny()
@@ -208,6 +249,11 @@ BAD_PREDICT = {
         "view 'view1': expected finite values, got infinity in row 1",
     ),
     "one table": (TABLE, "a list or mapping of 2 views, as in fit"),
+    "beyond float64": (
+        [changed(A, 1, 1, 1.7e308), B],
+        "view 'view0': expected values within 1e+100 times the range seen in fit, got one",
+    ),
+    "squares beyond float64": ([A, changed(B, 2, 0, -1e160)], "view 'view1': expected values within 1e+100"),
 }
 
 
@@ -252,6 +298,28 @@ def test_unfitted_use(method):
         getattr(tiny(), method)([A, B])
 
 
+@pytest.mark.parametrize(
+    ("options", "fit", "error", "words"),
+    [
+        ({"n_jobs": 0}, {}, ValueError, "n_jobs: expected None or an integer other than 0, got 0"),
+        ({}, {"callback": 1}, TypeError, "callback: expected a callable or None, got 1"),
+        ({"device": "meta"}, {}, ValueError, "device: expected a torch device of this machine, got 'meta'"),
+    ],
+)
+def test_what_would_fail_late_is_refused_before_training(options, fit, error, words, monkeypatch):
+    from graftkit.methods.rcpmod import training
+
+    monkeypatch.setattr(training, "train_pair", lambda *_: pytest.fail("training has started"))
+    with pytest.raises(error, match=re.escape(words)):
+        tiny(**options).fit([A, B], **fit)
+
+
+def test_a_mean_of_huge_values_does_not_overflow():
+    huge = changed(np.full((60, 2), 1.7e308), 0, 0, np.nan)
+    scores = tiny(partial_nan="impute").fit([A, huge]).outlier_scores_
+    assert np.isfinite(scores).all()
+
+
 def test_divergence_leaves_the_detector_as_it_was():
     detector = tiny().fit([A, B])
     detector.set_params(learning_rate=1e30)
@@ -266,8 +334,8 @@ def test_divergence_leaves_the_detector_as_it_was():
     [
         ([A], None, "views: expected a sequence of two or more 2-D arrays"),
         (TABLE, None, "views: expected a sequence of two or more 2-D arrays"),
-        ([A, B[:3]], None, "X: expected the same number of rows in every view"),
-        ([A, B], np.ones((60, 3)), "view_mask: expected an array of shape (60, 2)"),
+        ([A, B[:3]], None, "views: expected the same number of rows in every view"),
+        ([A, B], np.ones((60, 3)), "mask: expected an array of shape (60, 2)"),
         ([A, B[:, 0]], None, "view 'view1': expected an array of shape"),
     ],
 )

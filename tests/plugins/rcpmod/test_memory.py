@@ -31,6 +31,13 @@ def test_ties_go_to_the_first_row():
     assert bank.rows.tolist() == [8, 5, 1]
 
 
+def test_ties_go_to_the_first_row_in_long_batches_too():
+    rows = np.random.default_rng(0).permutation(300)
+    bank = OutlierMemory(1, 0.5)
+    bank.push(rows, np.zeros(300))  # an unstable sort shuffles more than 16 equal entries
+    assert bank.rows.tolist() == rows[:150].tolist()
+
+
 def test_first_in_first_out():
     bank = OutlierMemory(2, 0.5)
     for block in range(4):

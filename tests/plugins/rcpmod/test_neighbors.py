@@ -150,6 +150,15 @@ def test_faiss_finds_nearly_the_same_rows():
     assert recall > 0.9
 
 
+def test_faiss_on_few_rows_is_silent(capfd):
+    if find_spec("faiss") is None:
+        pytest.skip("faiss is not installed: its approximate search is not tested here")
+    z, everyone = np.random.default_rng(0).normal(size=(60, 4)), np.arange(60)
+    assert nearest_rows(z, everyone, z, everyone, 6, backend="faiss").shape == (60, 6)
+    out, err = capfd.readouterr()
+    assert out + err == ""
+
+
 def test_missing_faiss_says_what_to_install():
     if find_spec("faiss") is not None:
         pytest.skip("faiss is installed")

@@ -120,7 +120,9 @@ def test_a_true_callback_stops_training():
 
 
 def test_divergence_is_reported():
-    with pytest.raises(RuntimeError, match=r"diverged in epoch \d+ .*lower learning_rate \(now 1e\+30\)"):
+    with pytest.raises(
+        RuntimeError, match=r"diverged in epoch \d+ .*lower learning_rate \(now 1e\+30\).*temperature \(now"
+    ):
         run(problem(), replace(BASE, learning_rate=1e30, dtype="float32", n_epochs=20))
 
 

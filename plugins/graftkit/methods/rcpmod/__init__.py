@@ -5,7 +5,7 @@ import torch, which only training (`graftkit.methods.rcpmod.training`) and the l
 """
 
 from graftkit.methods.rcpmod.model import Explanation, FittedPairs, fit_pairs
-from graftkit.methods.rcpmod.settings import PRESETS, Settings
+from graftkit.methods.rcpmod.settings import PRESETS, Settings, check_jobs
 from graftkit.methods.rcpmod.thresholds import contamination_threshold, outlier_probability
 from graftkit.methods.rcpmod.views import (
     MultiViewData,
@@ -22,6 +22,7 @@ __all__ = [
     "PRESETS",
     "Settings",
     "ViewLayout",
+    "check_jobs",
     "contamination_threshold",
     "fit_pairs",
     "is_view_collection",

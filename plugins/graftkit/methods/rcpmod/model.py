@@ -40,6 +40,7 @@ BoolArray = npt.NDArray[np.bool_]
 Callback = Callable[[int, dict[str, Any]], bool | None]
 
 SCORE_CHUNK = 4096
+FARTHEST = 1e100  # squares of what lies beyond overflow
 ALL_REFERENCES, SAMPLED_REFERENCES = 5_000, 2_048
 
 
@@ -148,7 +149,15 @@ class FittedPairs:
     def _explain_chunk(
         self, arrays: list[npt.NDArray[np.floating]], mask: BoolArray
     ) -> tuple[FloatArray, FloatArray, FloatArray]:
-        xs = [scaler.transform(array) for scaler, array in zip(self.scalers, arrays, strict=True)]
+        with np.errstate(over="ignore"):
+            xs = [scaler.transform(array) for scaler, array in zip(self.scalers, arrays, strict=True)]
+        for x, observed, name in zip(xs, mask.T, self.names, strict=True):
+            far = np.abs(x[observed]).max(initial=0.0)
+            if not far <= FARTHEST:
+                raise ValueError(
+                    f"view {name!r}: expected values within {FARTHEST:g} times the range seen in fit, got "
+                    f"one {far:g} times as far"
+                )
         member = np.column_stack([mask[:, a] | mask[:, b] for a, b in self.pairs])
         share = 1.0 / member.sum(axis=1)
         reconstruction = np.zeros(mask.shape)

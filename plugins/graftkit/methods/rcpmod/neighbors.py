@@ -181,7 +181,8 @@ def _has_faiss() -> bool:
 def _search_faiss(queries: FloatArray, candidates: FloatArray, k: int) -> IntArray:
     faiss = require("faiss", extra="bench", distribution="faiss-cpu")
     data = np.ascontiguousarray(candidates, dtype=np.float32)
-    n_cells = max(1, int(np.sqrt(len(data))))
+    # faiss complains of fewer than 39 points a cell.
+    n_cells = max(1, min(int(np.sqrt(len(data))), len(data) // 39))
     quantizer = faiss.IndexFlatL2(data.shape[1])
     index = faiss.IndexIVFFlat(quantizer, data.shape[1], n_cells)
     index.nprobe = min(n_cells, 16)

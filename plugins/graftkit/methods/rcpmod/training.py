@@ -2,7 +2,7 @@
 
 Each distinct row that a step needs (batch, neighbours, positives, negatives, bank) is encoded once and
 gathered where it is used; without batch norm or dropout that equals the public code's repeated encoding
-of neighbour copies; `bench_rcpmod.py` measures what that saves.
+of neighbour copies.
 
 Source: RCPMOD (ACM MM 2024), public code; specification sections 1.5 to 1.7 and 1.11. Differs from it:
 batches are drawn anew every epoch unless ``reshuffle=False``, training runs in float32 by default, and
@@ -50,11 +50,11 @@ def check_device(device: str) -> None:
     Raises
     ------
     ValueError
-        If nothing can be allocated there.
+        If nothing can be computed there.
     """
     try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
             f"device: expected a torch device of this machine, got {device!r} ({reason})"
@@ -114,8 +114,9 @@ def train_pair(
                 view.latents()  # the last step may have destroyed the weights
         except FloatingPointError as error:
             raise RuntimeError(
-                f"RCPMOD training diverged in epoch {epoch + 1} (losses or latents are not finite); "
-                f"lower learning_rate (now {settings.learning_rate:g})"
+                f"RCPMOD training diverged in epoch {epoch + 1} (losses or latents are not finite); lower "
+                f"learning_rate (now {settings.learning_rate:g}) or the weights of the losses, or raise "
+                f"temperature (now {settings.temperature:g})"
             ) from error
         return (state.views[0].weights(), state.views[1].weights()), curve
 

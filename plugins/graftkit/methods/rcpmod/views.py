@@ -115,8 +115,9 @@ def read_views(
     _check_rows(raw, names, entries)
     n_rows = next(len(array) for array in raw if array is not None)
     if layout is None:
-        if any(array is None for array in raw):
-            raise_invalid("X", X, "every view present during fit", fix="None is for prediction only")
+        for name, array in zip(names, raw, strict=True):
+            if array is None:
+                raise_invalid(f"view {name!r}", None, "an array in fit", fix="None is for prediction only")
         if n_rows < 2:
             raise ValueError(f"X: expected at least 2 samples, got {n_rows} sample(s)")
         widths = tuple(array.shape[1] for array in raw if array is not None)
@@ -179,8 +180,8 @@ def stack_views(views: Sequence[Any], mask: Any = None) -> tuple[FloatArray, lis
         raise_invalid("views", views, "a sequence of two or more 2-D arrays")
     names = tuple(f"view{v}" for v in range(len(views)))
     arrays = [_as_matrix(name, view) for name, view in zip(names, views, strict=True)]
-    _check_rows(list(arrays), names, list(views))
-    observed = _read_mask(mask, len(arrays[0]), len(arrays))
+    _check_rows(list(arrays), names, list(views), argument="views")
+    observed = _read_mask(mask, len(arrays[0]), len(arrays), argument="mask")
     parts = [np.where(observed[:, [v]], array, np.nan) for v, array in enumerate(arrays)]
     return np.concatenate(parts, axis=1), [array.shape[1] for array in arrays]
 
@@ -238,7 +239,9 @@ def _split(
         if layout is not None and len(X) != len(names):
             raise ValueError(f"X: expected {len(names)} views as in fit, got {len(X)}")
         return _at_least_two(list(X)), names, None
-    table = X if hasattr(X, "ndim") else np.asarray(X)
+    if isinstance(X, list | tuple) and any(getattr(entry, "ndim", 0) == 1 for entry in X):
+        raise_invalid("X", X, "views of shape (n_samples, n_features)", fix="Give one column as x[:, None]")
+    table = X if hasattr(X, "ndim") else _array("X", X)
     if table.ndim != 2:
         raise_invalid("X", X, "a list of two or more 2-D arrays, or one 2-D array with view_slices")
     if layout is not None:
@@ -292,7 +295,7 @@ def _columns(view_slices: Any, table: Any) -> tuple[tuple[Hashable, ...], tuple[
         columns = np.array_split(positions, int(specs))
     elif not isinstance(specs, Sequence | np.ndarray):
         raise_invalid("view_slices", view_slices, "an int, 'auto', a list or a mapping", error=TypeError)
-    elif not named and len(specs) and all(isinstance(s, int | np.integer) for s in specs):
+    elif not named and len(specs) and all(_is_integer(s) for s in specs):
         if min(specs) < 1 or sum(specs) != n_features:
             raise ValueError(
                 f"view_slices: expected positive widths that sum to {n_features}, got {list(specs)}"
@@ -311,10 +314,19 @@ def _columns(view_slices: Any, table: Any) -> tuple[tuple[Hashable, ...], tuple[
     return names, tuple(np.asarray(c, dtype=np.int64) for c in columns)
 
 
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
 def _positions(spec: Any, table: Any) -> npt.NDArray[np.int64]:
     n_features = table.shape[1]
+    expected = f"column positions in [0, {n_features - 1}], a slice or column names"
     if isinstance(spec, slice):
+        if not all(bound is None or _is_integer(bound) for bound in (spec.start, spec.stop, spec.step)):
+            raise_invalid("view_slices", spec, "a slice of column positions", error=TypeError)
         return np.arange(n_features)[spec]
+    if not isinstance(spec, str | Sequence | np.ndarray):
+        raise_invalid("view_slices", spec, expected, error=TypeError)
     labels = list(getattr(table, "columns", []))
     wanted = [spec] if isinstance(spec, str) else list(spec)
     if any(isinstance(item, str) for item in wanted):
@@ -322,13 +334,11 @@ def _positions(spec: Any, table: Any) -> npt.NDArray[np.int64]:
         if unknown:
             raise ValueError(f"view_slices: unknown column(s) {unknown}, expected names of columns of X")
         return np.array([labels.index(item) for item in wanted], dtype=np.int64)
-    chosen = np.asarray(wanted)
+    chosen = _array("view_slices", wanted)
     if chosen.dtype == bool and chosen.shape == (n_features,):
         return np.flatnonzero(chosen)
     if not np.issubdtype(chosen.dtype, np.integer) or ((chosen < 0) | (chosen >= n_features)).any():
-        raise_invalid(
-            "view_slices", spec, f"column positions in [0, {n_features - 1}], a slice or column names"
-        )
+        raise_invalid("view_slices", spec, expected)
     return chosen.astype(np.int64)
 
 
@@ -336,7 +346,7 @@ def _as_matrix(name: Hashable, view: Any) -> FloatArray:
     """One view as a fresh 2-D float array."""
     if sparse.issparse(view):
         view = view.toarray()
-    array = np.asarray(view)
+    array = _array(f"view {name!r}", view)
     if array.ndim != 2 or array.shape[1] == 0:
         raise_invalid(f"view {name!r}", array, "an array of shape (n_samples, n_features >= 1)")
     if np.iscomplexobj(array):
@@ -355,25 +365,41 @@ def _as_matrix(name: Hashable, view: Any) -> FloatArray:
 
 
 def _check_rows(
-    arrays: Sequence[FloatArray | None], names: tuple[Hashable, ...], entries: Sequence[Any]
+    arrays: Sequence[FloatArray | None],
+    names: tuple[Hashable, ...],
+    entries: Sequence[Any],
+    *,
+    argument: str = "X",
 ) -> None:
     rows = {name: len(array) for name, array in zip(names, arrays, strict=True) if array is not None}
     if len(set(rows.values())) > 1:
-        raise ValueError(f"X: expected the same number of rows in every view, got {rows}")
+        raise ValueError(f"{argument}: expected the same number of rows in every view, got {rows}")
     frames = [entry for entry in entries if hasattr(entry, "iloc")]
     if any(not frame.index.equals(frames[0].index) for frame in frames[1:]):
-        raise ValueError("X: expected equal row indices in every DataFrame, got different ones")
+        raise ValueError(f"{argument}: expected equal row indices in every DataFrame, got different ones")
 
 
-def _read_mask(view_mask: Any, n_rows: int, n_views: int) -> npt.NDArray[np.bool_]:
+def _read_mask(
+    view_mask: Any, n_rows: int, n_views: int, *, argument: str = "view_mask"
+) -> npt.NDArray[np.bool_]:
     if view_mask is None:
         return np.ones((n_rows, n_views), dtype=bool)
-    mask = np.array(view_mask)
+    mask = _array(argument, view_mask)
     if mask.shape != (n_rows, n_views):
-        raise_invalid("view_mask", mask, f"an array of shape ({n_rows}, {n_views})")
+        raise_invalid(argument, mask, f"an array of shape ({n_rows}, {n_views})")
     if mask.dtype != bool and not np.isin(mask, (0, 1)).all():
-        raise_invalid("view_mask", mask, "booleans", error=TypeError)
+        raise_invalid(argument, mask, "booleans", error=TypeError)
     return mask.astype(bool)
+
+
+def _array(argument: str, value: Any) -> npt.NDArray[Any]:
+    """An array of what came; rows of unequal length and masked entries are refused by name."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise_invalid(argument, value, "a plain array", error=TypeError, fix="Use value.filled(numpy.nan)")
+    try:
+        return np.asarray(value)
+    except ValueError as error:  # NumPy's "inhomogeneous shape" names no argument
+        raise ValueError(f"{argument}: expected rows of equal length, got {describe(value)}") from error
 
 
 def _observe(
@@ -413,8 +439,9 @@ def _check_observed(mask: npt.NDArray[np.bool_], names: tuple[Hashable, ...], *,
 def _column_means(array: FloatArray, observed: npt.NDArray[np.bool_]) -> FloatArray:
     rows = array[observed]
     known = ~np.isnan(rows)
-    total = np.where(known, rows, 0.0).sum(axis=0, dtype=np.float64)
-    return np.asarray(total / np.maximum(known.sum(axis=0), 1))
+    count = np.maximum(known.sum(axis=0), 1)
+    # Divided before the sum, which could overflow.
+    return np.asarray(np.where(known, rows / count.astype(np.float64), 0.0).sum(axis=0))
 
 
 def _fill(array: FloatArray, observed: npt.NDArray[np.bool_], mean: FloatArray) -> None:
