@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from graftkit.methods.sse_sam.arithmetic import Gradients, add_
 from graftkit.methods.sse_sam.gradients import Processes, differentiate
 from graftkit.methods.sse_sam.parts import split
-from graftkit.methods.sse_sam.perturbation import Gradients, add_
 from graftkit.methods.sse_sam.settings import Settings
 from graftkit.methods.sse_sam.sharpening import check_finite
 

@@ -15,6 +15,7 @@ Source: SSE-SAM (AAAI 2025, arXiv 2412.13715); specification sections 1.1, 3.3.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -109,16 +110,31 @@ class SplitLosses:
         Entries that count; ``None`` for all.
     count : int
         How many those are.
-    has_head, has_tail : bool
-        Whether a part has any entry.
     """
 
     losses: Tensor
     membership: Tensor
     counted: Tensor | None
     count: int
-    has_head: bool
-    has_tail: bool
+
+    @cached_property
+    def presence(self) -> tuple[bool, bool]:
+        """Whether the head, and whether the tail, has any entry; read in one synchronisation."""
+        share = self.membership if self.counted is None else self.membership[self.counted]
+        if share.numel() == 0:
+            return False, False
+        low, high = torch.stack(torch.aminmax(share)).tolist()
+        return low < 1, high > 0
+
+    @property
+    def has_head(self) -> bool:
+        """Whether any entry is of the head."""
+        return self.presence[0]
+
+    @property
+    def has_tail(self) -> bool:
+        """Whether any entry is of the tail."""
+        return self.presence[1]
 
     def total(self, part: str, tail_weight: float) -> Tensor:
         """Sum of one part's losses, not yet divided by the batch.
@@ -135,23 +151,30 @@ class SplitLosses:
         Tensor
             A scalar on the graph.
         """
-        weight = part_weight(part, self.membership.to(self.losses.dtype), tail_weight)
-        losses = self.losses
+        losses = _wide(self.losses)
+        if part == "all" and tail_weight == 1:
+            return (losses if self.counted is None else losses[self.counted]).sum()
+        weight = part_weight(part, self.membership.to(losses.dtype), tail_weight)
         if self.counted is not None:
             # Selected, not multiplied: an ignored entry may be infinite.
             losses, weight = losses[self.counted], weight[self.counted]
         return (losses * weight).sum()
 
-    def mean(self) -> Tensor:
-        """Mean loss over the entries that count.
+    def sum(self) -> Tensor:
+        """Sum of the losses of all entries that count.
 
         Returns
         -------
         Tensor
             A detached scalar.
         """
-        losses = self.losses.detach()
-        return (losses if self.counted is None else losses[self.counted]).mean()
+        losses = _wide(self.losses.detach())
+        return (losses if self.counted is None else losses[self.counted]).sum()
+
+
+def _wide(losses: Tensor) -> Tensor:
+    """In float32 at least: a sum of half-precision losses overflows at some hundred samples."""
+    return losses.float() if losses.dtype.itemsize < 4 else losses
 
 
 def split(losses: Any, targets: Any, membership: Membership | None) -> SplitLosses:
@@ -194,8 +217,5 @@ def split(losses: Any, targets: Any, membership: Membership | None) -> SplitLoss
             "must not "
             "call backward(), detach, or run under no_grad: the optimizer differentiates the losses itself."
         )
-    counted_share = share if counted is None else share[counted]
-    if counted_share.numel() == 0:
-        return SplitLosses(losses, share, counted, 0, False, False)
-    head, tail = torch.stack([(counted_share < 1).any(), (counted_share > 0).any()]).tolist()
-    return SplitLosses(losses, share, counted, counted_share.numel(), head, tail)
+    count = losses.numel() if counted is None else int(counted.sum())
+    return SplitLosses(losses, share, counted, count)

@@ -1,4 +1,4 @@
-r"""The arithmetic on lists of parameters: ascend along a gradient, come back by copy, add gradients.
+r"""Weights that are moved: the gradient's global norm, the ascent along it, the way back by copy.
 
 .. math:: \varepsilon = \rho_g\, \frac{g}{\lVert g\rVert + \mathrm{tiny}}, \qquad
    \text{adaptive: } \varepsilon = \rho_g\, \frac{w^2 g}{\lVert |w|\, g\rVert + \mathrm{tiny}}
@@ -19,70 +19,15 @@ Source: SSE-SAM (AAAI 2025, arXiv 2412.13715); adaptive radii as in ASAM; specif
 [0.0, 0.0]
 """
 
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.utils import get_total_norm
 
 from graftkit.core.validation import raise_invalid
+from graftkit.methods.sse_sam.arithmetic import Gradients, is_sharded, use_foreach
 
-__all__ = [
-    "Gradients",
-    "PerturbedWeights",
-    "add_",
-    "gradient_norm",
-    "is_sharded",
-    "scale_",
-    "subtract_",
-    "use_foreach",
-]
-
-Gradients = list[Tensor | None]
-"""One gradient for each parameter, in the optimizer's order; ``None`` where there is none."""
-
-
-def is_sharded(tensor: Tensor) -> bool:
-    """Whether a tensor is distributed (FSDP2), without importing what that takes: a second, for nothing.
-
-    Parameters
-    ----------
-    tensor : Tensor
-        Any.
-
-    Returns
-    -------
-    bool
-        ``True`` for a DTensor.
-    """
-    module = sys.modules.get("torch.distributed.tensor")
-    return module is not None and isinstance(tensor, module.DTensor)
-
-
-def use_foreach(tensors: Iterable[Tensor | None], foreach: bool | None) -> bool:
-    """Decide between the multi-tensor and the plain form.
-
-    Parameters
-    ----------
-    tensors : iterable of Tensor or None
-        What the arithmetic would run over.
-    foreach : bool or None
-        The user's wish; ``None`` decides by the tensors.
-
-    Returns
-    -------
-    bool
-        ``True`` where every tensor is dense, of 32 bits or more, undistributed, and on one device.
-    """
-    present = [t for t in tensors if t is not None]
-    if foreach is False or not present:
-        return False
-    device = present[0].device
-    return all(
-        t.device == device and t.layout is torch.strided and t.dtype.itemsize >= 4 and not is_sharded(t)
-        for t in present
-    )
+__all__ = ["PerturbedWeights", "gradient_norm"]
 
 
 def gradient_norm(
@@ -111,17 +56,20 @@ def gradient_norm(
     ValueError
         If a sparse gradient belongs to an adaptive group.
     """
-    if any(g is not None and g.is_sparse and scale for g, scale in zip(grads, adaptive, strict=True)):
-        raise_invalid("adaptive", True, "False where gradients are sparse")
-    scaled = [
-        w.detach().abs() * g if scale else g
-        for w, g, scale in zip(params, grads, adaptive, strict=True)
-        if g is not None
-    ]
+    if any(adaptive):
+        if any(g is not None and g.is_sparse and scale for g, scale in zip(grads, adaptive, strict=True)):
+            raise_invalid("adaptive", True, "False where gradients are sparse")
+        scaled = [
+            w.detach().abs() * g if scale else g
+            for w, g, scale in zip(params, grads, adaptive, strict=True)
+            if g is not None
+        ]
+    else:
+        scaled = [g for g in grads if g is not None]
     if not scaled:
         return torch.zeros(())
     if use_foreach(scaled, foreach):
-        return get_total_norm(scaled, foreach=True)
+        return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(scaled)))
     squares = [_square_sum(t) for t in scaled]
     return torch.stack([s.to(squares[0].device) for s in squares]).sum().sqrt()
 
@@ -214,82 +162,3 @@ class PerturbedWeights:
         if held is None or held.shape != w.shape or held.dtype != w.dtype or held.device != w.device:
             held = self._buffers[id(w)] = torch.empty_like(w, requires_grad=False)
         return held
-
-
-@torch.no_grad()
-def add_(into: Gradients, other: Gradients, foreach: bool | None = None) -> Gradients:
-    """Add one gradient to another in place; a gradient on one side only counts as it is.
-
-    Parameters
-    ----------
-    into, other : list of Tensor or None
-        Of equal length; `into` may not alias what the caller still needs.
-    foreach : bool or None, default=None
-        See :func:`use_foreach`.
-
-    Returns
-    -------
-    list of Tensor or None
-        The sum.
-    """
-    both = [(a, b) for a, b in zip(into, other, strict=True) if a is not None and b is not None]
-    if use_foreach([t for pair in both for t in pair], foreach):
-        torch._foreach_add_([a for a, _ in both], [b for _, b in both])
-        return [b if a is None else a for a, b in zip(into, other, strict=True)]
-    # Out of place, so that a sparse and a dense gradient may meet in either order.
-    return [
-        b if a is None else a if b is None else (b + a if a.is_sparse and not b.is_sparse else a.add_(b))
-        for a, b in zip(into, other, strict=True)
-    ]
-
-
-@torch.no_grad()
-def subtract_(into: Gradients, other: Gradients, foreach: bool | None = None) -> Gradients:
-    """Subtract `other` from `into` in place, as :func:`add_` adds.
-
-    Parameters
-    ----------
-    into, other : list of Tensor or None
-        Of equal length.
-    foreach : bool or None, default=None
-        See :func:`use_foreach`.
-
-    Returns
-    -------
-    list of Tensor or None
-        The difference.
-    """
-    both = [(a, b) for a, b in zip(into, other, strict=True) if a is not None and b is not None]
-    if use_foreach([t for pair in both for t in pair], foreach):
-        torch._foreach_sub_([a for a, _ in both], [b for _, b in both])
-        return [-b if a is None and b is not None else a for a, b in zip(into, other, strict=True)]
-    return [a if b is None else -b if a is None else a.sub_(b) for a, b in zip(into, other, strict=True)]
-
-
-@torch.no_grad()
-def scale_(grads: Gradients, factor: float, foreach: bool | None = None) -> Gradients:
-    """Multiply a gradient in place; a factor of 1 touches nothing.
-
-    Parameters
-    ----------
-    grads : list of Tensor or None
-        The gradient.
-    factor : float
-        The factor.
-    foreach : bool or None, default=None
-        See :func:`use_foreach`.
-
-    Returns
-    -------
-    list of Tensor or None
-        `grads` itself.
-    """
-    present = [g for g in grads if g is not None]
-    if factor == 1 or not present:
-        return grads
-    if use_foreach(present, foreach):
-        torch._foreach_mul_(present, factor)
-    else:
-        for g in present:
-            g.mul_(factor)
-    return grads

@@ -17,8 +17,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from graftkit.methods.sse_sam.arithmetic import Gradients, add_
 from graftkit.methods.sse_sam.gradients import Processes
-from graftkit.methods.sse_sam.perturbation import Gradients, PerturbedWeights, add_, gradient_norm
+from graftkit.methods.sse_sam.perturbation import PerturbedWeights, gradient_norm
 from graftkit.methods.sse_sam.settings import Settings
 
 __all__ = ["NonFiniteGradient", "Passes", "Radii", "ascent_norms", "check_finite", "sharpened_gradient"]

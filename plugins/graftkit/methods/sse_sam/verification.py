@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from graftkit.methods.sse_sam.arithmetic import Gradients
 from graftkit.methods.sse_sam.gradients import Processes
-from graftkit.methods.sse_sam.perturbation import Gradients
 from graftkit.methods.sse_sam.replay import ReplayPasses
 from graftkit.methods.sse_sam.settings import Settings
 from graftkit.methods.sse_sam.sharpening import ascent_norms, check_finite
