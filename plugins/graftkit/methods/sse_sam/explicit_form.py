@@ -4,13 +4,14 @@ Source: specification section 3.3.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from graftkit.methods.sse_sam.arithmetic import Gradients
+from graftkit.methods.sse_sam.coupling import frozen_running_stats
 from graftkit.methods.sse_sam.explicit import ExplicitStep
 from graftkit.methods.sse_sam.perturbing import PerturbingOptimizer
 from graftkit.methods.sse_sam.sharpening import ascent_norms
@@ -58,7 +59,7 @@ class ExplicitForm(PerturbingOptimizer):
             step = ExplicitStep(
                 losses, targets, self._params(), self._settings, self._wanted(), self._processes()
             )
-        moved = {part: any(r > 0 for r in self.radius(part)) for part in step.gradients}
+        moved = {part: self.moves(part) for part in step.gradients}
         if self._settings.sync_perturbation:
             for part in [p for p, moves in moved.items() if moves]:
                 step.gradients[part] = step.processes.average(step.gradients[part], self._params())
@@ -104,7 +105,7 @@ class ExplicitForm(PerturbingOptimizer):
             )
             raise RuntimeError(f"perturbed({part!r}): {reason}")
         try:
-            with self._while_away():
+            with self._still_statistics(), self._while_away():
                 self._weights.ascend(
                     self._params(),
                     step.take(part),
@@ -136,6 +137,12 @@ class ExplicitForm(PerturbingOptimizer):
         if self._explicit is None or not self._away:
             raise RuntimeError("second_step: call it inside `with optimizer.perturbed(part):`")
         self._explicit.add(losses, targets)
+
+    def _still_statistics(self) -> AbstractContextManager[None]:
+        """The loop's own forwards leave running statistics alone, where the model is known."""
+        if self._model is None or self._settings.update_running_stats == "all":
+            return nullcontext()
+        return frozen_running_stats(self._model)
 
     def _finish_pending(self) -> Gradients:
         explicit, accumulated = self._explicit, self._accumulated

@@ -141,7 +141,7 @@ class LoopForm(PerturbingOptimizer):
             seed_factor=self._seed_factor if found_inf is not None else 1.0,
         )
         try:
-            if self._verify and self._moves("head"):
+            if self._verify and self.moves("head"):
                 verify_records(passes, params, self._settings, processes)
                 self._verify = False
             grads = self._run(passes, processes)

@@ -138,7 +138,7 @@ class PerturbedWeights:
         self._away = weights
         scale = 1.0 / (norm + eps) if norm + eps > 0 else 0.0
         if fast:
-            for key in sorted({(r, a) for _, _, r, a in moving}):
+            for key in {(r, a) for _, _, r, a in moving}:
                 some = [(w, g) for w, g, r, a in moving if (r, a) == key]
                 steps = [w.abs().square() * g for w, g in some] if key[1] else [g for _, g in some]
                 torch._foreach_add_([w for w, _ in some], steps, alpha=key[0] * scale)

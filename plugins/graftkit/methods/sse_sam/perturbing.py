@@ -4,7 +4,7 @@ Source: specification sections 1.2, 1.4, 3.4, 3.6.
 """
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import torch.distributed as dist
@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from graftkit.core.validation import raise_invalid
 from graftkit.methods.sse_sam.arithmetic import Gradients, any_sharded
-from graftkit.methods.sse_sam.coupling import coupled_modules, frozen_running_stats
+from graftkit.methods.sse_sam.coupling import coupled_modules
 from graftkit.methods.sse_sam.explicit import ExplicitStep
 from graftkit.methods.sse_sam.gradients import Processes
 from graftkit.methods.sse_sam.linked import LinkedOptimizer
@@ -73,8 +73,19 @@ class PerturbingOptimizer(LinkedOptimizer):
     def _params(self) -> list[Tensor]:
         return [p for group in self.param_groups for p in group["params"] if p.requires_grad]
 
-    def _moves(self, part: str) -> bool:
-        """Whether a part has a radius anywhere in the present stage."""
+    def moves(self, part: str) -> bool:
+        """Tell whether a part is perturbed anywhere in the present stage.
+
+        Parameters
+        ----------
+        part : {"head", "tail", "all"}
+            The part.
+
+        Returns
+        -------
+        bool
+            ``False`` where every group's radius is 0, and for the head in stage 2.
+        """
         off = part != "tail" and self.stage == 2
         return not off and any(group[PART_RADIUS[part]] > 0 for group in self.param_groups)
 
@@ -82,7 +93,7 @@ class PerturbingOptimizer(LinkedOptimizer):
         """The parts to differentiate for; one pass over everything where nothing is perturbed."""
         if self._settings.stage1 == "sam" and self.stage == 1:
             return ("all",)
-        return ("head", "tail") if self._moves("head") or self._moves("tail") else ("all",)
+        return ("head", "tail") if self.moves("head") or self.moves("tail") else ("all",)
 
     def _mode(self, model: nn.Module | None, indexable: bool) -> str:
         wanted = self._settings.tail_pass
@@ -130,13 +141,9 @@ class PerturbingOptimizer(LinkedOptimizer):
 
     @contextmanager
     def _while_away(self) -> Iterator[None]:
-        frozen: AbstractContextManager[Any] = ExitStack()
-        if self._model is not None and self._settings.update_running_stats == "once":
-            frozen = frozen_running_stats(self._model)
         self._away = True
         try:
-            with frozen:
-                yield
+            yield
         finally:
             self._away = False
 

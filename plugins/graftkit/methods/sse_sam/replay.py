@@ -16,7 +16,7 @@ Beyond the paper and the released code, which need a rewritten loop.
 """
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
@@ -35,6 +35,8 @@ from graftkit.methods.sse_sam.surroundings import with_random_state
 from graftkit.methods.sse_sam.watch import Watch
 
 __all__ = ["ReplayPasses"]
+
+ALWAYS = nullcontext()
 
 
 class ReplayPasses:
@@ -199,15 +201,10 @@ class ReplayPasses:
         """Repeat one forward and give what its backward starts from."""
         watch = self.watch
         args, kwargs = (call.args, call.kwargs) if rows is None else call.select(rows)
-        with ExitStack() as stack:
-            stack.enter_context(torch.enable_grad())
-            stack.enter_context(watch.paused())
-            stack.enter_context(with_random_state(call.random))
-            if self.settings.update_running_stats == "once":
-                stack.enter_context(frozen_running_stats(watch.inner))
-            if self.mode == "frozen_stats" and call.statistics is not None:
-                stack.enter_context(call.statistics.replayed())
-            with call.autocast.again():
+        still = frozen_running_stats(watch.inner) if self.settings.update_running_stats == "once" else ALWAYS
+        recorded = call.statistics if self.mode == "frozen_stats" else None
+        with torch.enable_grad(), watch.paused(), with_random_state(call.random), still:
+            with recorded.replayed() if recorded is not None else ALWAYS, call.autocast.again():
                 returned = watch.inner(*args, **kwargs)
             if watch.criterion is None:
                 losses, seeds = self._own_losses(call, returned)
@@ -244,7 +241,7 @@ class ReplayPasses:
         criterion = self.watch.criterion
         if criterion is None:
             raise RuntimeError("a call without a criterion cannot be repeated")
-        with term.autocast.again() if term.autocast is not None else ExitStack():
+        with term.autocast.again() if term.autocast is not None else ALWAYS:
             if isinstance(term.place, int):
                 args = tuple(scores if i == term.place else a for i, a in enumerate(term.args))
                 loss: Tensor = criterion(*args, **term.kwargs)
