@@ -30,6 +30,13 @@ class Hook:
         self._method = method
 
     def __call__(self, *args: Any) -> None:
+        """Call the owner's method, if there is an owner.
+
+        Parameters
+        ----------
+        *args
+            What torch hands to the hook.
+        """
         owner = self._owner() if self._owner is not None else None
         if owner is not None:
             getattr(owner, self._method)(*args)

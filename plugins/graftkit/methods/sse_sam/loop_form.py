@@ -122,9 +122,7 @@ class LoopForm(PerturbingOptimizer):
         params, processes = self._params(), self._processes()
         factor = 1.0
         if processes.size > 1 or not watch.probes.untouched:
-            factor = watch.probes.factor(
-                lambda t: [g for g in processes.average(list(t), t) if g is not None]
-            )
+            factor = watch.probes.factor(processes)
         unscale = 1.0 / float(grad_scale) if grad_scale is not None else 1.0
         scale_([p.grad for p in params], unscale, self._settings.foreach)
         # A model's own loss is normalised inside it, and plain SAM has no part to take a subset for.

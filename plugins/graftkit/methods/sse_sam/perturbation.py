@@ -69,9 +69,15 @@ def gradient_norm(
     if not scaled:
         return torch.zeros(())
     if use_foreach(scaled, foreach):
-        return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(scaled)))
+        norms: list[Tensor] = list(torch._foreach_norm(scaled))
+        return _norm(torch.stack(norms))
     squares = [_square_sum(t) for t in scaled]
     return torch.stack([s.to(squares[0].device) for s in squares]).sum().sqrt()
+
+
+def _norm(values: Tensor) -> Tensor:
+    norm: Tensor = torch.linalg.vector_norm(values)
+    return norm
 
 
 def _square_sum(tensor: Tensor) -> Tensor:

@@ -4,12 +4,13 @@ Norm clipping and unscaling multiply all gradients alike; the final gradient is 
 small gradients are copied as backward leaves them, and compared at the step.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from graftkit.methods.sse_sam.arithmetic import is_sharded
+from graftkit.methods.sse_sam.gradients import Processes
 from graftkit.methods.sse_sam.hooks import Hook
 
 __all__ = ["GradientProbes"]
@@ -56,13 +57,13 @@ class GradientProbes:
         probes = [(p.grad, self._left.get(id(p))) for p in self._probes]
         return all(kept is None or (g is kept[1] and g._version == kept[2]) for g, kept in probes)
 
-    def factor(self, average: Callable[[list[Tensor]], list[Tensor]]) -> float:
+    def factor(self, processes: Processes) -> float:
         """By what common factor the gradients were multiplied after backward (clipping, unscaling).
 
         Parameters
         ----------
-        average : callable
-            Averages tensors over processes, as the gradients were.
+        processes : Processes
+            Who averaged the gradients meanwhile.
 
         Returns
         -------
@@ -78,7 +79,9 @@ class GradientProbes:
         if not pairs or any(now is None for _, now in pairs):
             return 1.0
         rough = min(before.dtype.itemsize for before, _ in pairs) < 4
-        then = torch.cat([b.flatten().double() for b in average([before for before, _ in pairs])])
+        left = [before for before, _ in pairs]
+        averaged = processes.average(list(left), left)
+        then = torch.cat([b.flatten().double() for b in averaged if b is not None])
         now = torch.cat([n.detach().flatten().double() for _, n in pairs if n is not None])
         if torch.equal(then, now):
             return 1.0

@@ -265,7 +265,7 @@ class ReplayPasses:
         return total if total is not None else torch.zeros_like(output)
 
 
-def _slope_of_own_losses(losses: list[Tensor], output: Tensor, seeds: list[Tensor]) -> Tensor:
+def _slope_of_own_losses(losses: list[Tensor], output: Tensor, seeds: list[Tensor | None]) -> Tensor:
     """Derivative of a model's own losses by its scores, also where a host cast the scores afterwards."""
     (slope,) = torch.autograd.grad(losses, [output], seeds, retain_graph=True, allow_unused=True)
     if slope is not None:
