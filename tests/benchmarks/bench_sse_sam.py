@@ -177,7 +177,7 @@ def speed(records: Records, where: dict[str, Any], quick: bool, full: bool) -> N
                 torch.manual_seed(0)
                 size = 16 if quick else BATCH.get(model_name, 128)
                 x, y = batch(size, t)
-                budget = 300 if model_name == "resnet18" else 45
+                budget = 180 if model_name == "resnet18" else 20
                 times = measure(steps_of(build(), x, y, base), 2 if quick else 40, budget)
                 median = {name: statistics.median(values) for name, values in times.items()}
                 records.add(
@@ -219,7 +219,7 @@ def arithmetic(records: Records, where: dict[str, Any], quick: bool, full: bool)
             "step": lambda: void(real.step(lambda: (each(model(x), y), y))),
         },
         5,
-        120,
+        90,
     )
     seconds = {name: statistics.median(values) for name, values in times.items()}
     own = seconds["arithmetic and cheap passes"] - seconds["cheap passes"]
@@ -242,7 +242,7 @@ def tensors(records: Records, where: dict[str, Any], quick: bool, full: bool) ->
             name: steps[name]
             for name in ("base", "pytorch_optimizer SAM", "ours SAM, loop", "ours SAM, closure")
         }
-        times = measure(picked, 2 if quick else 20, 60, least=5)
+        times = measure(picked, 2 if quick else 20, 25, least=5)
         records.add(
             key, where, section="tensors", n=n, seconds={k: statistics.median(v) for k, v in times.items()}
         )

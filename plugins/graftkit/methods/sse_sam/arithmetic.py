@@ -58,7 +58,7 @@ def any_sharded(tensors: Iterable[Tensor]) -> bool:
     bool
         ``True`` where one is a DTensor.
     """
-    return "torch.distributed.tensor" in sys.modules and any(is_sharded(t) for t in tensors)
+    return any(_is_sharded_type(cls) for cls in {type(t) for t in tensors})
 
 
 def use_foreach(tensors: Iterable[Tensor | None], foreach: bool | None) -> bool:

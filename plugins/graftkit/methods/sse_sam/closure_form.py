@@ -44,7 +44,10 @@ class ClosureForm(PerturbingOptimizer):
         if targets is not None and len(closures) > 1:
             raise_invalid("targets", targets, "None where several closures make up the batch")
         params = self._params()
-        mode = self._mode(self._model, all(takes_index(c) for c in closures))
+        if self._settings.tail_pass == "auto" and self._wanted() == ("all",):
+            mode = "full"  # no part to take a subset for
+        else:
+            mode = self._mode(self._model, all(takes_index(c) for c in closures))
         scale = scaler.scale if scaler is not None else None
         return ClosurePasses(
             closures,
