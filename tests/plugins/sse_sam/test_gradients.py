@@ -78,8 +78,8 @@ def test_half_precision_losses_are_summed_in_float32():
     y = torch.zeros(3000, dtype=torch.long)
     y[0] = 1
     loss = optimizer.step(lambda: ((w * torch.full((3000,), 30.0)).half(), y))
-    assert loss.item() == pytest.approx(30.0)
-    assert w.grad.item() == pytest.approx(30.0)
+    assert loss.item() == pytest.approx(30.0, rel=1e-3)
+    assert w.grad.item() == pytest.approx(30.0, rel=1e-3)
 
 
 def test_losses_of_one_shape_and_unused_outputs():

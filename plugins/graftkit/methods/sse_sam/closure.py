@@ -108,7 +108,7 @@ class ClosurePasses:
     ) -> None:
         self.closures, self.params, self.settings, self.processes = closures, params, settings, processes
         self.mode, self.model, self.targets = mode, model, targets
-        self.scale = scale or (lambda loss: loss)
+        self.scale = scale
         self.loss: Tensor | None = None
         self._count = 0
         self._rows: list[dict[str, Tensor]] = []
@@ -220,7 +220,7 @@ class ClosurePasses:
                 found[part] = self._gradient(batch, part)
             if len(rows):
                 self._present.add(part)
-                loss = loss + batch.total(part, 1.0).detach() / self._count
+                loss = loss + batch.sum(part) / self._count
         self.loss = torch.as_tensor(loss)
         return found
 
@@ -228,9 +228,10 @@ class ClosurePasses:
         self, batch: SplitLosses, part: str, *, retain_graph: bool = False, tail_weight: float | None = None
     ) -> Gradients:
         weight = self.settings.tail_weight if tail_weight is None else tail_weight
-        with torch.enable_grad():
-            loss = self.scale(batch.total(part, weight) / self._count)
-        return differentiate([loss], [None], self.params, retain_graph=retain_graph)
+        seed = batch.seed(part, weight, self._count)
+        if self.scale is not None:
+            seed = self.scale(seed)
+        return differentiate([batch.losses], [seed], self.params, retain_graph=retain_graph)
 
     def _split_rows(self, batch: SplitLosses) -> dict[str, Tensor]:
         return _rows_of(batch.membership, batch.counted)

@@ -12,7 +12,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from graftkit.methods.sse_sam.arithmetic import Gradients, add_
@@ -57,8 +56,8 @@ class ExplicitStep:
         anywhere = [p for p, yes in zip(wanted, processes.any(here, params[0].device), strict=True) if yes]
         self.gradients: dict[str, Gradients] = {
             part: differentiate(
-                [batch.total(part, settings.tail_weight) / self.count],
-                [None],
+                [batch.losses],
+                [batch.seed(part, settings.tail_weight, self.count)],
                 params,
                 retain_graph=i + 1 < len(anywhere),
             )
@@ -120,10 +119,10 @@ class ExplicitStep:
         part = self.active
         if part is None:
             raise RuntimeError("second_step: no part is active")
-        with torch.enable_grad():
-            batch = split(losses, targets, self.settings.membership)
-            loss = batch.total(part, self.settings.tail_weight) / self.count
-        self._total = add_(self._total, differentiate([loss], [None], self.params), self.settings.foreach)
+        batch = split(losses, targets, self.settings.membership)
+        seed = batch.seed(part, self.settings.tail_weight, self.count)
+        grads = differentiate([batch.losses], [seed], self.params)
+        self._total = add_(self._total, grads, self.settings.foreach)
         self._added.add(part)
 
     def finish(self) -> Gradients:

@@ -10,8 +10,8 @@ Source: SSE-SAM (AAAI 2025, arXiv 2412.13715); specification sections 1.1, 3.3.
 >>> import torch
 >>> losses = torch.tensor([1.0, 2.0, 3.0], requires_grad=True)
 >>> batch = split(losses, torch.tensor([0, 1, 1]), Membership([1]))
->>> batch.total("tail", 1.0).item(), batch.count
-(5.0, 3)
+>>> batch.sum("tail").item(), batch.seed("tail", 1.0, batch.count).tolist()
+(5.0, [0.0, 0.3333333432674408, 0.3333333432674408])
 """
 
 from dataclasses import dataclass
@@ -136,8 +136,8 @@ class SplitLosses:
         """Whether any entry is of the tail."""
         return self.presence[1]
 
-    def total(self, part: str, tail_weight: float) -> Tensor:
-        """Sum of one part's losses, not yet divided by the batch.
+    def seed(self, part: str, tail_weight: float, count: int) -> Tensor:
+        """Derivative of one part's loss by the losses: what a backward from them starts with.
 
         Parameters
         ----------
@@ -145,36 +145,39 @@ class SplitLosses:
             The part.
         tail_weight : float
             Weight of the tail's loss.
+        count : int
+            Entries of the whole batch, by which every part is divided.
 
         Returns
         -------
-        Tensor
-            A scalar on the graph.
+        Tensor of the losses' shape
+            0 where an entry does not count.
         """
-        losses = _wide(self.losses)
         if part == "all" and tail_weight == 1:
-            return (losses if self.counted is None else losses[self.counted]).sum()
-        weight = part_weight(part, self.membership.to(losses.dtype), tail_weight)
-        if self.counted is not None:
-            # Selected, not multiplied: an ignored entry may be infinite.
-            losses, weight = losses[self.counted], weight[self.counted]
-        return (losses * weight).sum()
+            weight = torch.full_like(self.losses, 1 / count, requires_grad=False)
+        else:
+            weight = part_weight(part, self.membership.to(self.losses.dtype), tail_weight) / count
+        return weight if self.counted is None else weight.masked_fill(~self.counted, 0)
 
-    def sum(self) -> Tensor:
-        """Sum of the losses of all entries that count.
+    def sum(self, part: str = "all") -> Tensor:
+        """Sum of the losses of one part, not yet divided by the batch.
+
+        Parameters
+        ----------
+        part : {"head", "tail", "all"}, default="all"
+            The part.
 
         Returns
         -------
         Tensor
             A detached scalar.
         """
-        losses = _wide(self.losses.detach())
+        losses = self.losses.detach()
+        losses = losses.float() if losses.dtype.itemsize < 4 else losses  # half precision overflows soon
+        if part != "all":
+            losses = losses * part_weight(part, self.membership.to(losses.dtype), 1.0)
+        # Selected, not multiplied: an ignored entry may be infinite.
         return (losses if self.counted is None else losses[self.counted]).sum()
-
-
-def _wide(losses: Tensor) -> Tensor:
-    """In float32 at least: a sum of half-precision losses overflows at some hundred samples."""
-    return losses.float() if losses.dtype.itemsize < 4 else losses
 
 
 def split(losses: Any, targets: Any, membership: Membership | None) -> SplitLosses:
