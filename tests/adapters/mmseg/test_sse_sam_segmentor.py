@@ -141,7 +141,9 @@ def test_a_segmentor_trains_as_the_closure_form_on_its_pixels_does(tmp_path):
 def test_scores_at_half_resolution_split_cell_by_cell(tmp_path, dtype):
     run = runner(tmp_path, stride=2, dtype=dtype, accumulative_counts=2, iterations=8)
     kinds = set()
-    run.model.decode_head.conv_seg.register_forward_hook(lambda _m, _a, out: kinds.add((out.dtype, out.shape)))
+    run.model.decode_head.conv_seg.register_forward_hook(
+        lambda _m, _a, out: kinds.add((out.dtype, out.shape))
+    )
     with counted(run.model.backbone.conv, 4) as work:
         run.train()
     assert kinds == {(getattr(torch, dtype or "float32"), (4, CLASSES, SIZE // 2, SIZE // 2))}

@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import nn
 
 __all__ = ["FunctionCriterion", "Hook"]
@@ -37,12 +38,24 @@ class Hook:
         *args
             What torch hands to the hook.
         """
+        if torch.compiler.is_compiling():
+            _apart(self, args)
+        else:
+            self._run(args)
+
+    def _run(self, args: tuple[Any, ...]) -> None:
         owner = self._owner() if self._owner is not None else None
         if owner is not None:
             getattr(owner, self._method)(*args)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Hook, (None, self._method)
+
+
+@torch._disable_dynamo
+def _apart(hook: Hook, args: tuple[Any, ...]) -> None:
+    """A model compiled in place traces its hooks too; what they keep must be the tensors themselves."""
+    hook._run(args)
 
 
 class FunctionCriterion(nn.Module):
