@@ -1,4 +1,4 @@
-"""A compiled model in an unmodified loop and in closures: the passes are the compiled ones, the step is the same."""
+"""A compiled model in an unmodified loop and in closures: its passes are compiled, the step is the same."""
 
 import pytest
 import torch

@@ -20,6 +20,7 @@ Source: SSE-SAM (AAAI 2025, arXiv 2412.13715); adaptive radii as in ASAM; specif
 """
 
 from collections.abc import Sequence
+from itertools import compress
 
 import torch
 from torch import Tensor
@@ -28,6 +29,8 @@ from graftkit.core.validation import raise_invalid
 from graftkit.methods.sse_sam.arithmetic import Gradients, is_sharded, use_foreach
 
 __all__ = ["PerturbedWeights", "gradient_norm"]
+
+SMALL = 4096  # entries
 
 
 def gradient_norm(
@@ -69,8 +72,12 @@ def gradient_norm(
     if not scaled:
         return torch.zeros(())
     if use_foreach(scaled, foreach):
-        norms: list[Tensor] = list(torch._foreach_norm(scaled))
-        return _norm(torch.stack(norms))
+        # Many small tensors cost less as one: a norm of each is a call of each.
+        small = [g.reshape(-1) for g in scaled if g.numel() <= SMALL]
+        pieces = [torch.cat(small)] if small else []
+        pieces += [g for g in scaled if g.numel() > SMALL]
+        norms: list[Tensor] = list(torch._foreach_norm(pieces))
+        return _norm(torch.stack(norms)) if len(norms) > 1 else norms[0]
     squares = [_square_sum(t) for t in scaled]
     return torch.stack([s.to(squares[0].device) for s in squares]).sum().sqrt()
 
@@ -97,7 +104,7 @@ class PerturbedWeights:
 
     def __init__(self) -> None:
         self._buffers: dict[int, Tensor] = {}
-        self._away: list[Tensor] = []
+        self._away: tuple[list[Tensor], list[Tensor]] = ([], [])
 
     @torch.no_grad()
     def ascend(
@@ -128,35 +135,34 @@ class PerturbedWeights:
         foreach : bool or None, default=None
             See :func:`use_foreach`.
         """
-        moving = [
-            (w, g, r, a)
-            for w, g, r, a in zip(params, grads, rho, adaptive, strict=True)
-            if g is not None and r > 0
-        ]
-        weights = [w for w, _, _, _ in moving]
+        chosen = [i for i, (g, r) in enumerate(zip(grads, rho, strict=True)) if g is not None and r > 0]
+        weights = [params[i] for i in chosen]
+        steps: list[Tensor] = [g for i in chosen if (g := grads[i]) is not None]
         copies = [self._buffer(w) for w in weights]
-        fast = use_foreach([*weights, *(g for _, g, _, _ in moving)], foreach)
+        fast = use_foreach([*weights, *steps], foreach)
         if fast:
             torch._foreach_copy_(copies, weights)
         else:
             for copy, w in zip(copies, weights, strict=True):
                 copy.copy_(w)
-        self._away = weights
+        self._away = (weights, copies)
         scale = 1.0 / (norm + eps) if norm + eps > 0 else 0.0
-        if fast:
-            for key in {(r, a) for _, _, r, a in moving}:
-                some = [(w, g) for w, g, r, a in moving if (r, a) == key]
-                steps = [w.abs().square() * g for w, g in some] if key[1] else [g for _, g in some]
-                torch._foreach_add_([w for w, _ in some], steps, alpha=key[0] * scale)
-        else:
-            for w, g, r, a in moving:
-                w.add_(w.abs().square() * g if a else g, alpha=r * scale)
+        kinds = [(rho[i] * scale, adaptive[i]) for i in chosen]
+        if not fast:
+            for w, g, (length, scaled) in zip(weights, steps, kinds, strict=True):
+                w.add_(w.abs().square() * g if scaled else g, alpha=length)
+            return
+        for kind in set(kinds):
+            mine = [k == kind for k in kinds]
+            some, along = list(compress(weights, mine)), list(compress(steps, mine))
+            if kind[1]:
+                along = [w.abs().square() * g for w, g in zip(some, along, strict=True)]
+            torch._foreach_add_(some, along, alpha=kind[0])
 
     @torch.no_grad()
     def restore(self) -> None:
         """Copy the weights back, bit for bit, whatever the pass in between produced."""
-        away, self._away = self._away, []
-        copies = [self._buffers[id(w)] for w in away]
+        (away, copies), self._away = self._away, ([], [])
         if use_foreach(away, None):
             torch._foreach_copy_(away, copies)
         else:
