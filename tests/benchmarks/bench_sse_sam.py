@@ -122,6 +122,11 @@ def steps_of(model: nn.Module, x: Tensor, y: Tensor, base: str) -> dict[str, Ste
         loop.after = optimizer.unwatch  # type: ignore[attr-defined]
         return loop if form == "loop" else lambda: void(optimizer.step(closure, targets=y))
 
+    def alone(rows: Tensor) -> Step:
+        inputs, labels = x[rows], y[rows]
+        return lambda: void(torch.autograd.grad(mean(model(inputs), labels), params)) if len(rows) else None
+
+    every = torch.arange(len(y))
     plain_sam = {"stage1": "sam", "gamma": None, "switch_step": None, "tail_classes": None}
     return {
         "base": base_step,
@@ -131,7 +136,10 @@ def steps_of(model: nn.Module, x: Tensor, y: Tensor, base: str) -> dict[str, Ste
         "ours SAM, loop": ours("loop", 1, **plain_sam),
         "ours SAM, closure": ours("closure", 1, **plain_sam),
         **{f"ours stage {s}, {form}": ours(form, s) for s in (1, 2) for form in ("loop", "closure")},
-    }
+        # What forward and backward cost alone: small batches are dearer by the sample.
+        **{f"pass, {name}": alone(every[rows]) for name, rows in
+           (("all", y < 10), ("head", ~mask), ("tail", mask))},
+    }  # fmt: skip
 
 
 def void(value: object) -> None:
