@@ -97,9 +97,9 @@ def _speed(records: list[Record]) -> str:
     )
     return (
         "### Time of a step, in base steps\n\n"
-        "Median CPU time of one thread, all rivals taking turns in one process on a machine that other work "
-        "shared. In brackets: the passes by the table of costs; then the same passes as they take alone on this "
-        "machine, where small batches are dearer by the sample.\n\n"
+        "Median CPU time of one thread, all rivals taking turns in one process, on a machine that other work "
+        "shared. In brackets: the passes by the table of costs; then the same passes as they take alone on "
+        "this machine, where small batches are dearer by the sample.\n\n"
         f"{table(head, rows)}\n{verdict} {peers}\n"
     )
 
@@ -167,11 +167,11 @@ def _quality(records: list[Record]) -> str:
     head = ["data, regime, loss", "method", "seeds", "work", *GROUPS, "train head / tail"]
     return (
         f"### CIFAR-10-LT (IF 100): recall in %, last epoch\n\n{table(head, rows)}\n"
-        "Many, medium and few by training counts (over 1000, under 200; a tenth of that on the tenth). Work is "
-        "counted in forward and backward passes over the training set; `sgd x2` has twice the epochs, the fair "
-        "rival at equal work. All parts are divided by the whole batch; `imbsam, tail x2` has the weighting of "
-        "ImbSAM's own repository. Published radii, nothing tuned, nothing chosen by the test set. A row with "
-        "fewer seeds than the others has not been run to its end.\n"
+        "Many, medium and few by training counts (over 1000, under 200; a tenth of that on the tenth). Work "
+        "is counted in forward and backward passes over the training set; `sgd x2` has twice the epochs, the "
+        "fair rival at equal work. All parts are divided by the whole batch; `imbsam, tail x2` has the "
+        "weighting of ImbSAM's own repository. Published radii, nothing tuned, nothing chosen by the test "
+        "set. A row with fewer seeds than the others has not been run to its end.\n"
     )
 
 

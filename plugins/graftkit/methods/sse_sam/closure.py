@@ -246,9 +246,9 @@ class ClosurePasses:
                 result = closure(None) if _positionals(closure)[1] else closure()
         if not isinstance(result, tuple | list) or len(result) != 2:
             raise TypeError(
-                "closure: expected (losses, targets) with per-sample losses (reduction='none') and without a "
-                f"call of backward(), got {type(result).__name__}. A loop that calls backward() itself needs "
-                "optimizer.watch(model, criterion)."
+                "closure: expected (losses, targets) with per-sample losses (reduction='none') and "
+                f"without a call of backward(), got {type(result).__name__}. A loop that calls backward() "
+                "itself needs optimizer.watch(model, criterion)."
             )
         return split(result[0], result[1], self.settings.membership)
 

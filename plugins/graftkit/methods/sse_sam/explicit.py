@@ -140,7 +140,7 @@ class ExplicitStep:
         """
         if missing := [part for part in self._moved if part not in self._added]:
             raise RuntimeError(
-                f"step: second_step is missing for {', '.join(missing)}; run it inside "
-                "`with optimizer.perturbed(part):` for every part in optimizer.parts"
+                f"step: second_step is missing for {', '.join(missing)}; run it inside `with "
+                "optimizer.perturbed(part):` for every part in optimizer.parts"
             )
         return self.processes.average(self._total, self.params)

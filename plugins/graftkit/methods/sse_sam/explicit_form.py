@@ -52,7 +52,8 @@ class ExplicitForm(PerturbingOptimizer):
         if davda or not isinstance(losses, Tensor) or targets is None:
             raise TypeError(
                 "first_step: expected first_step(losses, targets) with per-sample losses, got "
-                f"{sorted(davda) or type(losses).__name__}. Head and tail cannot be told apart in one summed "
+                f"{sorted(davda) or type(losses).__name__}. Head and tail cannot be told apart in one "
+                "summed "
                 "gradient. " + THREE_WAYS
             )
         with torch.enable_grad():

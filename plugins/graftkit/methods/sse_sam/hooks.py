@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch._compile import _disable_dynamo
 
 __all__ = ["FunctionCriterion", "Hook"]
 
@@ -52,7 +53,7 @@ class Hook:
         return Hook, (None, self._method)
 
 
-@torch._disable_dynamo
+@_disable_dynamo
 def _apart(hook: Hook, args: tuple[Any, ...]) -> None:
     """A model compiled in place traces its hooks too; what they keep must be the tensors themselves."""
     hook._run(args)

@@ -263,10 +263,6 @@ class SSESAM(LoopForm, ClosureForm, ExplicitForm):
 
         return cls(optimizer.param_groups, adopt, **kwargs)  # type: ignore[arg-type]
 
-    # -- the unmodified loop ---------------------------------------------------------------------------------
-
-    # -- the step --------------------------------------------------------------------------------------------
-
     @torch.no_grad()
     def step(self, closure: Any = None, *, targets: Tensor | None = None, scaler: Any = None) -> Any:
         """Take one step.
@@ -314,10 +310,9 @@ class SSESAM(LoopForm, ClosureForm, ExplicitForm):
         pending = self._explicit is not None or self._accumulated is not None
         if self._watch is None and found_inf is not None:
             raise RuntimeError(
-                "GradScaler.step: it cannot drive this optimizer unless it watches the model, "
-                "because every pass has "
-                "to be repeated under the scale. Call optimizer.watch(model, criterion) once, or "
-                "optimizer.step(closure, scaler=scaler)."
+                "GradScaler.step: it cannot drive this optimizer unless it watches the model, because "
+                "every pass has to be repeated under the scale. Call optimizer.watch(model, criterion) "
+                "once, or optimizer.step(closure, scaler=scaler)."
             )
         if closure is None and scaler is None and self._watch is not None and not pending:
             self._step_watched(found_inf, grad_scale)
@@ -350,10 +345,6 @@ class SSESAM(LoopForm, ClosureForm, ExplicitForm):
                 "GradScaler.step: a closure cannot be repeated under it; use step(closure, scaler=scaler)"
             )
         return self._step_closures(closure, targets, scaler)
-
-    # -- the explicit form -----------------------------------------------------------------------------------
-
-    # -- inside ----------------------------------------------------------------------------------------------
 
 
 def _switch(gamma: Any, total_steps: Any, explicit: Any) -> int | None:

@@ -81,8 +81,8 @@ def tail_share(
         raise_invalid("targets", targets, "a tensor of labels or of tail membership", error=TypeError)
     if targets.shape != shape:
         raise ValueError(
-            f"targets: expected one for each loss, got targets of shape {tuple(targets.shape)} "
-            f"and losses of shape {tuple(shape)}"
+            f"targets: expected one for each loss, got targets of shape {tuple(targets.shape)} and losses "
+            f"of shape {tuple(shape)}"
         )
     if targets.dtype == torch.bool:
         return targets, None
@@ -209,7 +209,8 @@ def split(losses: Any, targets: Any, membership: Membership | None) -> SplitLoss
     if not isinstance(losses, Tensor) or not losses.is_floating_point() or losses.ndim == 0:
         raise TypeError(
             "losses: expected per-sample losses, a floating tensor with one entry for each sample "
-            f"(reduction='none'), got {describe(losses)}. Head and tail cannot be told apart in one number."
+            f"(reduction='none'), got {describe(losses)}. Head and tail cannot be told apart in one "
+            "number."
         )
     share, counted = tail_share(targets, losses.shape, membership)
     if losses.numel() == 0:
@@ -217,8 +218,8 @@ def split(losses: Any, targets: Any, membership: Membership | None) -> SplitLoss
     if not losses.requires_grad:
         raise RuntimeError(
             "losses: expected a tensor with a graph, got one that does not require grad. The closure "
-            "must not "
-            "call backward(), detach, or run under no_grad: the optimizer differentiates the losses itself."
+            "must not call backward(), detach, or run under no_grad: the optimizer differentiates the "
+            "losses itself."
         )
     count = losses.numel() if counted is None else int(counted.sum())
     return SplitLosses(losses, share, counted, count)

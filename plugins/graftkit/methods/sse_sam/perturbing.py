@@ -115,9 +115,9 @@ class PerturbingOptimizer(LinkedOptimizer):
         if wanted == "subset":
             names = ", ".join(coupled[:10]) + (" ..." if len(coupled) > 10 else "")
             raise ValueError(
-                f"tail_pass: expected 'auto', 'full' or 'frozen_stats', got 'subset' for a model in "
-                f"which samples "
-                f"meet: {names}. A pass on some samples would be normalised by those samples' statistics."
+                "tail_pass: expected 'auto', 'full' or 'frozen_stats', got 'subset' for a model in which "
+                f"samples meet: {names}. A pass on some samples would be normalised by those samples' "
+                "statistics."
             )
         return "full"
 

@@ -92,8 +92,8 @@ class GradientProbes:
         if (now - factor * then).norm() > (2e-2 if rough else 1e-4) * now.norm() + 1e-300:
             raise RuntimeError(
                 "gradients were changed between backward() and step() by more than a common factor (norm "
-                "clipping and unscaling are a common factor; clipping by value, noise or centring are not), "
-                "so head and tail cannot be told apart in them. Change the final gradient instead: "
+                "clipping and unscaling are a common factor; clipping by value, noise or centring are "
+                "not), so head and tail cannot be told apart in them. Change the final gradient instead: "
                 "optimizer.base_optimizer.register_step_pre_hook(...)."
             )
         return 1.0 if abs(factor - 1) < 1e-6 else factor

@@ -31,17 +31,16 @@ def usable_calls(watch: Watch) -> list[ModelCall]:
     """
     if any(term.weight is not None for term in watch.foreign):
         raise RuntimeError(
-            "criterion: it was called on a tensor that is not the watched model's output itself, so "
-            "the step cannot "
-            "be repeated. Move what lies between (a view, a cast, an interpolation) into the model "
-            "or the criterion, "
-            "or name the submodule that makes the scores: watch(..., output_module=...)."
+            "criterion: it was called on a tensor that is not the watched model's output itself, so the "
+            "step cannot be repeated. Move what lies between (a view, a cast, an interpolation) into the "
+            "model or the criterion, or name the submodule that makes the scores: watch(..., "
+            "output_module=...)."
         )
     if not watch.calls:
         raise RuntimeError(
-            "watch: the model was not called in train mode with gradients since the last step, so "
-            "there is nothing to "
-            "repeat. Call the watched model itself (or its DDP wrapper), not a copy or a submodule."
+            "watch: the model was not called in train mode with gradients since the last step, so there "
+            "is nothing to repeat. Call the watched model itself (or its DDP wrapper), not a copy or a "
+            "submodule."
         )
     calls = [call for call in watch.calls if call.used]
     if not calls:
@@ -58,7 +57,6 @@ def usable_calls(watch: Watch) -> list[ModelCall]:
         if changed:
             raise RuntimeError(
                 f"watch: {', '.join(changed)} changed in place between forward and step, so the call "
-                f"cannot be "
-                "repeated. Work on a copy, or change it after step()."
+                "cannot be repeated. Work on a copy, or change it after step()."
             )
     return calls

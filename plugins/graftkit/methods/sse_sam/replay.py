@@ -280,6 +280,5 @@ def _slope_of_own_losses(losses: list[Tensor], output: Tensor, seeds: list[Tenso
             return slope.to(output.dtype)
     raise RuntimeError(
         "model output: the model's own loss does not depend on its class scores as it returned them; "
-        "name the "
-        "submodule that makes them: watch(..., output_module=...)"
+        "name the submodule that makes them: watch(..., output_module=...)"
     )

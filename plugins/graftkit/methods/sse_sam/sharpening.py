@@ -183,6 +183,5 @@ def check_finite(norms: Iterable[float], processes: Processes, params: Sequence[
     if processes.any([bad], params[0].device)[0] if processes.size > 1 else bad:
         raise NonFiniteGradient(
             f"non-finite gradient (norms {', '.join(f'{v:g}' for v in values)}): the weights are as "
-            f"before the "
-            "step and the step is not counted. With fp16 use a GradScaler."
+            "before the step and the step is not counted. With fp16 use a GradScaler."
         )

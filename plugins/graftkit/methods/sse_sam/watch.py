@@ -224,16 +224,15 @@ class Watch:
         if self.output_module is not None:
             if captured is None:
                 raise RuntimeError(
-                    "output_module: expected a submodule that the model calls, but it was not called in this "
-                    "forward (a direct call of its forward() runs no hooks)"
+                    "output_module: expected a submodule that the model calls, but it was not called in "
+                    "this forward (a direct call of its forward() runs no hooks)"
                 )
             scores = captured
         elif self.criterion is None and _only_losses(output):
             raise TypeError(
-                f"model output: the model returned losses only ({describe(output)}), so its class "
-                f"scores are hidden. "
-                "Say where they are made and where the labels are: watch(model, output_module=..., "
-                "targets_from=...)."
+                f"model output: the model returned losses only ({describe(output)}), so its class scores "
+                "are hidden. Say where they are made and where the labels are: watch(model, "
+                "output_module=..., targets_from=...)."
             )
         else:
             scores = find_logits(output)
@@ -245,8 +244,8 @@ class Watch:
             if targets is None:
                 raise ValueError(
                     "targets: expected them among the model's keyword arguments as one of "
-                    f"{', '.join(TARGET_NAMES)}, got {', '.join(kwargs) or 'no keyword at all'}. "
-                    "Say where they are: watch(..., targets_from=...)."
+                    f"{', '.join(TARGET_NAMES)}, got {', '.join(kwargs) or 'no keyword at all'}. Say "
+                    "where they are: watch(..., targets_from=...)."
                 )
             for loss in find_losses(output):
                 term = LossTerm(targets, weakref.ref(loss))
@@ -287,8 +286,8 @@ class Watch:
         targets = self.targets_of(args, kwargs, place)
         if targets is None:
             raise ValueError(
-                "targets: expected a tensor beside the model's output in the criterion's call, found none. "
-                "Say where they are: watch(..., targets_from=...)."
+                "targets: expected a tensor beside the model's output in the criterion's call, found "
+                "none. Say where they are: watch(..., targets_from=...)."
             )
         rest = tuple(None if i == place else a for i, a in enumerate(args))
         named = {k: v for k, v in kwargs.items() if k != place}
