@@ -238,3 +238,24 @@ def test_repeats_that_overflow_alone_run_under_a_lower_scale_until_they_fit():
         runs.append(weights(model))
     start = weights(net())
     assert (runs[0] - runs[1]).norm() < 0.02 * (runs[1] - start).norm()
+
+
+def test_a_step_inside_the_users_autocast_sees_the_moved_weights():
+    # Autocast keeps casts of weights while its outermost context is open; a stale one would undo the move.
+    x, y = BATCHES[3]
+    results = []
+    for inside in (True, False):
+        model = net()
+        optimizer = optimizer_for(model, rho=(0.5, 0.5))
+        criterion = nn.CrossEntropyLoss()
+        optimizer.watch(model, criterion, verify=False)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = criterion(model(x), y)
+            if inside:
+                loss.backward()
+                optimizer.step()
+        if not inside:
+            loss.backward()
+            optimizer.step()
+        results.append(weights(model))
+    torch.testing.assert_close(results[0], results[1], rtol=0, atol=1e-6)
