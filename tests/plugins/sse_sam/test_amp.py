@@ -240,13 +240,14 @@ def test_repeats_that_overflow_alone_run_under_a_lower_scale_until_they_fit():
     assert (runs[0] - runs[1]).norm() < 0.02 * (runs[1] - start).norm()
 
 
-def test_a_step_inside_the_users_autocast_sees_the_moved_weights():
+@pytest.mark.parametrize("kind", [{}, {"stage1": "sam", "gamma": None, "switch_step": None}])
+def test_a_step_inside_the_users_autocast_sees_the_moved_weights(kind):
     # Autocast keeps casts of weights while its outermost context is open; a stale one would undo the move.
     x, y = BATCHES[3]
     results = []
     for inside in (True, False):
         model = net()
-        optimizer = optimizer_for(model, rho=(0.5, 0.5))
+        optimizer = optimizer_for(model, rho=(0.5, 0.5), **kind)
         criterion = nn.CrossEntropyLoss()
         optimizer.watch(model, criterion, verify=False)
         with torch.autocast("cpu", dtype=torch.bfloat16):
