@@ -30,9 +30,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--data", type=Path, default=os.environ.get("GRAFTKIT_DATA"), help="folder of real data"
-    )
+    parser.add_argument("--data", type=Path, default=os.environ.get("GRAFTKIT_DATA"), help="real data")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and batches")
     parser.add_argument("--quick", action="store_true", help="fewer epochs, under a minute")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the figure")

@@ -75,9 +75,11 @@ def many_tensors(n: int) -> nn.Module:
             super().__init__()
             self.rows = nn.ParameterList([nn.Parameter(torch.full((8,), 0.01)) for _ in range(n)])
             self.head = nn.Linear(8, 10)
+            self.register_buffer("scale", torch.linspace(0.5, 1.5, n)[:, None])
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.head(x.flatten(1)[:, :8] * torch.stack(list(self.rows)).sum(0))
+            # Scaled, or all rows would share one gradient tensor.
+            return self.head(x.flatten(1)[:, :8] * (torch.stack(list(self.rows)) * self.scale).sum(0))
 
     return Many()
 

@@ -163,7 +163,7 @@ class SSESAMOptimWrapper(OptimWrapper):
             raise_invalid(
                 "output_module",
                 None,
-                f"the submodule that makes the class scores, this model has none of "
+                "the submodule that makes the class scores, this model has none of "
                 f"{', '.join(KNOWN_OUTPUTS)}",
                 fix="Set output_module=, and targets_from= where data_samples hold no gt_label, gt_sem_seg.",
             )

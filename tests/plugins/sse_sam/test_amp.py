@@ -205,3 +205,58 @@ def test_bf16_autocast_in_an_unmodified_loop():
             optimizer.step()
         optimizer.unwatch()
     assert (weights(model) - weights(exact)).norm() < 0.1 * (weights(exact) - weights(net())).norm()
+
+
+def test_repeats_that_overflow_alone_run_under_a_lower_scale_until_they_fit():
+    # The user's backward is finite and the repeats are not, so the scaler never lowers its scale.
+    x, y = BATCHES[3]
+    runs = []
+    for fragile in (True, False):
+        model = net()
+        optimizer = optimizer_for(model)
+        criterion = nn.CrossEntropyLoss()
+        optimizer.watch(model, criterion, verify=False)
+        forwards = []
+
+        def guard(module, args, output, forwards=forwards, fragile=fragile):
+            del module, args
+            forwards.append(1)
+            if fragile and len(forwards) > 1:
+                output.register_hook(lambda g: g * float("inf") if g.abs().max() > 30 else g)
+
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+        handle = model[3].register_forward_hook(guard)
+        tries = 0
+        while optimizer.completed_steps == 0:
+            forwards.clear()
+            scaled_step(model, optimizer, criterion, scaler, (x, y))
+            tries += 1
+            assert tries < 12
+        handle.remove()
+        assert scaler.get_scale() == 2.0**10
+        assert (tries > 1) == fragile
+        runs.append(weights(model))
+    start = weights(net())
+    assert (runs[0] - runs[1]).norm() < 0.02 * (runs[1] - start).norm()
+
+
+@pytest.mark.parametrize("kind", [{}, {"stage1": "sam", "gamma": None, "switch_step": None}])
+def test_a_step_inside_the_users_autocast_sees_the_moved_weights(kind):
+    # Autocast keeps casts of weights while its outermost context is open; a stale one would undo the move.
+    x, y = BATCHES[3]
+    results = []
+    for inside in (True, False):
+        model = net()
+        optimizer = optimizer_for(model, rho=(0.5, 0.5), **kind)
+        criterion = nn.CrossEntropyLoss()
+        optimizer.watch(model, criterion, verify=False)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = criterion(model(x), y)
+            if inside:
+                loss.backward()
+                optimizer.step()
+        if not inside:
+            loss.backward()
+            optimizer.step()
+        results.append(weights(model))
+    torch.testing.assert_close(results[0], results[1], rtol=0, atol=1e-6)

@@ -208,3 +208,29 @@ def test_backward_through_a_graph_from_before_the_perturbation_is_noticed():
     optimizer.first_step(losses(model), Y)
     with optimizer.perturbed("tail"), pytest.raises(RuntimeError, match="modified by an inplace operation"):
         optimizer.second_step(old, Y)
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.1])
+def test_a_gradient_that_is_not_finite_stops_before_any_repeat_and_without_any_radius(rho):
+    model = net()
+    optimizer = build(model, rho=rho)
+    before = weights(model)
+    calls = []
+
+    def closure():
+        calls.append(1)
+        return losses(model) * float("nan"), Y
+
+    with pytest.raises(RuntimeError, match="non-finite gradient"):
+        optimizer.step(closure)
+    assert len(calls) == 1
+    assert torch.equal(weights(model), before)
+
+
+def test_radii_of_the_stage():
+    optimizer = build(net(), switch_step=9)
+    assert optimizer.radius("head") == [0.05] * 4
+    assert optimizer.radius("tail") == [0.10] * 4
+    optimizer.stage = 2
+    assert optimizer.radius("head") == [0.0] * 4
+    assert optimizer.radius("tail") == [0.10] * 4

@@ -346,3 +346,48 @@ def test_uneven_micro_batches_weigh_by_their_samples(tail_pass):
     torch.testing.assert_close(
         weights(model), weights(trained("mlp", "closure", [(x, y)], switch_step=0)), rtol=0, atol=1e-13
     )
+
+
+@pytest.mark.parametrize("form", ["closure", "subset", "known", "explicit"])
+@pytest.mark.parametrize("stage", [1, 2])
+def test_ignored_entries_count_in_neither_part_nor_in_the_batch(form, stage):
+    x, y = data("mlp")[3]
+    marked = y.clone()
+    marked[[2, 5]] = -1
+    kept = marked >= 0
+
+    def each(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        # The ignored entries' losses are not 0: leaving them out is the optimizer's part.
+        return nn.functional.cross_entropy(logits, labels.clamp(min=0), reduction="none")
+
+    results = []
+    for batch in ((x, marked), (x[kept], y[kept])):
+        model = fresh("mlp")
+        tail_pass = "subset" if form in ("subset", "known") else "full"
+        options = {"switch_step": 9 if stage == 1 else 0, "ignore_index": -1, "tail_pass": tail_pass}
+        optimizer = SSESAM(model.parameters(), **{**OPTIONS, **options})
+        if form == "explicit":
+            by_explicit(optimizer, model, each, [batch])
+        else:
+            by_closure(optimizer, model, each, [batch], targets=form == "known")
+        results.append(weights(model))
+    torch.testing.assert_close(results[0], results[1], rtol=0, atol=1e-13)
+    with pytest.raises(ValueError, match=r"ignored entries only"):
+        by_closure(optimizer, model, each, [(x, torch.full_like(y, -1))])
+
+
+def test_preserve_rng_draws_the_first_passs_masks_again():
+    x, y = data("mlp")[3]
+    each = nn.CrossEntropyLoss(reduction="none")
+    masks = {}
+    for preserve in (True, False):
+        dropout = nn.Dropout(0.5)
+        model = nn.Sequential(fresh("mlp"), dropout)
+        seen = masks[preserve] = []
+        dropout.register_forward_hook(lambda _m, _a, out, seen=seen: seen.append(out == 0))
+        optimizer = SSESAM(model.parameters(), **{**OPTIONS, "switch_step": 9}, preserve_rng=preserve)
+        torch.manual_seed(0)
+        by_closure(optimizer, model, each, [(x, y)])
+        assert len(seen) == 3
+    assert all(torch.equal(masks[True][0], mask) for mask in masks[True])
+    assert not torch.equal(masks[False][0], masks[False][1])

@@ -4,14 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from graftkit.methods.sse_sam.perturbation import (
-    PerturbedWeights,
-    add_,
-    gradient_norm,
-    scale_,
-    subtract_,
-    use_foreach,
-)
+from graftkit.methods.sse_sam.arithmetic import add_, scale_, subtract_, use_foreach
+from graftkit.methods.sse_sam.perturbation import PerturbedWeights, gradient_norm
 
 
 def some(dtype=torch.float64, seed=0):

@@ -410,6 +410,25 @@ def test_unwatch_removes_every_hook_and_allows_another_optimizer():
     by_loop(second, model, criterion, BATCHES[:1])
 
 
+def test_a_criterions_own_parameters_take_the_users_gradient_in_stage_1():
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.tensor(1.5, dtype=torch.float64))
+
+        def forward(self, logits: Tensor, y: Tensor) -> Tensor:
+            return F.cross_entropy(self.scale * logits, y)
+
+    model, criterion = net(), Scaled()
+    optimizer = SSESAM([*model.parameters(), criterion.scale], lr=0.5, tail_classes=[3], switch_step=9)
+    optimizer.watch(model, criterion)
+    x, y = BATCHES[0]
+    criterion(model(x), y).backward()
+    own = criterion.scale.grad.clone()
+    optimizer.step()
+    torch.testing.assert_close(criterion.scale.detach(), 1.5 - 0.5 * own, rtol=0, atol=1e-12)
+
+
 # -- bad input --------------------------------------------------------------------------------
 
 
@@ -441,6 +460,24 @@ def test_criterion_on_something_else_than_the_output():
     criterion(model(x) * 2, y).backward()
     with pytest.raises(RuntimeError, match="not the watched model's output itself"):
         optimizer.step()
+
+
+def test_targets_that_cannot_be_found():
+    class Entropy(nn.Module):
+        def forward(self, logits: Tensor) -> Tensor:
+            return -(logits.softmax(1) * logits.log_softmax(1)).sum(1).mean()
+
+    model, _, criterion = watching(criterion=Entropy())
+    with pytest.raises(ValueError, match=r"targets: expected a tensor beside .*targets_from="):
+        criterion(model(BATCHES[0][0]))
+
+
+def test_outputs_changed_in_place_before_the_criterion():
+    model, _, criterion = watching()
+    out = model(BATCHES[0][0])
+    out.mul_(2)
+    with pytest.raises(RuntimeError, match="model output was changed in place"):
+        criterion(out, BATCHES[0][1])
 
 
 def test_targets_changed_in_place_are_named():

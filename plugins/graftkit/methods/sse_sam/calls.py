@@ -288,8 +288,8 @@ def find_losses(output: Any) -> list[Tensor]:
     losses = [t for t in found if t.requires_grad]
     if not losses:
         raise TypeError(
-            f"criterion: None means that the model returns its own loss, but its output "
-            f"{describe(output)} holds "
-            "no 'loss' with a graph. Pass the criterion, or call the model with labels."
+            "criterion: None means that the model returns its own loss, but its output "
+            f"{describe(output)} holds no 'loss' with a graph. Pass the criterion, or call the model with "
+            "labels."
         )
     return losses

@@ -20,16 +20,17 @@ Source: specification sections 1.4, 3.3, 3.6.
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from types import FunctionType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from graftkit.core.validation import raise_invalid
+from graftkit.methods.sse_sam.arithmetic import Gradients, add_, scale_, subtract_
 from graftkit.methods.sse_sam.coupling import RecordedStatistics, frozen_running_stats
 from graftkit.methods.sse_sam.gradients import Processes, differentiate
 from graftkit.methods.sse_sam.parts import SplitLosses, split, tail_share
-from graftkit.methods.sse_sam.perturbation import Gradients, add_, scale_, subtract_
 from graftkit.methods.sse_sam.settings import Settings
 from graftkit.methods.sse_sam.surroundings import random_state, with_random_state
 
@@ -51,12 +52,23 @@ def takes_index(closure: Closure) -> bool:
     bool
         ``True`` where it takes a positional argument.
     """
+    return _positionals(closure)[0]
+
+
+def _positionals(closure: Closure) -> tuple[bool, bool]:
+    """Whether a closure takes a positional argument, and whether it must be given one."""
+    code = getattr(closure, "__code__", None)
+    if isinstance(closure, FunctionType) and not hasattr(closure, "__wrapped__") and code is not None:
+        # What inspect.signature would say, without its cost in every step.
+        count = code.co_argcount
+        return count > 0 or bool(code.co_flags & inspect.CO_VARARGS), count > len(closure.__defaults__ or ())
     kinds = (
         inspect.Parameter.POSITIONAL_ONLY,
         inspect.Parameter.POSITIONAL_OR_KEYWORD,
         inspect.Parameter.VAR_POSITIONAL,
     )
-    return any(p.kind in kinds for p in inspect.signature(closure).parameters.values())
+    taken = [p for p in inspect.signature(closure).parameters.values() if p.kind in kinds]
+    return bool(taken), any(p.default is p.empty and p.kind is not p.VAR_POSITIONAL for p in taken)
 
 
 class ClosurePasses:
@@ -96,7 +108,7 @@ class ClosurePasses:
     ) -> None:
         self.closures, self.params, self.settings, self.processes = closures, params, settings, processes
         self.mode, self.model, self.targets = mode, model, targets
-        self.scale = scale or (lambda loss: loss)
+        self.scale = scale
         self.loss: Tensor | None = None
         self._count = 0
         self._rows: list[dict[str, Tensor]] = []
@@ -141,7 +153,7 @@ class ClosurePasses:
         list of Tensor or None
             Divided by the whole batch.
         """
-        total: Gradients = [None] * len(self.params)
+        total: Gradients | None = None
         for k in range(len(self.closures)):
             rows = self._rows[k].get(part) if self.mode != "full" and part != "all" else None
             if rows is not None and len(rows) == 0:
@@ -149,8 +161,9 @@ class ClosurePasses:
                     continue
                 rows = torch.zeros(1, dtype=torch.long)  # every process runs as many forwards
             batch = self._call(k, rows)  # a dummy sample has weight 0 in the part it does not belong to
-            total = add_(total, self._gradient(batch, part), self.settings.foreach)
-        return total
+            grads = self._gradient(batch, part)
+            total = grads if total is None else add_(total, grads, self.settings.foreach)
+        return total if total is not None else [None] * len(self.params)
 
     def _forward_all(self, wanted: tuple[str, ...]) -> dict[str, Gradients]:
         """One forward over everything; both backwards share its graph where passes are full."""
@@ -163,7 +176,7 @@ class ClosurePasses:
             # The batch's size is known after the last micro-batch; until then a guess keeps fp16 in range.
             self._count = provisional = provisional or max(batch.count, 1) * len(self.closures)
             count += batch.count
-            losses = losses + batch.mean() * batch.count if batch.count else losses
+            losses = losses + batch.sum()
             self._rows.append(self._split_rows(batch) if self.mode != "full" else {})
             parts = [p for p in wanted if p == "all" or (batch.has_head if p == "head" else batch.has_tail)]
             self._present.update(parts)
@@ -207,7 +220,7 @@ class ClosurePasses:
                 found[part] = self._gradient(batch, part)
             if len(rows):
                 self._present.add(part)
-                loss = loss + batch.total(part, 1.0).detach() / self._count
+                loss = loss + batch.sum(part) / self._count
         self.loss = torch.as_tensor(loss)
         return found
 
@@ -215,9 +228,10 @@ class ClosurePasses:
         self, batch: SplitLosses, part: str, *, retain_graph: bool = False, tail_weight: float | None = None
     ) -> Gradients:
         weight = self.settings.tail_weight if tail_weight is None else tail_weight
-        with torch.enable_grad():
-            loss = self.scale(batch.total(part, weight) / self._count)
-        return differentiate([loss], [None], self.params, retain_graph=retain_graph)
+        seed = batch.seed(part, weight, self._count)
+        if self.scale is not None:
+            seed = self.scale(seed)
+        return differentiate([batch.losses], [seed], self.params, retain_graph=retain_graph)
 
     def _split_rows(self, batch: SplitLosses) -> dict[str, Tensor]:
         return _rows_of(batch.membership, batch.counted)
@@ -229,17 +243,12 @@ class ClosurePasses:
             if rows is not None:
                 result = closure(rows)
             else:
-                required = [
-                    p
-                    for p in inspect.signature(closure).parameters.values()
-                    if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
-                ]
-                result = closure(None) if required else closure()
+                result = closure(None) if _positionals(closure)[1] else closure()
         if not isinstance(result, tuple | list) or len(result) != 2:
             raise TypeError(
-                "closure: expected (losses, targets) with per-sample losses (reduction='none') and without a "
-                f"call of backward(), got {type(result).__name__}. A loop that calls backward() itself needs "
-                "optimizer.watch(model, criterion)."
+                "closure: expected (losses, targets) with per-sample losses (reduction='none') and "
+                f"without a call of backward(), got {type(result).__name__}. A loop that calls backward() "
+                "itself needs optimizer.watch(model, criterion)."
             )
         return split(result[0], result[1], self.settings.membership)
 
@@ -247,7 +256,8 @@ class ClosurePasses:
     def _repeating(self, k: int, *, first: bool, subset: bool) -> Iterator[None]:
         with ExitStack() as stack:
             if first:
-                self._random.append(random_state(self.params[0].device))
+                kept = random_state(self.params[0].device) if self.settings.preserve_rng else None
+                self._random.append(kept)
             else:
                 if self.settings.preserve_rng:
                     stack.enter_context(with_random_state(self._random[k]))

@@ -122,8 +122,8 @@ def class_curvature(
             group = _Group(model, loss_fn, stored, classes, params, mode, hvp)
             if group.size < min_samples:
                 warnings.warn(
-                    f"class_curvature: group {name!r} has {group.size} samples, fewer than "
-                    f"{min_samples}: its row is NaN",
+                    f"class_curvature: group {name!r} has {group.size} samples, fewer than {min_samples}: "
+                    "its row is NaN",
                     UserWarning,
                     stacklevel=2,
                 )

@@ -12,12 +12,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from graftkit.methods.sse_sam.arithmetic import Gradients, add_
 from graftkit.methods.sse_sam.gradients import Processes, differentiate
 from graftkit.methods.sse_sam.parts import split
-from graftkit.methods.sse_sam.perturbation import Gradients, add_
 from graftkit.methods.sse_sam.settings import Settings
 from graftkit.methods.sse_sam.sharpening import check_finite
 
@@ -57,8 +56,8 @@ class ExplicitStep:
         anywhere = [p for p, yes in zip(wanted, processes.any(here, params[0].device), strict=True) if yes]
         self.gradients: dict[str, Gradients] = {
             part: differentiate(
-                [batch.total(part, settings.tail_weight) / self.count],
-                [None],
+                [batch.losses],
+                [batch.seed(part, settings.tail_weight, self.count)],
                 params,
                 retain_graph=i + 1 < len(anywhere),
             )
@@ -120,10 +119,10 @@ class ExplicitStep:
         part = self.active
         if part is None:
             raise RuntimeError("second_step: no part is active")
-        with torch.enable_grad():
-            batch = split(losses, targets, self.settings.membership)
-            loss = batch.total(part, self.settings.tail_weight) / self.count
-        self._total = add_(self._total, differentiate([loss], [None], self.params), self.settings.foreach)
+        batch = split(losses, targets, self.settings.membership)
+        seed = batch.seed(part, self.settings.tail_weight, self.count)
+        grads = differentiate([batch.losses], [seed], self.params)
+        self._total = add_(self._total, grads, self.settings.foreach)
         self._added.add(part)
 
     def finish(self) -> Gradients:
@@ -141,7 +140,7 @@ class ExplicitStep:
         """
         if missing := [part for part in self._moved if part not in self._added]:
             raise RuntimeError(
-                f"step: second_step is missing for {', '.join(missing)}; run it inside "
-                "`with optimizer.perturbed(part):` for every part in optimizer.parts"
+                f"step: second_step is missing for {', '.join(missing)}; run it inside `with "
+                "optimizer.perturbed(part):` for every part in optimizer.parts"
             )
         return self.processes.average(self._total, self.params)

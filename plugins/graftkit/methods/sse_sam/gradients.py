@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 
-from graftkit.methods.sse_sam.perturbation import Gradients, is_sharded
+from graftkit.methods.sse_sam.arithmetic import Gradients, any_sharded
 
 __all__ = ["Processes", "differentiate"]
 
@@ -50,8 +50,9 @@ def differentiate(
     if not live or not params:
         return [None] * len(params)
     heads, seeds = [o for o, _ in live], [g for _, g in live]
-    if not any(is_sharded(p) for p in params):
-        return list(torch.autograd.grad(heads, params, seeds, retain_graph=retain_graph, allow_unused=True))
+    if not any_sharded(params):
+        found = torch.autograd.grad(heads, params, seeds, retain_graph=retain_graph, allow_unused=True)
+        return _in_own_memory(found)
     kept = [p.grad for p in params]
     try:
         for p in params:
@@ -61,6 +62,26 @@ def differentiate(
     finally:
         for p, grad in zip(params, kept, strict=True):
             p.grad = grad
+
+
+def _in_own_memory(grads: Sequence[Tensor | None]) -> Gradients:
+    """Give every gradient memory of its own, as ``backward()`` does, because they are worked on in place.
+
+    Two parameters that are added share one gradient tensor, and that of a plain sum repeats one number.
+    """
+    taken: set[int] = set()
+    own: Gradients = []
+    for grad in grads:
+        if grad is not None and grad.layout is torch.strided and grad.numel() > 0:
+            repeats = not grad.is_contiguous() and any(
+                stride == 0 and size > 1 for stride, size in zip(grad.stride(), grad.shape, strict=True)
+            )
+            place = grad.data_ptr()
+            if repeats or place in taken:
+                grad = grad.clone(memory_format=torch.contiguous_format)
+            taken.add(place)
+        own.append(grad)
+    return own
 
 
 class Processes:

@@ -108,8 +108,8 @@ class LinkedOptimizer(Optimizer):
                     group[key] = old[key]
         if missing:
             warnings.warn(
-                f"the state_dict lacks {', '.join(sorted(missing))}, as a base optimizer's own does; "
-                "the present values are kept",
+                f"the state_dict lacks {', '.join(sorted(missing))}, as a base optimizer's own does; the "
+                "present values are kept",
                 UserWarning,
                 stacklevel=2,
             )

@@ -10,11 +10,12 @@ Source: SSE-SAM (AAAI 2025, arXiv 2412.13715); specification sections 1.1, 3.3.
 >>> import torch
 >>> losses = torch.tensor([1.0, 2.0, 3.0], requires_grad=True)
 >>> batch = split(losses, torch.tensor([0, 1, 1]), Membership([1]))
->>> batch.total("tail", 1.0).item(), batch.count
-(5.0, 3)
+>>> batch.sum("tail").item(), batch.seed("tail", 1.0, batch.count).tolist()
+(5.0, [0.0, 0.3333333432674408, 0.3333333432674408])
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -80,8 +81,8 @@ def tail_share(
         raise_invalid("targets", targets, "a tensor of labels or of tail membership", error=TypeError)
     if targets.shape != shape:
         raise ValueError(
-            f"targets: expected one for each loss, got targets of shape {tuple(targets.shape)} "
-            f"and losses of shape {tuple(shape)}"
+            f"targets: expected one for each loss, got targets of shape {tuple(targets.shape)} and losses "
+            f"of shape {tuple(shape)}"
         )
     if targets.dtype == torch.bool:
         return targets, None
@@ -109,19 +110,34 @@ class SplitLosses:
         Entries that count; ``None`` for all.
     count : int
         How many those are.
-    has_head, has_tail : bool
-        Whether a part has any entry.
     """
 
     losses: Tensor
     membership: Tensor
     counted: Tensor | None
     count: int
-    has_head: bool
-    has_tail: bool
 
-    def total(self, part: str, tail_weight: float) -> Tensor:
-        """Sum of one part's losses, not yet divided by the batch.
+    @cached_property
+    def presence(self) -> tuple[bool, bool]:
+        """Whether the head, and whether the tail, has any entry; read in one synchronisation."""
+        share = self.membership if self.counted is None else self.membership[self.counted]
+        if share.numel() == 0:
+            return False, False
+        low, high = torch.stack(torch.aminmax(share)).tolist()
+        return low < 1, high > 0
+
+    @property
+    def has_head(self) -> bool:
+        """Whether any entry is of the head."""
+        return self.presence[0]
+
+    @property
+    def has_tail(self) -> bool:
+        """Whether any entry is of the tail."""
+        return self.presence[1]
+
+    def seed(self, part: str, tail_weight: float, count: int) -> Tensor:
+        """Derivative of one part's loss by the losses: what a backward from them starts with.
 
         Parameters
         ----------
@@ -129,21 +145,27 @@ class SplitLosses:
             The part.
         tail_weight : float
             Weight of the tail's loss.
+        count : int
+            Entries of the whole batch, by which every part is divided.
 
         Returns
         -------
-        Tensor
-            A scalar on the graph.
+        Tensor of the losses' shape
+            0 where an entry does not count.
         """
-        weight = part_weight(part, self.membership.to(self.losses.dtype), tail_weight)
-        losses = self.losses
-        if self.counted is not None:
-            # Selected, not multiplied: an ignored entry may be infinite.
-            losses, weight = losses[self.counted], weight[self.counted]
-        return (losses * weight).sum()
+        if part == "all" and tail_weight == 1:
+            weight = torch.full_like(self.losses, 1 / count, requires_grad=False)
+        else:
+            weight = part_weight(part, self.membership.to(self.losses.dtype), tail_weight) / count
+        return weight if self.counted is None else weight.masked_fill(~self.counted, 0)
 
-    def mean(self) -> Tensor:
-        """Mean loss over the entries that count.
+    def sum(self, part: str = "all") -> Tensor:
+        """Sum of the losses of one part, not yet divided by the batch.
+
+        Parameters
+        ----------
+        part : {"head", "tail", "all"}, default="all"
+            The part.
 
         Returns
         -------
@@ -151,7 +173,11 @@ class SplitLosses:
             A detached scalar.
         """
         losses = self.losses.detach()
-        return (losses if self.counted is None else losses[self.counted]).mean()
+        losses = losses.float() if losses.dtype.itemsize < 4 else losses  # half precision overflows soon
+        if part != "all":
+            losses = losses * part_weight(part, self.membership.to(losses.dtype), 1.0)
+        # Selected, not multiplied: an ignored entry may be infinite.
+        return (losses if self.counted is None else losses[self.counted]).sum()
 
 
 def split(losses: Any, targets: Any, membership: Membership | None) -> SplitLosses:
@@ -183,7 +209,8 @@ def split(losses: Any, targets: Any, membership: Membership | None) -> SplitLoss
     if not isinstance(losses, Tensor) or not losses.is_floating_point() or losses.ndim == 0:
         raise TypeError(
             "losses: expected per-sample losses, a floating tensor with one entry for each sample "
-            f"(reduction='none'), got {describe(losses)}. Head and tail cannot be told apart in one number."
+            f"(reduction='none'), got {describe(losses)}. Head and tail cannot be told apart in one "
+            "number."
         )
     share, counted = tail_share(targets, losses.shape, membership)
     if losses.numel() == 0:
@@ -191,11 +218,8 @@ def split(losses: Any, targets: Any, membership: Membership | None) -> SplitLoss
     if not losses.requires_grad:
         raise RuntimeError(
             "losses: expected a tensor with a graph, got one that does not require grad. The closure "
-            "must not "
-            "call backward(), detach, or run under no_grad: the optimizer differentiates the losses itself."
+            "must not call backward(), detach, or run under no_grad: the optimizer differentiates the "
+            "losses itself."
         )
-    counted_share = share if counted is None else share[counted]
-    if counted_share.numel() == 0:
-        return SplitLosses(losses, share, counted, 0, False, False)
-    head, tail = torch.stack([(counted_share < 1).any(), (counted_share > 0).any()]).tolist()
-    return SplitLosses(losses, share, counted, counted_share.numel(), head, tail)
+    count = losses.numel() if counted is None else int(counted.sum())
+    return SplitLosses(losses, share, counted, count)

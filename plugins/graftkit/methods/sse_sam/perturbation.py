@@ -1,4 +1,4 @@
-r"""The arithmetic on lists of parameters: ascend along a gradient, come back by copy, add gradients.
+r"""Weights that are moved: the gradient's global norm, the ascent along it, the way back by copy.
 
 .. math:: \varepsilon = \rho_g\, \frac{g}{\lVert g\rVert + \mathrm{tiny}}, \qquad
    \text{adaptive: } \varepsilon = \rho_g\, \frac{w^2 g}{\lVert |w|\, g\rVert + \mathrm{tiny}}
@@ -19,70 +19,18 @@ Source: SSE-SAM (AAAI 2025, arXiv 2412.13715); adaptive radii as in ASAM; specif
 [0.0, 0.0]
 """
 
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from itertools import compress
 
 import torch
 from torch import Tensor
-from torch.nn.utils import get_total_norm
 
 from graftkit.core.validation import raise_invalid
+from graftkit.methods.sse_sam.arithmetic import Gradients, is_sharded, use_foreach
 
-__all__ = [
-    "Gradients",
-    "PerturbedWeights",
-    "add_",
-    "gradient_norm",
-    "is_sharded",
-    "scale_",
-    "subtract_",
-    "use_foreach",
-]
+__all__ = ["PerturbedWeights", "gradient_norm"]
 
-Gradients = list[Tensor | None]
-"""One gradient for each parameter, in the optimizer's order; ``None`` where there is none."""
-
-
-def is_sharded(tensor: Tensor) -> bool:
-    """Whether a tensor is distributed (FSDP2), without importing what that takes: a second, for nothing.
-
-    Parameters
-    ----------
-    tensor : Tensor
-        Any.
-
-    Returns
-    -------
-    bool
-        ``True`` for a DTensor.
-    """
-    module = sys.modules.get("torch.distributed.tensor")
-    return module is not None and isinstance(tensor, module.DTensor)
-
-
-def use_foreach(tensors: Iterable[Tensor | None], foreach: bool | None) -> bool:
-    """Decide between the multi-tensor and the plain form.
-
-    Parameters
-    ----------
-    tensors : iterable of Tensor or None
-        What the arithmetic would run over.
-    foreach : bool or None
-        The user's wish; ``None`` decides by the tensors.
-
-    Returns
-    -------
-    bool
-        ``True`` where every tensor is dense, of 32 bits or more, undistributed, and on one device.
-    """
-    present = [t for t in tensors if t is not None]
-    if foreach is False or not present:
-        return False
-    device = present[0].device
-    return all(
-        t.device == device and t.layout is torch.strided and t.dtype.itemsize >= 4 and not is_sharded(t)
-        for t in present
-    )
+SMALL = 4096  # entries
 
 
 def gradient_norm(
@@ -111,19 +59,32 @@ def gradient_norm(
     ValueError
         If a sparse gradient belongs to an adaptive group.
     """
-    if any(g is not None and g.is_sparse and scale for g, scale in zip(grads, adaptive, strict=True)):
-        raise_invalid("adaptive", True, "False where gradients are sparse")
-    scaled = [
-        w.detach().abs() * g if scale else g
-        for w, g, scale in zip(params, grads, adaptive, strict=True)
-        if g is not None
-    ]
+    if any(adaptive):
+        if any(g is not None and g.is_sparse and scale for g, scale in zip(grads, adaptive, strict=True)):
+            raise_invalid("adaptive", True, "False where gradients are sparse")
+        scaled = [
+            w.detach().abs() * g if scale else g
+            for w, g, scale in zip(params, grads, adaptive, strict=True)
+            if g is not None
+        ]
+    else:
+        scaled = [g for g in grads if g is not None]
     if not scaled:
         return torch.zeros(())
     if use_foreach(scaled, foreach):
-        return get_total_norm(scaled, foreach=True)
+        # Many small tensors cost less as one: a norm of each is a call of each.
+        small = [g.reshape(-1) for g in scaled if g.numel() <= SMALL]
+        pieces = [torch.cat(small)] if small else []
+        pieces += [g for g in scaled if g.numel() > SMALL]
+        norms: list[Tensor] = list(torch._foreach_norm(pieces))
+        return _norm(torch.stack(norms)) if len(norms) > 1 else norms[0]
     squares = [_square_sum(t) for t in scaled]
     return torch.stack([s.to(squares[0].device) for s in squares]).sum().sqrt()
+
+
+def _norm(values: Tensor) -> Tensor:
+    norm: Tensor = torch.linalg.vector_norm(values)
+    return norm
 
 
 def _square_sum(tensor: Tensor) -> Tensor:
@@ -143,7 +104,7 @@ class PerturbedWeights:
 
     def __init__(self) -> None:
         self._buffers: dict[int, Tensor] = {}
-        self._away: list[Tensor] = []
+        self._away: tuple[list[Tensor], list[Tensor]] = ([], [])
 
     @torch.no_grad()
     def ascend(
@@ -174,35 +135,34 @@ class PerturbedWeights:
         foreach : bool or None, default=None
             See :func:`use_foreach`.
         """
-        moving = [
-            (w, g, r, a)
-            for w, g, r, a in zip(params, grads, rho, adaptive, strict=True)
-            if g is not None and r > 0
-        ]
-        weights = [w for w, _, _, _ in moving]
+        chosen = [i for i, (g, r) in enumerate(zip(grads, rho, strict=True)) if g is not None and r > 0]
+        weights = [params[i] for i in chosen]
+        steps: list[Tensor] = [g for i in chosen if (g := grads[i]) is not None]
         copies = [self._buffer(w) for w in weights]
-        fast = use_foreach([*weights, *(g for _, g, _, _ in moving)], foreach)
+        fast = use_foreach([*weights, *steps], foreach)
         if fast:
             torch._foreach_copy_(copies, weights)
         else:
             for copy, w in zip(copies, weights, strict=True):
                 copy.copy_(w)
-        self._away = weights
+        self._away = (weights, copies)
         scale = 1.0 / (norm + eps) if norm + eps > 0 else 0.0
-        if fast:
-            for key in sorted({(r, a) for _, _, r, a in moving}):
-                some = [(w, g) for w, g, r, a in moving if (r, a) == key]
-                steps = [w.abs().square() * g for w, g in some] if key[1] else [g for _, g in some]
-                torch._foreach_add_([w for w, _ in some], steps, alpha=key[0] * scale)
-        else:
-            for w, g, r, a in moving:
-                w.add_(w.abs().square() * g if a else g, alpha=r * scale)
+        kinds = [(rho[i] * scale, adaptive[i]) for i in chosen]
+        if not fast:
+            for w, g, (length, scaled) in zip(weights, steps, kinds, strict=True):
+                w.add_(w.abs().square() * g if scaled else g, alpha=length)
+            return
+        for kind in set(kinds):
+            mine = [k == kind for k in kinds]
+            some, along = list(compress(weights, mine)), list(compress(steps, mine))
+            if kind[1]:
+                along = [w.abs().square() * g for w, g in zip(some, along, strict=True)]
+            torch._foreach_add_(some, along, alpha=kind[0])
 
     @torch.no_grad()
     def restore(self) -> None:
         """Copy the weights back, bit for bit, whatever the pass in between produced."""
-        away, self._away = self._away, []
-        copies = [self._buffers[id(w)] for w in away]
+        (away, copies), self._away = self._away, ([], [])
         if use_foreach(away, None):
             torch._foreach_copy_(away, copies)
         else:
@@ -214,82 +174,3 @@ class PerturbedWeights:
         if held is None or held.shape != w.shape or held.dtype != w.dtype or held.device != w.device:
             held = self._buffers[id(w)] = torch.empty_like(w, requires_grad=False)
         return held
-
-
-@torch.no_grad()
-def add_(into: Gradients, other: Gradients, foreach: bool | None = None) -> Gradients:
-    """Add one gradient to another in place; a gradient on one side only counts as it is.
-
-    Parameters
-    ----------
-    into, other : list of Tensor or None
-        Of equal length; `into` may not alias what the caller still needs.
-    foreach : bool or None, default=None
-        See :func:`use_foreach`.
-
-    Returns
-    -------
-    list of Tensor or None
-        The sum.
-    """
-    both = [(a, b) for a, b in zip(into, other, strict=True) if a is not None and b is not None]
-    if use_foreach([t for pair in both for t in pair], foreach):
-        torch._foreach_add_([a for a, _ in both], [b for _, b in both])
-        return [b if a is None else a for a, b in zip(into, other, strict=True)]
-    # Out of place, so that a sparse and a dense gradient may meet in either order.
-    return [
-        b if a is None else a if b is None else (b + a if a.is_sparse and not b.is_sparse else a.add_(b))
-        for a, b in zip(into, other, strict=True)
-    ]
-
-
-@torch.no_grad()
-def subtract_(into: Gradients, other: Gradients, foreach: bool | None = None) -> Gradients:
-    """Subtract `other` from `into` in place, as :func:`add_` adds.
-
-    Parameters
-    ----------
-    into, other : list of Tensor or None
-        Of equal length.
-    foreach : bool or None, default=None
-        See :func:`use_foreach`.
-
-    Returns
-    -------
-    list of Tensor or None
-        The difference.
-    """
-    both = [(a, b) for a, b in zip(into, other, strict=True) if a is not None and b is not None]
-    if use_foreach([t for pair in both for t in pair], foreach):
-        torch._foreach_sub_([a for a, _ in both], [b for _, b in both])
-        return [-b if a is None and b is not None else a for a, b in zip(into, other, strict=True)]
-    return [a if b is None else -b if a is None else a.sub_(b) for a, b in zip(into, other, strict=True)]
-
-
-@torch.no_grad()
-def scale_(grads: Gradients, factor: float, foreach: bool | None = None) -> Gradients:
-    """Multiply a gradient in place; a factor of 1 touches nothing.
-
-    Parameters
-    ----------
-    grads : list of Tensor or None
-        The gradient.
-    factor : float
-        The factor.
-    foreach : bool or None, default=None
-        See :func:`use_foreach`.
-
-    Returns
-    -------
-    list of Tensor or None
-        `grads` itself.
-    """
-    present = [g for g in grads if g is not None]
-    if factor == 1 or not present:
-        return grads
-    if use_foreach(present, foreach):
-        torch._foreach_mul_(present, factor)
-    else:
-        for g in present:
-            g.mul_(factor)
-    return grads

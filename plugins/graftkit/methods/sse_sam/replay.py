@@ -16,24 +16,27 @@ Beyond the paper and the released code, which need a rewritten loop.
 """
 
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
-from graftkit.core.validation import raise_invalid
+from graftkit.methods.sse_sam.arithmetic import Gradients, add_, scale_, subtract_
 from graftkit.methods.sse_sam.calls import LossTerm, ModelCall, find_logits, find_losses
-from graftkit.methods.sse_sam.classes import on_the_grid_of, spread_over
+from graftkit.methods.sse_sam.classes import spread_over
 from graftkit.methods.sse_sam.coupling import frozen_running_stats
 from graftkit.methods.sse_sam.gradients import Processes, differentiate
 from graftkit.methods.sse_sam.parts import part_weight
-from graftkit.methods.sse_sam.perturbation import Gradients, add_, scale_, subtract_
+from graftkit.methods.sse_sam.records import usable_calls
 from graftkit.methods.sse_sam.settings import Settings
+from graftkit.methods.sse_sam.shares import share_of
 from graftkit.methods.sse_sam.surroundings import with_random_state
 from graftkit.methods.sse_sam.watch import Watch
 
 __all__ = ["ReplayPasses"]
+
+ALWAYS = nullcontext()
 
 
 class ReplayPasses:
@@ -51,9 +54,11 @@ class ReplayPasses:
         Who shares the step.
     mode : {"full", "subset", "frozen_stats"}
         On which samples passes run.
-    unit : float
+    whole : bool, default=False
+        Whether no part will be asked for, only everything.
+    unit : float, default=1.0
         What a repeated gradient is multiplied by to be in the units of ``.grad``.
-    seed_factor : float
+    seed_factor : float, default=1.0
         What the recorded loss weights are multiplied by during repeats, to keep fp16 in range.
 
     Raises
@@ -70,13 +75,16 @@ class ReplayPasses:
         processes: Processes,
         *,
         mode: str,
+        whole: bool = False,
         unit: float = 1.0,
         seed_factor: float = 1.0,
     ) -> None:
         self.watch, self.params, self.settings, self.processes = watch, params, settings, processes
         self.mode, self.unit, self.seed_factor = mode, unit, seed_factor
-        self.calls = _usable_calls(watch)
-        self._shares = [[self._share(call, term) for term in call.used] for call in self.calls]
+        self.calls = usable_calls(watch)
+        self._shares = (
+            None if whole else [[share_of(t, c, watch, settings) for t in c.used] for c in self.calls]
+        )
         self._grads: Gradients = [p.grad for p in params]
 
     def at_weights(self, wanted: tuple[str, ...]) -> dict[str, Gradients]:
@@ -102,7 +110,7 @@ class ReplayPasses:
                 extra = scale_(self._repeat("tail", 1.0), weight - 1, foreach)
                 own = add_(own, self.processes.average(extra, self.params), foreach)
             return {"all": own}
-        shares = [share for call in self._shares for share in call]
+        shares = [share for call in self._shares or [] for share in call]
         device = self.params[0].device
         here = [any(bool((s < 1).any()) for s in shares), any(bool((s > 0).any()) for s in shares)]
         has_head, has_tail = self.processes.any(here, device)
@@ -155,115 +163,109 @@ class ReplayPasses:
         return any(call.autocast.enabled for call in self.calls)
 
     def _repeat(self, part: str, tail_weight: float) -> Gradients:
-        total: Gradients = [None] * len(self.params)
-        for call, shares in zip(self.calls, self._shares, strict=True):
-            weights = [part_weight(part, share, tail_weight) for share in shares]
+        total: Gradients | None = None
+        for k, call in enumerate(self.calls):
+            weights = self._weights(k, part, tail_weight)
             rows = self._rows(weights)
             if rows is not None and len(rows) == 0:
                 if not self.processes.averaged:
                     continue
                 rows = rows.new_zeros(1)  # a sharded pass is a collective; the sample's weight is 0
-            output, seed = self._seeded_output(call, weights, rows)
-            total = add_(total, differentiate([output], [seed], self.params), self.settings.foreach)
+            outputs, seeds = self._repeated_call(call, weights, rows)
+            grads = differentiate(outputs, seeds, self.params)
+            total = grads if total is None else add_(total, grads, self.settings.foreach)
+        if total is None:
+            return [None] * len(self.params)
         return scale_(total, self.unit / self.seed_factor, self.settings.foreach)
 
-    def _rows(self, weights: list[Tensor]) -> Tensor | None:
-        """The samples that a pass needs; ``None`` for all."""
-        if self.mode == "full":
+    def _weights(self, k: int, part: str, tail_weight: float) -> list[Tensor] | None:
+        """Weight of each entry of each loss of a call; ``None`` where all count fully."""
+        if part == "all" and tail_weight == 1:
             return None
-        needed = torch.stack([(w != 0).reshape(len(w), -1).any(1) for w in weights]).any(0)
-        rows = torch.nonzero(needed).flatten()
-        return None if len(rows) == len(needed) else rows
+        if self._shares is None:
+            raise RuntimeError(f"no shares were read, so the {part} cannot be told apart")
+        return [part_weight(part, share, tail_weight) for share in self._shares[k]]
 
-    def _seeded_output(
-        self, call: ModelCall, weights: list[Tensor], rows: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+    def _rows(self, weights: list[Tensor] | None) -> Tensor | None:
+        """The samples that a pass needs; ``None`` for all."""
+        if self.mode == "full" or weights is None:
+            return None
+        needed = [(w != 0).reshape(len(w), -1).any(1) for w in weights]
+        union = needed[0] if len(needed) == 1 else torch.stack(needed).any(0)
+        rows = torch.nonzero(union).flatten()
+        return None if len(rows) == len(union) else rows
+
+    def _repeated_call(
+        self, call: ModelCall, weights: list[Tensor] | None, rows: Tensor | None
+    ) -> tuple[list[Tensor], list[Tensor | None]]:
         """Repeat one forward and give what its backward starts from."""
         watch = self.watch
         args, kwargs = (call.args, call.kwargs) if rows is None else call.select(rows)
-        with ExitStack() as stack:
-            stack.enter_context(torch.enable_grad())
-            stack.enter_context(watch.paused())
-            stack.enter_context(with_random_state(call.random))
-            if self.settings.update_running_stats == "once":
-                stack.enter_context(frozen_running_stats(watch.inner))
-            if self.mode == "frozen_stats" and call.statistics is not None:
-                stack.enter_context(call.statistics.replayed())
-            with call.autocast.again():
+        still = frozen_running_stats(watch.inner) if self.settings.update_running_stats == "once" else ALWAYS
+        recorded = call.statistics if self.mode == "frozen_stats" else None
+        with torch.enable_grad(), watch.paused(), with_random_state(call.random), still:
+            with recorded.replayed() if recorded is not None else ALWAYS, call.autocast.again():
                 returned = watch.inner(*args, **kwargs)
-            output = watch.captured if watch.output_module is not None else find_logits(returned)
-            if output is None:
-                raise RuntimeError(
-                    "output_module: it was called in the forward pass, but not in its repetition"
-                )
             if watch.criterion is None:
-                losses = find_losses(returned)
-                seeds = [t.weight * self.seed_factor for t in call.terms if t.weight is not None]
-                live = [
-                    loss for loss, term in zip(losses, call.terms, strict=True) if term.weight is not None
-                ]
-                slope = _slope_of_own_losses(live, output, seeds)
-                return output, slope * spread_over(weights[0], output)
-            return output, self._criterion_slope(call, output.detach(), weights, rows)
+                losses, seeds = self._own_losses(call, returned)
+                if weights is None:
+                    return losses, seeds
+                output = self._output(returned)
+                slope = _slope_of_own_losses(losses, output, seeds)
+                return [output], [slope * spread_over(weights[0], output)]
+            output = self._output(returned)
+            if weights is None:
+                terms = [self._loss(term, output) for term in call.used]
+                return terms, [self._seed(term) for term in call.used]
+            return [output], [self._slope(call, output.detach(), weights, rows)]
 
-    def _criterion_slope(
-        self, call: ModelCall, output: Tensor, weights: list[Tensor], rows: Tensor | None
-    ) -> Tensor:
+    def _output(self, returned: object) -> Tensor:
+        watch = self.watch
+        output = watch.captured if watch.output_module is not None else find_logits(returned)
+        if output is None:
+            raise RuntimeError("output_module: it was called in the forward pass, but not in its repetition")
+        return output
+
+    def _own_losses(self, call: ModelCall, returned: object) -> tuple[list[Tensor], list[Tensor | None]]:
+        pairs = zip(find_losses(returned), call.terms, strict=True)
+        live = [(loss, term) for loss, term in pairs if term.weight is not None]
+        return [loss for loss, _ in live], [self._seed(term) for _, term in live]
+
+    def _seed(self, term: LossTerm) -> Tensor | None:
+        if term.weight is None or self.seed_factor == 1:
+            return term.weight
+        return term.weight * self.seed_factor
+
+    def _loss(self, term: LossTerm, scores: Tensor) -> Tensor:
+        """Call the criterion once more, on other scores in the output's place."""
+        criterion = self.watch.criterion
+        if criterion is None:
+            raise RuntimeError("a call without a criterion cannot be repeated")
+        with term.autocast.again() if term.autocast is not None else ALWAYS:
+            if isinstance(term.place, int):
+                args = tuple(scores if i == term.place else a for i, a in enumerate(term.args))
+                loss: Tensor = criterion(*args, **term.kwargs)
+            else:
+                loss = criterion(*term.args, **{term.place: scores}, **term.kwargs)
+        return loss
+
+    def _slope(self, call: ModelCall, output: Tensor, weights: list[Tensor], rows: Tensor | None) -> Tensor:
         """Derivative of the user's loss by the output, weighted by each row's share of the part."""
-        watch, recorded = self.watch, call.output
-        if watch.criterion is None or recorded is None:
-            raise RuntimeError("a call without criterion or output cannot be repeated")
-        total = torch.zeros_like(output)
+        recorded = call.output
+        if recorded is None:
+            raise RuntimeError("a call without output cannot be repeated")
+        total: Tensor | None = None
         for term, weight in zip(call.used, weights, strict=True):
             leaf = output.detach().requires_grad_()
-            whole = leaf if rows is None else recorded.index_copy(0, rows, leaf.to(recorded.dtype))
-            with term.autocast.again() if term.autocast is not None else ExitStack():
-                if isinstance(term.place, int):
-                    args = tuple(whole if i == term.place else a for i, a in enumerate(term.args))
-                    loss = watch.criterion(*args, **term.kwargs)
-                else:
-                    loss = watch.criterion(*term.args, **{term.place: whole}, **term.kwargs)
-            seed = term.weight * self.seed_factor if term.weight is not None else None
-            (slope,) = torch.autograd.grad(loss, leaf, seed)
+            scores = leaf if rows is None else recorded.index_copy(0, rows, leaf.to(recorded.dtype))
+            (slope,) = torch.autograd.grad(self._loss(term, scores), leaf, self._seed(term))
             picked = weight if rows is None else weight.index_select(0, rows)
-            total += slope * spread_over(picked, output)
-        return total
-
-    def _share(self, call: ModelCall, term: LossTerm) -> Tensor:
-        """The tail's share of each entry of one loss."""
-        output = call.output
-        if output is None:
-            raise RuntimeError("a call without output cannot be repeated")
-        targets, custom, lookup = term.targets, self.watch.membership, self.settings.membership
-        if callable(custom):
-            share = custom(targets)
-            if not isinstance(share, Tensor) or not bool(((share >= 0) & (share <= 1)).all()):
-                raise_invalid("membership", share, "a tensor of tail shares in [0, 1]")
-        elif lookup is None:
-            return output.new_zeros(len(output))
-        else:
-            if not isinstance(targets, Tensor):
-                raise_invalid(
-                    "targets",
-                    targets,
-                    "a tensor of labels",
-                    fix="Say how to read them: watch(..., targets_from=...).",
-                )
-            if targets.is_floating_point():
-                share = lookup.of_soft_targets(targets)
-            elif targets.dtype == torch.bool:
-                share = targets
-            else:
-                share = lookup.of_labels(targets, getattr(self.watch.criterion, "ignore_index", -100))
-            if custom == "sample":
-                share = share.reshape(len(share), -1).any(1) if share.dtype == torch.bool else share
-        share = share.to(output.device).to(output.dtype if output.is_floating_point() else torch.float32)
-        share = on_the_grid_of(share, output)
-        spread_over(share, output)  # a shape that does not fit fails here, before anything has moved
-        return share
+            slope = slope * spread_over(picked, output)
+            total = slope if total is None else total + slope
+        return total if total is not None else torch.zeros_like(output)
 
 
-def _slope_of_own_losses(losses: list[Tensor], output: Tensor, seeds: list[Tensor]) -> Tensor:
+def _slope_of_own_losses(losses: list[Tensor], output: Tensor, seeds: list[Tensor | None]) -> Tensor:
     """Derivative of a model's own losses by its scores, also where a host cast the scores afterwards."""
     (slope,) = torch.autograd.grad(losses, [output], seeds, retain_graph=True, allow_unused=True)
     if slope is not None:
@@ -278,42 +280,5 @@ def _slope_of_own_losses(losses: list[Tensor], output: Tensor, seeds: list[Tenso
             return slope.to(output.dtype)
     raise RuntimeError(
         "model output: the model's own loss does not depend on its class scores as it returned them; "
-        "name the "
-        "submodule that makes them: watch(..., output_module=...)"
+        "name the submodule that makes them: watch(..., output_module=...)"
     )
-
-
-def _usable_calls(watch: Watch) -> list[ModelCall]:
-    if any(term.weight is not None for term in watch.foreign):
-        raise RuntimeError(
-            "criterion: it was called on a tensor that is not the watched model's output itself, so "
-            "the step cannot "
-            "be repeated. Move what lies between (a view, a cast, an interpolation) into the model "
-            "or the criterion, "
-            "or name the submodule that makes the scores: watch(..., output_module=...)."
-        )
-    if not watch.calls:
-        raise RuntimeError(
-            "watch: the model was not called in train mode with gradients since the last step, so "
-            "there is nothing to "
-            "repeat. Call the watched model itself (or its DDP wrapper), not a copy or a submodule."
-        )
-    calls = [call for call in watch.calls if call.used]
-    if not calls:
-        reason = (
-            "backward() was not called on its loss"
-            if any(call.terms for call in watch.calls)
-            else "its criterion was never called (use the one that watch() returned where it was a function)"
-        )
-        raise RuntimeError(f"watch: the model was called since the last step, but {reason}")
-    for call in calls:
-        changed = call.versions.changed() + [
-            name for term in call.used if term.versions is not None for name in term.versions.changed()
-        ]
-        if changed:
-            raise RuntimeError(
-                f"watch: {', '.join(changed)} changed in place between forward and step, so the call "
-                f"cannot be "
-                "repeated. Work on a copy, or change it after step()."
-            )
-    return calls

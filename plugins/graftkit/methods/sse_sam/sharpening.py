@@ -17,8 +17,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from graftkit.methods.sse_sam.arithmetic import Gradients, add_
 from graftkit.methods.sse_sam.gradients import Processes
-from graftkit.methods.sse_sam.perturbation import Gradients, PerturbedWeights, add_, gradient_norm
+from graftkit.methods.sse_sam.perturbation import PerturbedWeights, gradient_norm
 from graftkit.methods.sse_sam.settings import Settings
 
 __all__ = ["NonFiniteGradient", "Passes", "Radii", "ascent_norms", "check_finite", "sharpened_gradient"]
@@ -40,6 +41,9 @@ class Passes(Protocol):
 
 class Radii(Protocol):
     """One radius and one kind a parameter."""
+
+    def moves(self, part: str) -> bool:
+        """Whether a part has a radius anywhere in the present stage."""
 
     def radius(self, part: str) -> list[float]:
         """The radius of a part in the present stage."""
@@ -73,6 +77,8 @@ def ascent_norms(
     if not grads:
         return {}
     norms = [gradient_norm(params, g, adaptive, foreach) for g in grads.values()]
+    if len(norms) == 1:
+        return dict.fromkeys(grads, float(norms[0]))
     values = torch.stack([n.to(device=params[0].device, dtype=torch.float64) for n in norms]).tolist()
     return dict(zip(grads, values, strict=True))
 
@@ -118,13 +124,13 @@ def sharpened_gradient(
     NonFiniteGradient
         If a gradient is not finite, on every process alike.
     """
-    foreach = settings.foreach
+    foreach, adaptive = settings.foreach, radii.adaptive
     grads = passes.at_weights(wanted)
-    moved = [part for part in grads if any(rho > 0 for rho in radii.radius(part))]
+    moved = [part for part in grads if radii.moves(part)]
     if settings.sync_perturbation:
         for part in moved:
             grads[part] = processes.average(grads[part], params)
-    norms = ascent_norms(grads, params, radii.adaptive, foreach)
+    norms = ascent_norms(grads, params, adaptive, foreach)
     check_finite(norms.values(), processes, params)
     total: Gradients | None = None
     for part in [p for p in grads if p not in moved]:
@@ -137,7 +143,7 @@ def sharpened_gradient(
                     params,
                     grads.pop(part),
                     rho=radii.radius(part),
-                    adaptive=radii.adaptive,
+                    adaptive=adaptive,
                     norm=norms[part],
                     eps=settings.eps,
                     foreach=foreach,
@@ -150,8 +156,8 @@ def sharpened_gradient(
     total = processes.average(total if total is not None else [None] * len(params), params)
     if moved:
         # The norm at the weights is finite; the passes away from them may still have overflowed.
-        final = ascent_norms({"all": total}, params, [False] * len(params), foreach)
-        check_finite(final.values(), processes, params)
+        norm = float(gradient_norm(params, total, (), foreach))
+        check_finite([norm], processes, params)
     return total
 
 
@@ -173,9 +179,9 @@ def check_finite(norms: Iterable[float], processes: Processes, params: Sequence[
         The message says that nothing has changed.
     """
     values = list(norms)
-    if processes.any([not all(math.isfinite(v) for v in values)], params[0].device)[0]:
+    bad = not all(map(math.isfinite, values))
+    if processes.any([bad], params[0].device)[0] if processes.size > 1 else bad:
         raise NonFiniteGradient(
             f"non-finite gradient (norms {', '.join(f'{v:g}' for v in values)}): the weights are as "
-            f"before the "
-            "step and the step is not counted. With fp16 use a GradScaler."
+            "before the step and the step is not counted. With fp16 use a GradScaler."
         )

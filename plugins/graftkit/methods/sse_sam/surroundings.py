@@ -50,12 +50,19 @@ def with_random_state(state: RandomState) -> Iterator[None]:
     ------
     None
     """
-    cpu, device, own = state
-    with torch.random.fork_rng([device] if own is not None else []):
-        torch.set_rng_state(cpu)
-        if own is not None:
-            torch.cuda.set_rng_state(own, device)
+    now = random_state(state[1])
+    _set(state)
+    try:
         yield
+    finally:
+        _set(now)
+
+
+def _set(state: RandomState) -> None:
+    cpu, device, own = state
+    torch.set_rng_state(cpu)
+    if own is not None:
+        torch.cuda.set_rng_state(own, device)
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from graftkit.methods.sse_sam.arithmetic import Gradients
 from graftkit.methods.sse_sam.gradients import Processes
-from graftkit.methods.sse_sam.perturbation import Gradients
 from graftkit.methods.sse_sam.replay import ReplayPasses
 from graftkit.methods.sse_sam.settings import Settings
 from graftkit.methods.sse_sam.sharpening import ascent_norms, check_finite
@@ -58,9 +58,8 @@ def verify_records(
         share = norms["gap"] / norms["own"] if norms["own"] else float("inf")
         raise RuntimeError(
             "watch: repeating the recorded calls gives another gradient than backward() left (relative "
-            f"difference {share:.2g}). Something besides the watched criterion contributes (another "
-            f"loss term, "
-            "gradients that were not zeroed, a change of gradients), or the forward pass is not repeatable. "
-            "Stage 1 would drop it. Put the term into the criterion or into "
+            f"difference {share:.2g}). Something besides the watched criterion contributes (another loss "
+            "term, gradients that were not zeroed, a change of gradients), or the forward pass is not "
+            "repeatable. Stage 1 would drop it. Put the term into the criterion or into "
             "base_optimizer.register_step_pre_hook; watch(..., verify=False) skips this check."
         )

@@ -16,40 +16,14 @@ from torch.nn.parallel import DistributedDataParallel
 from graftkit.core.validation import describe, raise_invalid
 from graftkit.methods.sse_sam.calls import LossTerm, ModelCall, Versions, find_logits, find_losses
 from graftkit.methods.sse_sam.coupling import RecordedStatistics
-from graftkit.methods.sse_sam.perturbation import is_sharded
+from graftkit.methods.sse_sam.hooks import FunctionCriterion, Hook
+from graftkit.methods.sse_sam.probes import GradientProbes
 from graftkit.methods.sse_sam.surroundings import Autocast, random_state
 
 __all__ = ["TARGET_NAMES", "Watch"]
 
 TARGET_NAMES = ("labels", "label", "targets", "target")
 _WATCHED: "weakref.WeakKeyDictionary[nn.Module, weakref.ref[Watch]]" = weakref.WeakKeyDictionary()
-
-
-class _Hook:
-    """A hook that holds its watch weakly; a copied or pickled model carries an inert one."""
-
-    def __init__(self, watch: "Watch | None", method: str) -> None:
-        self._watch = weakref.ref(watch) if watch is not None else None
-        self._method = method
-
-    def __call__(self, *args: Any) -> None:
-        watch = self._watch() if self._watch is not None else None
-        if watch is not None:
-            getattr(watch, self._method)(*args)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _Hook, (None, self._method)
-
-
-class _Function(nn.Module):
-    """A criterion that was given as a function."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        return self.function(*args, **kwargs)
 
 
 class Watch:
@@ -112,7 +86,7 @@ class Watch:
         self.output_module = self._find_module(output_module)
         self.criterion: nn.Module | None = None
         if criterion is not None:
-            self.criterion = criterion if isinstance(criterion, nn.Module) else _Function(criterion)
+            self.criterion = criterion if isinstance(criterion, nn.Module) else FunctionCriterion(criterion)
         self.targets_from, self.membership = targets_from, membership
         self.frozen_stats = frozen_stats
         self.device = next(p for p in params).device
@@ -121,25 +95,22 @@ class Watch:
         self.captured: Tensor | None = None
         self._open: ModelCall | None = None
         self._paused = False
-        self._probes = _choose_probes(params)
-        self._probe_grads: dict[int, Tensor] = {}
+        self.probes = GradientProbes(params)
         self._handles = [
-            model.register_forward_pre_hook(_Hook(self, "_before_model"), with_kwargs=True),
-            model.register_forward_hook(_Hook(self, "_after_model"), with_kwargs=True),
-            *(p.register_post_accumulate_grad_hook(_Hook(self, "_accumulated")) for p in self._probes),
+            model.register_forward_pre_hook(Hook(self, "_before_model"), with_kwargs=True),
+            model.register_forward_hook(Hook(self, "_after_model"), with_kwargs=True),
         ]
         if self.output_module is not None:
-            self._handles.append(
-                self.output_module.register_forward_hook(_Hook(self, "_after_output_module"))
-            )
+            self._handles.append(self.output_module.register_forward_hook(Hook(self, "_after_output_module")))
         if self.criterion is not None:
-            hook = _Hook(self, "_after_criterion")
+            hook = Hook(self, "_after_criterion")
             self._handles.append(self.criterion.register_forward_hook(hook, with_kwargs=True))
         _WATCHED[model] = weakref.ref(self)
 
     def close(self) -> None:
         """Remove every hook and reference."""
         self.clear()
+        self.probes.close()
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
@@ -149,14 +120,14 @@ class Watch:
         """Free what was recorded."""
         self.calls.clear()
         self.foreign.clear()
-        self._probe_grads.clear()
+        self.probes.clear()
         self.captured = self._open = None
 
     def forget_used(self) -> None:
         """Free the calls whose gradients were zeroed; a forward that still waits for its backward stays."""
         self.calls = [call for call in self.calls if not call.used]
         self.foreign = [term for term in self.foreign if term.weight is None]
-        self._probe_grads.clear()
+        self.probes.clear()
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -172,48 +143,6 @@ class Watch:
         finally:
             self._paused = False
             self.captured = None
-
-    def gradient_factor(self, average: Callable[[list[Tensor]], list[Tensor]]) -> float:
-        """By what common factor the gradients were multiplied after backward (clipping, unscaling).
-
-        Parameters
-        ----------
-        average : callable
-            Averages tensors over processes, as the gradients were.
-
-        Returns
-        -------
-        float
-            1.0 where nothing was changed.
-
-        Raises
-        ------
-        RuntimeError
-            If the gradients were changed in another way.
-        """
-        pairs = [(self._probe_grads[id(p)], p.grad) for p in self._probes if id(p) in self._probe_grads]
-        if any(now is None for _, now in pairs) or not pairs:
-            return 1.0
-        before = average([b for b, _ in pairs])
-        then = torch.cat([b.flatten().double() for b in before])
-        now = torch.cat([n.detach().flatten().double() for _, n in pairs if n is not None])
-        if torch.equal(then, now):
-            return 1.0
-        square = then.dot(then)
-        factor = float(then.dot(now) / square) if square > 0 else 1.0
-        rough = min(n.dtype.itemsize for b, _ in pairs for n in [b]) < 4
-        if not torch.isfinite(now).all() or not torch.isfinite(then).all():
-            return factor if factor == factor else 1.0  # the finiteness check of the step will tell
-        if (now - factor * then).norm() > (2e-2 if rough else 1e-4) * now.norm() + 1e-300:
-            raise RuntimeError(
-                "gradients were changed between backward() and step() by more than a common factor "
-                "(norm clipping "
-                "and unscaling are a common factor; clipping by value, noise or centring are not), "
-                "so head and tail "
-                "cannot be told apart in them. Change the final gradient instead: "
-                "optimizer.base_optimizer.register_step_pre_hook(...)."
-            )
-        return 1.0 if abs(factor - 1) < 1e-6 else factor
 
     def targets_of(self, args: tuple[Any, ...], kwargs: dict[str, Any], skip: int | str | None) -> Any:
         """Find the targets among a call's arguments.
@@ -295,16 +224,15 @@ class Watch:
         if self.output_module is not None:
             if captured is None:
                 raise RuntimeError(
-                    "output_module: expected a submodule that the model calls, but it was not called in this "
-                    "forward (a direct call of its forward() runs no hooks)"
+                    "output_module: expected a submodule that the model calls, but it was not called in "
+                    "this forward (a direct call of its forward() runs no hooks)"
                 )
             scores = captured
         elif self.criterion is None and _only_losses(output):
             raise TypeError(
-                f"model output: the model returned losses only ({describe(output)}), so its class "
-                f"scores are hidden. "
-                "Say where they are made and where the labels are: watch(model, output_module=..., "
-                "targets_from=...)."
+                f"model output: the model returned losses only ({describe(output)}), so its class scores "
+                "are hidden. Say where they are made and where the labels are: watch(model, "
+                "output_module=..., targets_from=...)."
             )
         else:
             scores = find_logits(output)
@@ -316,8 +244,8 @@ class Watch:
             if targets is None:
                 raise ValueError(
                     "targets: expected them among the model's keyword arguments as one of "
-                    f"{', '.join(TARGET_NAMES)}, got {', '.join(kwargs) or 'no keyword at all'}. "
-                    "Say where they are: watch(..., targets_from=...)."
+                    f"{', '.join(TARGET_NAMES)}, got {', '.join(kwargs) or 'no keyword at all'}. Say "
+                    "where they are: watch(..., targets_from=...)."
                 )
             for loss in find_losses(output):
                 term = LossTerm(targets, weakref.ref(loss))
@@ -358,8 +286,8 @@ class Watch:
         targets = self.targets_of(args, kwargs, place)
         if targets is None:
             raise ValueError(
-                "targets: expected a tensor beside the model's output in the criterion's call, found none. "
-                "Say where they are: watch(..., targets_from=...)."
+                "targets: expected a tensor beside the model's output in the criterion's call, found "
+                "none. Say where they are: watch(..., targets_from=...)."
             )
         rest = tuple(None if i == place else a for i, a in enumerate(args))
         named = {k: v for k, v in kwargs.items() if k != place}
@@ -370,17 +298,7 @@ class Watch:
         term.listen(loss)
         call.terms.append(term)
 
-    def _accumulated(self, param: Tensor) -> None:
-        if not self._paused and param.grad is not None:
-            self._probe_grads[id(param)] = param.grad.detach().clone()
-
 
 def _only_losses(output: Any) -> bool:
     found = output.get("logits") if isinstance(output, dict) else getattr(output, "logits", None)
     return not isinstance(found, Tensor)
-
-
-def _choose_probes(params: Sequence[Tensor], n: int = 4, among: int = 12) -> list[Tensor]:
-    """A few small parameters near the output, whose gradients tell whether all were rescaled."""
-    plain = [p for p in params if p.requires_grad and p.layout is torch.strided and not is_sharded(p)]
-    return sorted(plain[-among:], key=lambda p: p.numel())[:n]

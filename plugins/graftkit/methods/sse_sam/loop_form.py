@@ -1,0 +1,155 @@
+"""The unmodified loop: ``watch`` once, then ``zero_grad``, forward, ``backward`` and ``step()`` as always.
+
+Beyond the paper and the released code, which need a rewritten loop.
+
+>>> import torch
+>>> from graftkit.methods.sse_sam.optimizer import SSESAM
+>>> model, criterion = torch.nn.Linear(2, 3), torch.nn.CrossEntropyLoss()
+>>> SSESAM(model.parameters(), tail_classes=[2], switch_step=9).watch(model, criterion) is criterion
+True
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from graftkit.core.validation import check_bool
+from graftkit.methods.sse_sam.arithmetic import scale_
+from graftkit.methods.sse_sam.perturbing import PerturbingOptimizer
+from graftkit.methods.sse_sam.replay import ReplayPasses
+from graftkit.methods.sse_sam.sharpening import NonFiniteGradient
+from graftkit.methods.sse_sam.verification import verify_records
+from graftkit.methods.sse_sam.watch import Watch
+
+__all__ = ["LoopForm"]
+
+GOOD_STEPS = 200  # after so many steps without overflow, repeats run under the whole loss scale again
+
+
+class LoopForm(PerturbingOptimizer):
+    """The part of the optimizer that follows a loop by hooks and repeats its calls."""
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Reset the gradients, and forget the watched calls that they came from.
+
+        Parameters
+        ----------
+        set_to_none : bool, default=True
+            As in torch.
+        """
+        super().zero_grad(set_to_none)
+        if self._watch is not None:
+            self._watch.forget_used()
+
+    def watch(
+        self,
+        model: nn.Module,
+        criterion: Any,
+        *,
+        output_module: str | nn.Module | None = None,
+        targets_from: str | Callable[..., Any] | None = None,
+        membership: Callable[[Any], Tensor] | str | None = None,
+        verify: bool = True,
+    ) -> Any:
+        """Follow an unmodified loop: ``zero_grad``, forward, ``backward``, ``step()`` as always.
+
+        Parameters
+        ----------
+        model : torch.nn.Module
+            As the loop calls it (its DDP wrapper where there is one).
+        criterion : torch.nn.Module, callable or None
+            What the loop calls on the model's output, any sum over samples up to a normaliser. ``None`` where
+            the model returns its own loss: an output with ``loss`` and ``logits``, labels in the call.
+        output_module : str, torch.nn.Module or None, default=None
+            For models that return losses only: the submodule whose output holds the class scores.
+        targets_from : str, callable or None, default=None
+            Where the targets are: a keyword of the call, or a function of its ``(args, kwargs)``.
+        membership : callable, "sample" or None, default=None
+            Each target's class decides by default, pixel by pixel for dense targets. "sample" counts a sample
+            as tail where any of its labels is; a function of the targets gives the tail's share in [0, 1], of
+            shape (B,) or the targets'.
+        verify : bool, default=True
+            Repeat the first stage-1 step's gradient once, to make sure that nothing but the watched calls
+            contributes to it: an extra loss term would silently vanish in stage 1.
+
+        Returns
+        -------
+        torch.nn.Module or None
+            The criterion to call: the same object, or a wrapper around a plain function.
+
+        Raises
+        ------
+        RuntimeError
+            If this optimizer watches already, or another one watches the model.
+        ValueError
+            If the model does not hold the optimizer's parameters, or `output_module` is none of its modules.
+        TypeError
+            If an argument is of the wrong type.
+
+        Notes
+        -----
+        Gradient clipping and unscaling by a common factor are recognised and applied to the final gradient
+        too. Between forward and step, inputs must not be changed in place.
+        """
+        if self._watch is not None:
+            raise RuntimeError("watch: this optimizer watches a model already; call unwatch() first")
+        frozen = self._settings.tail_pass == "frozen_stats"
+        self._watch = Watch(
+            model,
+            criterion,
+            self._params(),
+            output_module=output_module,
+            targets_from=targets_from,
+            membership=membership,
+            frozen_stats=frozen,
+        )
+        self._verify = check_bool("verify", verify)
+        return self._watch.criterion
+
+    def unwatch(self) -> None:
+        """Remove the hooks that :meth:`watch` set."""
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+
+    def _step_watched(self, found_inf: Tensor | None, grad_scale: Tensor | None) -> None:
+        watch = self._watch
+        if watch is None:
+            raise RuntimeError("step: no watched model")
+        if found_inf is not None and float(found_inf) > 0:
+            return  # the scaler lowers its scale; the step is not counted
+        params, processes = self._params(), self._processes()
+        factor = 1.0
+        if processes.size > 1 or not watch.probes.untouched:
+            factor = watch.probes.factor(processes)
+        unscale = 1.0 / float(grad_scale) if grad_scale is not None else 1.0
+        scale_([p.grad for p in params], unscale, self._settings.foreach)
+        # A model's own loss is normalised inside it, and plain SAM has no part to take a subset for.
+        everything = self._wanted() == ("all",)
+        full = watch.criterion is None or everything
+        passes = ReplayPasses(
+            watch,
+            params,
+            self._settings,
+            processes,
+            mode="full" if full else self._mode(watch.inner, True),
+            whole=everything and self._settings.tail_weight == 1,
+            unit=factor * unscale,
+            seed_factor=self._seed_factor if found_inf is not None else 1.0,
+        )
+        try:
+            if self._verify and self.moves("head"):
+                verify_records(passes, params, self._settings, processes)
+                self._verify = False
+            grads = self._run(passes, processes)
+        except NonFiniteGradient:
+            if found_inf is None:
+                raise
+            self._seed_factor, self._good_steps = self._seed_factor / 2, 0
+            return
+        if found_inf is not None:
+            self._good_steps += 1
+            if self._good_steps >= GOOD_STEPS:
+                self._seed_factor, self._good_steps = min(1.0, self._seed_factor * 2), 0
+        self._apply(grads)

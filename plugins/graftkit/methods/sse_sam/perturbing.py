@@ -1,0 +1,176 @@
+"""What every form of a step shares: radii, parts, processes, the passes' kind, the base optimizer's turn.
+
+Source: specification sections 1.2, 1.4, 3.4, 3.6.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from graftkit.core.validation import raise_invalid
+from graftkit.methods.sse_sam.arithmetic import Gradients, any_sharded
+from graftkit.methods.sse_sam.coupling import coupled_modules
+from graftkit.methods.sse_sam.explicit import ExplicitStep
+from graftkit.methods.sse_sam.gradients import Processes
+from graftkit.methods.sse_sam.linked import LinkedOptimizer
+from graftkit.methods.sse_sam.perturbation import PerturbedWeights
+from graftkit.methods.sse_sam.settings import PART_RADIUS
+from graftkit.methods.sse_sam.sharpening import Passes, sharpened_gradient
+from graftkit.methods.sse_sam.watch import Watch
+
+__all__ = ["PerturbingOptimizer"]
+
+
+class PerturbingOptimizer(LinkedOptimizer):
+    """An optimizer that moves its weights away, looks at the gradient there, and brings them back."""
+
+    _model: nn.Module | None
+    _process_group: "dist.ProcessGroup | None"
+
+    def _fresh(self) -> None:
+        """Reset what lives between calls and belongs in no checkpoint."""
+        self._model = None
+        self._process_group = None
+        self._weights = PerturbedWeights()
+        self._watch: Watch | None = None
+        self._explicit: ExplicitStep | None = None
+        self._accumulated: Gradients | None = None
+        self._away = False
+        self._verify = False
+        self._seed_factor, self._good_steps = 1.0, 0
+
+    def radius(self, part: str) -> list[float]:
+        """Radius of every parameter for a part, in the present stage.
+
+        Parameters
+        ----------
+        part : {"head", "tail", "all"}
+            The part.
+
+        Returns
+        -------
+        list of float
+            In the order of the parameters that require a gradient; 0 for the head in stage 2.
+        """
+        key = PART_RADIUS[part]
+        off = part != "tail" and self.stage == 2
+        return [
+            0.0 if off else float(group[key])
+            for group in self.param_groups
+            for p in group["params"]
+            if p.requires_grad
+        ]
+
+    @property
+    def adaptive(self) -> list[bool]:
+        """Whether each parameter's perturbation is scaled by the weights."""
+        return [bool(g["adaptive"]) for g in self.param_groups for p in g["params"] if p.requires_grad]
+
+    def _params(self) -> list[Tensor]:
+        return [p for group in self.param_groups for p in group["params"] if p.requires_grad]
+
+    def moves(self, part: str) -> bool:
+        """Tell whether a part is perturbed anywhere in the present stage.
+
+        Parameters
+        ----------
+        part : {"head", "tail", "all"}
+            The part.
+
+        Returns
+        -------
+        bool
+            ``False`` where every group's radius is 0, and for the head in stage 2.
+        """
+        off = part != "tail" and self.stage == 2
+        return not off and any(group[PART_RADIUS[part]] > 0 for group in self.param_groups)
+
+    def _wanted(self) -> tuple[str, ...]:
+        """The parts to differentiate for; one pass over everything where nothing is perturbed."""
+        if self._settings.stage1 == "sam" and self.stage == 1:
+            return ("all",)
+        return ("head", "tail") if self.moves("head") or self.moves("tail") else ("all",)
+
+    def _mode(self, model: nn.Module | None, indexable: bool) -> str:
+        wanted = self._settings.tail_pass
+        if wanted == "full" or (wanted == "auto" and (model is None or not indexable)):
+            return "full"
+        if not indexable:
+            raise_invalid(
+                "closure",
+                "a closure without arguments",
+                f"closure(index=None), which tail_pass={wanted!r} needs",
+            )
+        if wanted == "frozen_stats":
+            if model is None:
+                raise_invalid("model", None, "the model, whose statistics tail_pass='frozen_stats' records")
+            return wanted
+        coupled = coupled_modules(model) if model is not None else []
+        if not coupled:
+            return "subset"
+        if wanted == "subset":
+            names = ", ".join(coupled[:10]) + (" ..." if len(coupled) > 10 else "")
+            raise ValueError(
+                "tail_pass: expected 'auto', 'full' or 'frozen_stats', got 'subset' for a model in which "
+                f"samples meet: {names}. A pass on some samples would be normalised by those samples' "
+                "statistics."
+            )
+        return "full"
+
+    def _processes(self) -> Processes:
+        group, watch = self._process_group, self._watch
+        sharded = any_sharded(self._params())
+        if group is None and watch is not None and watch.ddp is not None:
+            group = watch.ddp.process_group
+        elif group is None and isinstance(self._model, DistributedDataParallel):
+            group = self._model.process_group
+        elif group is None and sharded:
+            group = dist.group.WORLD  # FSDP2: every process of the mesh runs the same passes
+        elif group is None and watch is None and dist.is_available() and dist.is_initialized():
+            group = dist.group.WORLD
+        if sharded and not self._settings.sync_perturbation:
+            raise ValueError(
+                "sync_perturbation: expected True with FSDP2, whose backward averages the gradients "
+                "itself, got False"
+            )
+        return Processes(group, averaged=sharded)
+
+    @contextmanager
+    def _while_away(self) -> Iterator[None]:
+        self._away = True
+        try:
+            yield
+        finally:
+            self._away = False
+
+    def _run(self, passes: Passes, processes: Processes) -> Gradients:
+        return sharpened_gradient(
+            passes,
+            self._wanted(),
+            self._params(),
+            self,
+            self._settings,
+            processes,
+            self._weights,
+            self._while_away,
+        )
+
+    def _apply(self, grads: Gradients, scaler: Any = None) -> None:
+        """Hand the final gradient to the base optimizer and count the step."""
+        shared = dist.is_available() and dist.is_initialized()  # DDP may hold a view of .grad
+        for p, g in zip(self._params(), grads, strict=True):
+            if shared and p.grad is not None and g is not None and p.grad.layout == g.layout:
+                if p.grad is not g:
+                    p.grad.copy_(g)
+            else:
+                p.grad = g
+        if scaler is None:
+            self.base_optimizer.step()
+        else:
+            scaler.step(self.base_optimizer)
+        for group in self.param_groups:
+            group["completed_steps"] += 1

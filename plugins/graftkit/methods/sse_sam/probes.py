@@ -1,0 +1,99 @@
+"""By what common factor gradients were multiplied between ``backward()`` and ``step()``.
+
+Norm clipping and unscaling multiply all gradients alike; the final gradient is then multiplied too. A few
+small gradients are copied as backward leaves them, and compared at the step.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from graftkit.methods.sse_sam.arithmetic import is_sharded
+from graftkit.methods.sse_sam.gradients import Processes
+from graftkit.methods.sse_sam.hooks import Hook
+
+__all__ = ["GradientProbes"]
+
+
+class GradientProbes:
+    """Copies of a few small gradients near the output, as backward left them.
+
+    Parameters
+    ----------
+    params : sequence of Tensor
+        The optimizer's.
+    n : int, default=4
+        How many to follow,
+    among : int, default=12
+        of so many last parameters.
+    """
+
+    def __init__(self, params: Sequence[Tensor], n: int = 4, among: int = 12) -> None:
+        plain = [p for p in params if p.requires_grad and p.layout is torch.strided and not is_sharded(p)]
+        self._probes = sorted(plain[-among:], key=lambda p: p.numel())[:n]
+        self._left: dict[int, tuple[Tensor, Tensor, int]] = {}
+        hook = Hook(self, "_arrived")
+        self._handles = [p.register_post_accumulate_grad_hook(hook) for p in self._probes]
+
+    def _arrived(self, param: Tensor) -> None:
+        if param.grad is not None:
+            self._left[id(param)] = (param.grad.detach().clone(), param.grad, param.grad._version)
+
+    def clear(self) -> None:
+        """Forget the copies."""
+        self._left.clear()
+
+    def close(self) -> None:
+        """Remove the hooks."""
+        self.clear()
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    @property
+    def untouched(self) -> bool:
+        """Whether the followed gradients are the tensors that backward left, never written to since."""
+        probes = [(p.grad, self._left.get(id(p))) for p in self._probes]
+        return all(kept is None or (g is kept[1] and g._version == kept[2]) for g, kept in probes)
+
+    def factor(self, processes: Processes) -> float:
+        """By what common factor the gradients were multiplied after backward (clipping, unscaling).
+
+        Parameters
+        ----------
+        processes : Processes
+            Who averaged the gradients meanwhile.
+
+        Returns
+        -------
+        float
+            1.0 where nothing was changed.
+
+        Raises
+        ------
+        RuntimeError
+            If the gradients were changed in another way.
+        """
+        pairs = [(self._left[id(p)][0], p.grad) for p in self._probes if id(p) in self._left]
+        if not pairs or any(now is None for _, now in pairs):
+            return 1.0
+        rough = min(before.dtype.itemsize for before, _ in pairs) < 4
+        left = [before for before, _ in pairs]
+        averaged = processes.average(list(left), left)
+        then = torch.cat([b.flatten().double() for b in averaged if b is not None])
+        now = torch.cat([n.detach().flatten().double() for _, n in pairs if n is not None])
+        if torch.equal(then, now):
+            return 1.0
+        square = then.dot(then)
+        factor = float(then.dot(now) / square) if square > 0 else 1.0
+        if not torch.isfinite(now).all() or not torch.isfinite(then).all():
+            return factor if factor == factor else 1.0  # the finiteness check of the step will tell
+        if (now - factor * then).norm() > (2e-2 if rough else 1e-4) * now.norm() + 1e-300:
+            raise RuntimeError(
+                "gradients were changed between backward() and step() by more than a common factor (norm "
+                "clipping and unscaling are a common factor; clipping by value, noise or centring are "
+                "not), so head and tail cannot be told apart in them. Change the final gradient instead: "
+                "optimizer.base_optimizer.register_step_pre_hook(...)."
+            )
+        return 1.0 if abs(factor - 1) < 1e-6 else factor
