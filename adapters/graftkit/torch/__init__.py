@@ -1,6 +1,12 @@
 """graftkit for PyTorch: ``SSESAM`` for long-tailed data, AUCSeg's loss and bank for segmentation."""
 
-from graftkit.methods.aucseg import PixelAUCLoss, pixel_auc_loss
+from graftkit.methods.aucseg import (
+    PixelAUCLoss,
+    TailMemoryBank,
+    count_pixels,
+    pixel_auc_loss,
+    split_classes,
+)
 from graftkit.methods.sse_sam import (
     SSESAM,
     class_curvature,
@@ -12,9 +18,12 @@ from graftkit.methods.sse_sam import (
 __all__ = [
     "PixelAUCLoss",
     "SSESAM",
+    "TailMemoryBank",
     "class_curvature",
+    "count_pixels",
     "coupled_modules",
     "frozen_running_stats",
     "pixel_auc_loss",
+    "split_classes",
     "tail_classes_from_counts",
 ]
