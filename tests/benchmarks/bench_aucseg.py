@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> Path:
 
 
 def quality_jobs(options: argparse.Namespace) -> Iterator[Job]:
-    """CamVid: every seed of an arm before the next seed, so that an interrupted run compares like with like."""
+    """CamVid: all arms of a seed before the next seed, so that a run that stops compares like with like."""
     if options.data is None:
         print("CamVid skipped: set GRAFTKIT_DATA or pass --data", file=sys.stderr)
         return

@@ -94,9 +94,7 @@ class SampledPixelAUC(BaseMetric):
         scores, labels = (torch.cat(part) for part in zip(*results, strict=True))
         generator = torch.Generator().manual_seed(0)
         order = torch.randperm(len(labels), generator=generator)
-        kept = []
-        for c in labels.unique():
-            kept.append(order[labels[order] == c][: self.a_class])
+        kept = [order[labels[order] == c][: self.a_class] for c in labels.unique()]
         rows = torch.cat(kept)
         scores, labels = scores[rows], labels[rows]
         tail = CAMVID_GROUPS["tail"]
