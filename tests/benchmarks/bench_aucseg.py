@@ -1,6 +1,6 @@
 """Measure AUCSeg: cost against the published procedure and cross-entropy, quality on CamVid in mmseg.
 
-    python tests/benchmarks/bench_aucseg.py            # everything, 3 seeds of one architecture
+    python tests/benchmarks/bench_aucseg.py            # everything; 3 seeds of one architecture
     python tests/benchmarks/bench_aucseg.py --full     # both architectures and more arms; resumes
     python tests/benchmarks/bench_aucseg.py --quick    # a smoke run of every section, into a temporary file
 
@@ -25,10 +25,11 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from graftkit.core.progress import progress_bar
 from tests.benchmarks import camvid_aucseg as camvid
+from tests.benchmarks import cost_aucseg as cost
 from tests.benchmarks.results_io import Records, environment
 
 DISTRIBUTIONS = ("graftkit", "torch", "numpy", "onedl-mmengine", "onedl-mmcv", "onedl-mmsegmentation")
-SECTIONS = ("quality",)
+SECTIONS = ("speed", "memory", "step", "bank", "quality")
 ITERATIONS = 600
 Job = tuple[str, Callable[[], dict[str, Any]]]
 
@@ -65,6 +66,37 @@ def main(argv: list[str] | None = None) -> Path:
     return records.path
 
 
+def speed_jobs(options: argparse.Namespace) -> Iterator[Job]:
+    """The loss alone: four shapes against both rivals, growth with pixels and with present classes."""
+    everyone = ("published", "ours", "CE")
+    cases = dict.fromkeys(cost.CASES, everyone)
+    cases.update({case: ("ours", "CE") for case in (*cost.PIXELS, *cost.PRESENT) if case not in cases})
+    if options.quick:
+        cases = {(1, 5, 24, 32, 4): everyone}
+    for case, names in cases.items():
+        yield f"speed/{case}", partial(cost.speed, case, names, 1 if options.quick else 7)
+
+
+def memory_jobs(options: argparse.Namespace) -> Iterator[Job]:
+    """Peak memory of each loss, a process each."""
+    for case in [(1, 5, 24, 32, 4)] if options.quick else cost.CASES:
+        for name in cost.LOSSES:
+            yield f"memory/{case}/{name}", partial(cost.memory, case, name)
+
+
+def step_jobs(options: argparse.Namespace) -> Iterator[Job]:
+    """A whole training step of mmseg's ResNet-18."""
+    yield "step", partial(cost.training_step, 1 if options.quick else 9, options.quick)
+
+
+def bank_jobs(options: argparse.Namespace) -> Iterator[Job]:
+    """The bank: milliseconds a picture, growth over steps."""
+    for tail, present, ratio in cost.TAILS:
+        size, repeats = (160, 4) if options.quick else (512, 64)
+        yield f"bank/{tail}", partial(cost.bank_cost, tail, present, ratio, repeats, size)
+    yield "growth", partial(cost.bank_growth, 100 if options.quick else 10_000)
+
+
 def quality_jobs(options: argparse.Namespace) -> Iterator[Job]:
     """CamVid: all arms of a seed before the next seed, so that a run that stops compares like with like."""
     if options.data is None:
@@ -84,7 +116,13 @@ def quality_jobs(options: argparse.Namespace) -> Iterator[Job]:
                 yield key, partial(camvid.train, arm, architecture, seed, folder, weights, iterations)
 
 
-JOBS: dict[str, Callable[[argparse.Namespace], Iterator[Job]]] = {"quality": quality_jobs}
+JOBS: dict[str, Callable[[argparse.Namespace], Iterator[Job]]] = {
+    "speed": speed_jobs,
+    "memory": memory_jobs,
+    "step": step_jobs,
+    "bank": bank_jobs,
+    "quality": quality_jobs,
+}
 
 
 if __name__ == "__main__":
