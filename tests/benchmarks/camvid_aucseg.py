@@ -6,13 +6,10 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.config import Config
-from mmengine.evaluator import BaseMetric
-from mmengine.registry import METRICS
 from mmengine.runner import Runner
 
-from graftkit.methods.aucseg import count_pixels, one_vs_one_auc
+from graftkit.methods.aucseg import count_pixels
 from graftkit.methods.aucseg.data import CAMVID_CLASSES, CAMVID_GROUPS, load_camvid
 
 CONFIGS = Path(__file__).resolve().parents[2] / "examples" / "configs" / "aucseg"
@@ -71,39 +68,6 @@ ARCHITECTURES: dict[str, dict[str, Any] | None] = {
 }
 
 
-@METRICS.register_module()
-class SampledPixelAUC(BaseMetric):
-    """The exact one-vs-one AUC of up to 2,000 pixels a class, drawn alike for every model."""
-
-    def __init__(self, a_picture: int = 60, a_class: int = 2000) -> None:
-        super().__init__(prefix="pixel")
-        self.a_picture, self.a_class = a_picture, a_class
-
-    def process(self, data_batch: Any, data_samples: list[dict[str, Any]]) -> None:  # noqa: ARG002
-        for sample in data_samples:
-            generator = torch.Generator().manual_seed(len(self.results))
-            scores = sample["seg_logits"]["data"].flatten(1).T
-            labels = sample["gt_sem_seg"]["data"].flatten()
-            for c in labels.unique().tolist():
-                if c != 255:
-                    rows = (labels == c).nonzero().flatten()
-                    rows = rows[torch.randperm(len(rows), generator=generator)[: self.a_picture]]
-                    self.results.append((scores[rows].clone(), labels[rows]))
-
-    def compute_metrics(self, results: list[Any]) -> dict[str, float]:
-        scores, labels = (torch.cat(part) for part in zip(*results, strict=True))
-        generator = torch.Generator().manual_seed(0)
-        order = torch.randperm(len(labels), generator=generator)
-        kept = [order[labels[order] == c][: self.a_class] for c in labels.unique()]
-        rows = torch.cat(kept)
-        scores, labels = scores[rows], labels[rows]
-        tail = CAMVID_GROUPS["tail"]
-        return {
-            "AUC": 100 * one_vs_one_auc(scores, labels),
-            "AUC.tail": 100 * one_vs_one_auc(scores, labels, classes=tail),
-        }
-
-
 def unpack(archive: Path) -> Path:
     """CamVid as folders, for mmseg's own loaders."""
     folder = Path(tempfile.mkdtemp(prefix="camvid"))
@@ -141,7 +105,8 @@ def train(
     warm.end = decay.begin = iterations // 4
     decay.end = iterations
     cfg.val_evaluator.per_class = True
-    cfg.val_evaluator = [cfg.val_evaluator, {"type": "SampledPixelAUC"}]
+    groups = {"tail": cfg.val_evaluator.groups.tail}
+    cfg.val_evaluator = [cfg.val_evaluator, {"type": "PixelAUCMetric", "groups": groups}]
     cfg.default_hooks.update(checkpoint=None, logger=None)
     cfg.randomness = {"seed": seed}
     cfg.log_level = "ERROR"

@@ -41,14 +41,14 @@ def batch(case: tuple[int, ...], seed: int = 0) -> tuple[Tensor, Tensor]:
 
 
 def interleaved(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each call, in turn, after one unmeasured round."""
+    """Seconds of processor time of each call, in turn, after one unmeasured round."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for round_ in range(repeats + 1):
         for name, call in calls.items():
-            start = time.perf_counter()
+            start = time.process_time()  # other work on the machine does not count
             call()
             if round_:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(time.process_time() - start)
     return seconds
 
 

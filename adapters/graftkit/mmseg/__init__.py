@@ -1,6 +1,6 @@
 """graftkit for OpenMMLab: modules registered in mmengine's root registries on import.
 
-SSE-SAM and AUCSeg's loss and bank need mmengine only; ``GroupIoUMetric`` is there where mmseg is.
+SSE-SAM and AUCSeg's loss and bank need mmengine only; the metrics are there where mmseg is.
 """
 
 from importlib.util import find_spec
@@ -17,6 +17,13 @@ __all__ = ["AUCSegLoss", "SSESAM", "SSESAMOptimWrapper", "TMemoryBankHook"]
 
 if find_spec("mmseg") is not None:
     require("mmseg.evaluation", extra="mmseg", distribution="onedl-mmsegmentation", minimum="1.3")
-    from graftkit.mmseg.aucseg_metric import GroupIoUMetric
+    from graftkit.mmseg.aucseg_metric import GroupIoUMetric, PixelAUCMetric
 
-    __all__ = ["AUCSegLoss", "GroupIoUMetric", "SSESAM", "SSESAMOptimWrapper", "TMemoryBankHook"]
+    __all__ = [
+        "AUCSegLoss",
+        "GroupIoUMetric",
+        "PixelAUCMetric",
+        "SSESAM",
+        "SSESAMOptimWrapper",
+        "TMemoryBankHook",
+    ]

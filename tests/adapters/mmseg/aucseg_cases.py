@@ -11,13 +11,12 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
-from PIL import Image
 
 with warnings.catch_warnings():  # mmcv-lite says what it lacks
     warnings.simplefilter("ignore")
     import mmseg.models  # noqa: F401
 
-from graftkit.methods.aucseg.data import SCENE_CLASSES, SCENE_GROUPS, street_scenes
+from graftkit.methods.aucseg.data import SCENE_CLASSES, SCENE_GROUPS, street_scenes, write_split
 
 CONFIGS = Path(__file__).resolve().parents[3] / "examples" / "configs" / "aucseg"
 
@@ -51,14 +50,7 @@ class Spy(Hook):
 def write_scenes(folder: Path, n: int = 16) -> Path:
     """Scenes as mmseg wants them: {train,val}/{images,labels}."""
     for split, seed in (("train", 0), ("val", 1)):
-        images, labels = street_scenes(n, random_state=seed)
-        for kind in ("images", "labels"):
-            (folder / split / kind).mkdir(parents=True)
-        for k in range(n):
-            Image.fromarray(images[k].permute(1, 2, 0).numpy()).save(
-                folder / split / "images" / f"{k:03}.jpg"
-            )
-            Image.fromarray(labels[k].numpy()).save(folder / split / "labels" / f"{k:03}.png")
+        write_split(folder / split, *street_scenes(n, random_state=seed))
     return folder
 
 

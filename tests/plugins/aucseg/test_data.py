@@ -13,6 +13,7 @@ from graftkit.methods.aucseg.data import (
     SCENE_GROUPS,
     load_camvid,
     street_scenes,
+    write_split,
 )
 from graftkit.torch import count_pixels, split_classes
 
@@ -41,6 +42,28 @@ def test_scenes_repeat_by_seed():
 def test_bad_scenes(arguments, error, words):
     with pytest.raises(error, match=words):
         street_scenes(*arguments)
+
+
+def test_written_scenes_are_read_again(tmp_path):
+    images, labels = street_scenes(3)
+    write_split(tmp_path / "train", images, labels)
+    assert sorted(p.name for p in (tmp_path / "train" / "images").iterdir()) == [
+        "0000.jpg",
+        "0001.jpg",
+        "0002.jpg",
+    ]
+    paths = sorted((tmp_path / "train" / "labels").iterdir())
+    assert torch.equal(count_pixels(paths, 6), count_pixels(labels, 6))
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as file:
+        for path in (tmp_path / "train").rglob("*.*g"):
+            file.write(path, path.relative_to(tmp_path))
+    again, same = load_camvid(tmp_path / "set.zip", "train")
+    assert torch.equal(same, labels)
+    assert (again.float() - images.float()).abs().mean() < 12  # JPEG
+    with pytest.raises(ValueError, match="images and labels"):
+        write_split(tmp_path, images.float(), labels)
+    with pytest.raises(ValueError, match="images and labels"):
+        write_split(tmp_path, images, labels[:2])
 
 
 @pytest.fixture

@@ -20,7 +20,15 @@ from graftkit.core.extras import require
 from graftkit.core.random import numpy_generator
 from graftkit.core.validation import check_choice, check_integer, raise_invalid
 
-__all__ = ["CAMVID_CLASSES", "CAMVID_GROUPS", "SCENE_CLASSES", "SCENE_GROUPS", "load_camvid", "street_scenes"]
+__all__ = [
+    "CAMVID_CLASSES",
+    "CAMVID_GROUPS",
+    "SCENE_CLASSES",
+    "SCENE_GROUPS",
+    "load_camvid",
+    "street_scenes",
+    "write_split",
+]
 
 CAMVID_CLASSES = ("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car",
                   "pedestrian", "bicyclist")  # fmt: skip
@@ -77,6 +85,34 @@ def load_camvid(path: str | Path, split: str, limit: int | None = None) -> tuple
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(
         np.stack(labels)
     )
+
+
+def write_split(folder: str | Path, images: Tensor, labels: Tensor) -> None:
+    """Write pictures as ``images/NNNN.jpg`` and labels as ``labels/NNNN.png``, as mmsegmentation reads them.
+
+    Parameters
+    ----------
+    folder : str or pathlib.Path
+        Made where it is missing.
+    images : Tensor of shape (N, 3, H, W)
+        RGB pictures, uint8.
+    labels : Tensor of shape (N, H, W)
+        Labels, uint8.
+
+    Raises
+    ------
+    ValueError
+        If shapes or types are others.
+    """
+    image = require("PIL.Image", extra="examples", distribution="pillow")
+    fits = images.ndim == 4 and images.shape[1] == 3 and labels.shape == (len(images), *images.shape[2:])
+    if not fits or images.dtype != torch.uint8 or labels.dtype != torch.uint8:
+        raise_invalid("images and labels", images, "uint8 of shapes (N, 3, H, W) and (N, H, W)")
+    for kind, suffix, arrays in (("images", "jpg", images.permute(0, 2, 3, 1)), ("labels", "png", labels)):
+        place = Path(folder) / kind
+        place.mkdir(parents=True, exist_ok=True)
+        for k, array in enumerate(arrays):
+            image.fromarray(array.contiguous().numpy()).save(place / f"{k:04}.{suffix}")
 
 
 def street_scenes(
