@@ -112,8 +112,7 @@ def _figure(runners: dict[str, Runner], tail: Tensor, path: Path) -> None:
     for axis, (title, values) in zip(figure.subplots(2, 4).flat, panels.items(), strict=True):
         picture = values.flip(0).permute(1, 2, 0) if values.ndim == 3 else values % 255
         axis.imshow(picture, cmap="tab20", vmax=19)
-        axis.set_title(title)
-        axis.set_axis_off()
+        axis.set(title=title, xticks=[], yticks=[])
     figure.savefig(path, dpi=120)
 
 

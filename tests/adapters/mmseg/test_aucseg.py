@@ -16,7 +16,7 @@ from mmseg.evaluation import IoUMetric
 from mmseg.registry import HOOKS, METRICS, MODELS
 from mmseg.structures import SegDataSample
 
-from graftkit.mmseg import AUCSegLoss, GroupIoUMetric, TMemoryBankHook
+from graftkit.mmseg import AUCSegLoss, GroupIoUMetric, PixelAUCMetric, TMemoryBankHook
 from graftkit.torch import pixel_auc_loss
 from tests.adapters.mmseg import aucseg_cases  # noqa: F401  (registers mmseg's heads)
 from tests.plugins.aucseg import reference as ref
@@ -45,6 +45,7 @@ def test_registered_where_mmseg_looks():
     assert MODELS.get("AUCSegLoss") is AUCSegLoss
     assert HOOKS.get("TMemoryBankHook") is TMemoryBankHook
     assert METRICS.get("GroupIoUMetric") is GroupIoUMetric
+    assert METRICS.get("PixelAUCMetric") is PixelAUCMetric
     from mmseg.registry import OPTIM_WRAPPERS
 
     assert OPTIM_WRAPPERS.get("SSESAMOptimWrapper").__name__ == "SSESAMOptimWrapper"
@@ -464,6 +465,81 @@ def test_bad_arguments_of_the_metric(options, error, words):
 def test_groups_that_do_not_fit_the_data_set(groups, words):
     with pytest.raises(ValueError, match=words):
         evaluated(GroupIoUMetric(groups=groups), *case())
+
+
+# The pixel AUC.
+
+
+def ranked(metric, logits, labels, classes=("a", "b", "c")):
+    metric.dataset_meta = {"classes": classes}
+    data = [
+        {"seg_logits": {"data": x}, "gt_sem_seg": {"data": y[None]}}
+        for x, y in zip(logits, labels, strict=True)
+    ]
+    metric.process({}, data)
+    return metric.evaluate(len(data))
+
+
+def test_pixel_auc_of_all_pixels_is_that_of_all_pairs():
+    rng = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 3, 5, 6, generator=rng)
+    labels = torch.randint(0, 3, (2, 5, 6), generator=rng)
+    logits.scatter_add_(1, labels[:, None], torch.ones(2, 1, 5, 6))
+    labels[0, 0] = 255
+    found = ranked(PixelAUCMetric(groups={"tail": ["c"], "rest": [0, 1]}), logits, labels)
+    scores, names = logits.permute(0, 2, 3, 1).reshape(-1, 3), labels.flatten()
+    valid = names != 255
+    assert found["pixelAUC"] == pytest.approx(100 * ref.pairwise_auc(scores[valid], names[valid]), abs=1e-9)
+    # Each class ranks against two others, so the whole is the mean over classes.
+    assert found["pixelAUC"] == pytest.approx(
+        (found["pixelAUC.tail"] + 2 * found["pixelAUC.rest"]) / 3, abs=1e-9
+    )
+
+
+def test_pixel_auc_of_a_sample_is_near_and_repeats():
+    rng = torch.Generator().manual_seed(1)
+    labels = torch.randint(0, 3, (4, 40, 40), generator=rng)
+    logits = torch.randn(4, 3, 40, 40, generator=rng).scatter_add_(
+        1, labels[:, None], torch.ones(4, 1, 40, 40)
+    )
+    whole = ranked(PixelAUCMetric(pixels_a_picture=10**6, pixels_a_class=10**6), logits, labels)["pixelAUC"]
+    few = [ranked(PixelAUCMetric(pixels_a_picture=100, pixels_a_class=300), logits, labels) for _ in range(2)]
+    assert few[0] == few[1]
+    assert set(few[0]) == {"pixelAUC"}
+    assert few[0]["pixelAUC"] == pytest.approx(whole, abs=3)
+    assert few[0]["pixelAUC"] != whole
+    other = ranked(PixelAUCMetric(pixels_a_picture=100, pixels_a_class=300, seed=5), logits, labels)
+    assert other != few[0]
+
+
+def test_a_picture_of_ignored_pixels():
+    found = ranked(
+        PixelAUCMetric(), torch.zeros(2, 3, 2, 2), torch.stack([torch.full((2, 2), 255), torch.eye(2).long()])
+    )
+    assert found["pixelAUC"] == 50
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"pixels_a_picture": 0}, ValueError, "pixels_a_picture"),
+        ({"pixels_a_class": 1.5}, TypeError, "pixels_a_class"),
+        ({"seed": -1}, ValueError, "seed"),
+        ({"ignore_index": "255"}, TypeError, "ignore_index"),
+        ({"groups": {}}, ValueError, "groups"),
+        ({"groups": {"head": [1], "tail": [1]}}, ValueError, "groups.*1 in 'head' and 'tail'"),
+    ],
+)
+def test_bad_arguments_of_the_pixel_auc(options, error, words):
+    with pytest.raises(error, match=words):
+        PixelAUCMetric(**options)
+
+
+def test_pixel_auc_needs_two_score_maps_and_known_classes():
+    with pytest.raises(ValueError, match=r"seg_logits.*two score maps"):
+        ranked(PixelAUCMetric(), torch.zeros(1, 1, 2, 2), torch.zeros(1, 2, 2).long())
+    with pytest.raises(ValueError, match=r"groups\['tail'\].*got 'bus'"):
+        ranked(PixelAUCMetric(groups={"tail": ["bus"]}), torch.zeros(1, 3, 2, 2), torch.eye(2).long()[None])
 
 
 def test_scope_is_left_as_it_was():
