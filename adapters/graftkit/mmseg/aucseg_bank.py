@@ -42,8 +42,22 @@ class TMemoryBankHook(Hook):
     ----------
     tail_classes : sequence of int or str
         Class numbers, or names that the training set's ``metainfo["classes"]`` has.
-    memory_size, sample_ratio, resize_ratio, update, scope, protect_tail, ignore_index, max_bytes
-        See :class:`graftkit.torch.TailMemoryBank`.
+    memory_size : int, default=5
+        Patches kept a class.
+    sample_ratio : float in (0, 1], default=0.05
+        Share of the missing tail classes that is pasted, rounded up. For at most 20 classes take 1.
+    resize_ratio : float in (0, 4], default=0.4
+        Scale of what is pasted; at 1 an object lands where it stood.
+    update : {"random", "fifo", "reservoir"}, default="random"
+        Which patch of a full class a new one replaces.
+    scope : {"image", "batch"}, default="image"
+        A class is missing from the picture, or from the whole batch.
+    protect_tail : bool, default=False
+        Leave pixels of tail classes uncovered.
+    ignore_index : int, default=255
+        The label of pixels that say nothing.
+    max_bytes : int, default=268435456
+        Hard bound on what is stored.
     seed : int or None, default=None
         Of the bank's generator, the rank is added; None takes the Runner's seed.
     start_iter : int, default=0

@@ -42,8 +42,22 @@ class GroupIoUMetric(IoUMetric):
         From a name to class numbers or names; no class in two groups.
     per_class : bool, default=False
         Add ``IoU.<class>`` for every class.
-    ignore_index, iou_metrics, nan_to_num, beta, collect_device, output_dir, format_only, prefix
-        See ``mmseg.evaluation.IoUMetric``; ``iou_metrics`` must hold "mIoU".
+    ignore_index : int, default=255
+        The label that says nothing.
+    iou_metrics : sequence of str or str, default=("mIoU",)
+        What IoUMetric computes; "mIoU" must be among it.
+    nan_to_num : int or None, default=None
+        What stands for NaN.
+    beta : int, default=1
+        Of the F-score.
+    collect_device : str, default="cpu"
+        Where ranks collect results.
+    output_dir : str or None, default=None
+        Where predictions are written.
+    format_only : bool, default=False
+        Write predictions and evaluate nothing.
+    prefix : str or None, default=None
+        Before the names of the values.
 
     Raises
     ------
@@ -135,8 +149,10 @@ class PixelAUCMetric(BaseMetric):
         The label that says nothing.
     seed : int, default=0
         Of the drawing.
-    collect_device, prefix
-        See ``mmengine.evaluator.BaseMetric``.
+    collect_device : str, default="cpu"
+        Where ranks collect results.
+    prefix : str or None, default=None
+        Before the names of the values.
 
     Raises
     ------

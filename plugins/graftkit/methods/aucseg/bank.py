@@ -35,12 +35,17 @@ from graftkit.core.validation import (
 )
 from graftkit.methods.aucseg.bank_state import read_state, write_state
 from graftkit.methods.aucseg.patches import Patch, cut_patch, nearest_index, write_patch
+from graftkit.methods.aucseg.pictures import (
+    check_alike,
+    check_picture,
+    check_tail_classes,
+    present_classes,
+)
 
 __all__ = ["TailMemoryBank"]
 
 # More classes than this in one picture would plaster it.
 MANY_PASTES = 20
-LARGEST_LABEL = 65_535
 
 
 class TailMemoryBank:
@@ -106,7 +111,7 @@ class TailMemoryBank:
         seed: int = 0,
     ) -> None:
         self.ignore_index = check_integer("ignore_index", ignore_index)
-        self.tail_classes = _check_tail(tail_classes, self.ignore_index)
+        self.tail_classes = check_tail_classes(tail_classes, self.ignore_index)
         self.memory_size = check_integer("memory_size", memory_size, low=1)
         self.sample_ratio = check_number("sample_ratio", sample_ratio, low=0, high=1, closed="(]")
         self.resize_ratio = check_number("resize_ratio", resize_ratio, low=0, high=4, closed="(]")
@@ -178,7 +183,7 @@ class TailMemoryBank:
             If shapes do not fit, or the picture differs in type or channels from those stored.
         """
         self._check(image, label)
-        self._store(image, label, _present(label, self.ignore_index))
+        self._store(image, label, present_classes(label, self.ignore_index))
 
     def paste(
         self, image: Tensor, label: Tensor, present: Iterable[int] | None = None
@@ -208,7 +213,7 @@ class TailMemoryBank:
             If shapes do not fit, or the picture differs in type or channels from those stored.
         """
         self._check(image, label)
-        here = _present(label, self.ignore_index) if present is None else {int(c) for c in present}
+        here = present_classes(label, self.ignore_index) if present is None else {int(c) for c in present}
         return self._paste(image, label, self._draw(here))
 
     def __call__(
@@ -245,8 +250,8 @@ class TailMemoryBank:
             raise_invalid("labels", len(labels), f"as many as images, {len(images)}")
         for image, label in zip(images, labels, strict=True):
             self._check(image, label)
-        _check_alike(images)
-        present = [_present(label, self.ignore_index) for label in labels]
+        check_alike(images)
+        present = [present_classes(label, self.ignore_index) for label in labels]
         for image, label, here in zip(images, labels, present, strict=True):
             self._store(image, label, here)
         chosen: list[list[int]] = [[] for _ in images]
@@ -388,58 +393,7 @@ class TailMemoryBank:
         return int(torch.randint(high, (), generator=self._generator))
 
     def _check(self, image: Any, label: Any) -> None:
-        for name, value in (("image", image), ("label", label)):
-            if not isinstance(value, Tensor):
-                raise_invalid(name, value, "a tensor", error=TypeError)
-        if label.is_floating_point() or label.is_complex() or label.dtype == torch.bool:
-            raise_invalid("label", label, "integer labels", error=TypeError)
-        if image.ndim != 3 or label.ndim != 2:
-            raise_invalid(
-                "image and label", (tuple(image.shape), tuple(label.shape)), "shapes (c, H, W) and (H, W)"
-            )
-        if image.shape[1:] != label.shape or not label.numel():
-            raise_invalid(
-                "image and label",
-                (tuple(image.shape), tuple(label.shape)),
-                "the same height and width, not empty",
-            )
+        check_picture(image, label)
         stored = next((p for kept in self._patches.values() for p in kept), None)
         if stored is not None:
-            _check_alike([stored.image, image])
-
-
-def _present(label: Tensor, ignore_index: int) -> set[int]:
-    """The classes of a picture."""
-    flat = label.flatten()
-    if ignore_index < 0:
-        flat = flat[flat != ignore_index]
-    if not flat.numel():
-        return set()
-    low, high = (int(v) for v in flat.aminmax())
-    if low < 0 or high > LARGEST_LABEL:
-        raise_invalid("label", low if low < 0 else high, f"labels in [0, {LARGEST_LABEL}] or ignore_index")
-    return set(torch.bincount(flat).nonzero().flatten().tolist()) - {ignore_index}
-
-
-def _check_alike(images: Sequence[Tensor] | Tensor) -> None:
-    kinds = {(image.shape[0], image.dtype) for image in images}
-    if len(kinds) > 1:
-        raise_invalid(
-            "image",
-            " and ".join(sorted(f"{c} channels of {t}" for c, t in kinds)),
-            "the same channels and dtype in all pictures of a bank",
-        )
-
-
-def _check_tail(tail_classes: Any, ignore_index: int) -> tuple[int, ...]:
-    if isinstance(tail_classes, str | bytes) or not isinstance(tail_classes, Iterable):
-        raise_invalid("tail_classes", tail_classes, "class numbers", error=TypeError)
-    classes = tuple(check_integer("tail_classes", c, low=0) for c in tail_classes)
-    if not classes:
-        raise_invalid("tail_classes", list(classes), "at least one class")
-    twice = sorted({c for c in classes if classes.count(c) > 1})
-    if twice:
-        raise_invalid("tail_classes", f"class {twice[0]} twice", "different classes")
-    if ignore_index in classes:
-        raise_invalid("tail_classes", f"{ignore_index}, which is ignore_index", "classes")
-    return classes
+            check_alike([stored.image, image])
