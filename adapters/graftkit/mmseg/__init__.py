@@ -3,7 +3,7 @@
 SSE-SAM and AUCSeg's loss and bank need mmengine only; the metrics are there where mmseg is.
 """
 
-from importlib.util import find_spec
+from importlib import util
 
 from graftkit.core.extras import require
 
@@ -15,7 +15,7 @@ from graftkit.mmseg.sse_sam import SSESAM, SSESAMOptimWrapper  # noqa: E402
 
 __all__ = ["AUCSegLoss", "SSESAM", "SSESAMOptimWrapper", "TMemoryBankHook"]
 
-if find_spec("mmseg") is not None:
+if util.find_spec("mmseg") is not None:
     require("mmseg.evaluation", extra="mmseg", distribution="onedl-mmsegmentation", minimum="1.3")
     from graftkit.mmseg.aucseg_metric import GroupIoUMetric, PixelAUCMetric
 

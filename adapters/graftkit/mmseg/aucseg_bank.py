@@ -158,6 +158,8 @@ class TMemoryBankHook(Hook):
             If `data_batch` is no such dict.
         ValueError
             If a sample has no ``gt_sem_seg``.
+        RuntimeError
+            If ``before_train`` has not run.
         """
         step = runner.iter
         if step < self.start_iter or (self.stop_iter is not None and step >= self.stop_iter):

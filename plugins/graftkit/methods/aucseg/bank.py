@@ -311,6 +311,13 @@ class TailMemoryBank:
         ----------
         *keys : int
             Numbers that tell processes apart.
+
+        Raises
+        ------
+        TypeError
+            If a key is no integer.
+        ValueError
+            If it is negative.
         """
         mixed = self.seed
         for key in keys:  # spread like hash combining; torch scrambles the seed itself
