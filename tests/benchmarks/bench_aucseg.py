@@ -74,7 +74,7 @@ def speed_jobs(options: argparse.Namespace) -> Iterator[Job]:
     if options.quick:
         cases = {(1, 5, 24, 32, 4): everyone}
     for case, names in cases.items():
-        yield f"speed/{case}", partial(cost.speed, case, names, 1 if options.quick else 7)
+        yield f"speed/{case}", partial(cost.speed, case, names, 1 if options.quick else 5)
 
 
 def memory_jobs(options: argparse.Namespace) -> Iterator[Job]:
@@ -86,7 +86,7 @@ def memory_jobs(options: argparse.Namespace) -> Iterator[Job]:
 
 def step_jobs(options: argparse.Namespace) -> Iterator[Job]:
     """A whole training step of mmseg's ResNet-18."""
-    yield "step", partial(cost.training_step, 1 if options.quick else 9, options.quick)
+    yield "step", partial(cost.training_step, 1 if options.quick else 5, options.quick)
 
 
 def bank_jobs(options: argparse.Namespace) -> Iterator[Job]:

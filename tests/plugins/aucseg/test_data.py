@@ -59,7 +59,7 @@ def test_written_scenes_are_read_again(tmp_path):
             file.write(path, path.relative_to(tmp_path))
     again, same = load_camvid(tmp_path / "set.zip", "train")
     assert torch.equal(same, labels)
-    assert (again.float() - images.float()).abs().mean() < 12  # JPEG
+    assert (again.float().mean((0, 2, 3)) - images.float().mean((0, 2, 3))).abs().max() < 3  # JPEG
     with pytest.raises(ValueError, match="images and labels"):
         write_split(tmp_path, images.float(), labels)
     with pytest.raises(ValueError, match="images and labels"):
