@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument(
         "--data", type=Path, default=os.environ.get("GRAFTKIT_DATA"), help="folder of real data"
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of weights, batches and bank")
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights and batches")
     parser.add_argument("--quick", action="store_true", help="fewer iterations, under a minute")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the figure")
     options = parser.parse_args(argv)
@@ -74,7 +74,11 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         seconds = time.perf_counter() - start
         options.out.mkdir(parents=True, exist_ok=True)
         _figure(runners, torch.tensor(groups["tail"]), path := options.out / "aucseg.png")
-    table = Table("loss", *COLUMNS, title=f"{name}, {iterations} iterations, in per cent")
+    table = Table(
+        "loss",
+        *(c.replace("pixel", "") for c in COLUMNS),
+        title=f"{name}, {iterations} iterations: IoU and AUC, %",
+    )
     for arm, values in figures.items():
         table.add_row(arm, *(f"{values[c]:.1f}" for c in COLUMNS))
     Console().print(table)

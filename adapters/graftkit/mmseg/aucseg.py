@@ -103,7 +103,7 @@ class AUCSegLoss(PixelAUCLoss):
         """The name in the log."""
         return self._loss_name
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         cls_score: Tensor,
         label: Tensor,

@@ -2,7 +2,7 @@
 
 _base_ = "base.py"
 
-iterations = 90
+iterations = 60
 size = (90, 120)
 resize = dict(type="Resize", scale=(120, 90), keep_ratio=False)
 train_dataloader = dict(
@@ -28,8 +28,8 @@ val_dataloader = dict(
 )
 model = dict(data_preprocessor=dict(size=size))
 param_scheduler = [
-    dict(type="LinearLR", start_factor=0.05, by_epoch=False, begin=0, end=22),
-    dict(type="CosineAnnealingLR", eta_min=1e-5, by_epoch=False, begin=22, end=iterations),
+    dict(type="LinearLR", start_factor=0.05, by_epoch=False, begin=0, end=15),
+    dict(type="CosineAnnealingLR", eta_min=1e-5, by_epoch=False, begin=15, end=iterations),
 ]
 train_cfg = dict(max_iters=iterations, val_interval=10**9)
 default_hooks = dict(checkpoint=None, logger=None)

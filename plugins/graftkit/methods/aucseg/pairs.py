@@ -97,7 +97,7 @@ class PairLoss(torch.autograd.Function):
         return loss
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradient by the logits, of their shape and type."""
         logits, *rest = ctx.saved_tensors

@@ -90,7 +90,7 @@ def surrogate_loss(surrogate: str, own: Tensor, rivals: Tensor, margin: float) -
     Tensor of shape (K,)
         Never negative.
     """
-    (a, a2), (r, r2) = own, rivals
+    a, a2, r, r2 = own[0], own[1], rivals[0], rivals[1]
     if surrogate == "square":
         # Rounding may push a variance below zero by an ulp.
         variances = (a2 - a.square()).clamp(min=0) + (r2 - r.square()).clamp(min=0)
