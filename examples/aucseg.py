@@ -74,11 +74,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         seconds = time.perf_counter() - start
         options.out.mkdir(parents=True, exist_ok=True)
         _figure(runners, torch.tensor(groups["tail"]), path := options.out / "aucseg.png")
-    table = Table(
-        "loss",
-        *(c.replace("pixel", "") for c in COLUMNS),
-        title=f"{name}, {iterations} iterations: IoU and AUC, %",
-    )
+    table = Table("loss", *COLUMNS, title=f"{name}, {iterations} iterations, in per cent")
     for arm, values in figures.items():
         table.add_row(arm, *(f"{values[c]:.1f}" for c in COLUMNS))
     Console().print(table)
