@@ -108,6 +108,7 @@ def test_the_model_sees_what_was_pasted(scenes, tmp_path, collate):
     assert sum(bool((labels == 5).any()) for labels in raw) < len(raw) / 2
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_killed_and_resumed_continues_bit_for_bit(scenes, tmp_path):
     whole = trained(scene_config(scenes, tmp_path / "whole", iterations=6))
@@ -297,6 +298,7 @@ def ranks(cfg, folder):
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_two_processes_under_mmengines_launcher(scenes, tmp_path):
     cfg = scene_config(
