@@ -1,5 +1,12 @@
-"""graftkit for PyTorch: ``SSESAM``, the optimizer for long-tailed data, and what belongs to it."""
+"""graftkit for PyTorch: ``SSESAM`` for long-tailed data, AUCSeg's loss and bank for segmentation."""
 
+from graftkit.methods.aucseg import (
+    PixelAUCLoss,
+    TailMemoryBank,
+    count_pixels,
+    pixel_auc_loss,
+    split_classes,
+)
 from graftkit.methods.sse_sam import (
     SSESAM,
     class_curvature,
@@ -8,4 +15,15 @@ from graftkit.methods.sse_sam import (
     tail_classes_from_counts,
 )
 
-__all__ = ["SSESAM", "class_curvature", "coupled_modules", "frozen_running_stats", "tail_classes_from_counts"]
+__all__ = [
+    "PixelAUCLoss",
+    "SSESAM",
+    "TailMemoryBank",
+    "class_curvature",
+    "count_pixels",
+    "coupled_modules",
+    "frozen_running_stats",
+    "pixel_auc_loss",
+    "split_classes",
+    "tail_classes_from_counts",
+]

@@ -1,0 +1,3 @@
+"""Cross-entropy alone: the baseline."""
+
+_base_ = "base.py"

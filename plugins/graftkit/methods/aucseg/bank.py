@@ -1,0 +1,406 @@
+r"""The tail-classes memory bank: a few recent examples of each rare class, pasted where it is missing.
+
+For each picture: its tail classes are stored (at most `memory_size` patches a class); of the tail classes
+that it lacks, :math:`\lceil \rho\,|missing| \rceil` are drawn and a random patch of each is written into it.
+
+Source: Han et al., "AUCSeg", NeurIPS 2024 (arXiv 2409.20398), through its public code, which runs inside
+every data-loading worker (specification sections 1.5 and 1.8). Differs from the public code: one bank a
+process, stored before anything is pasted (there a stored object may show what was pasted over it later),
+saved and restored with its generator, bounded in bytes, cropped patches of the picture's own type, no
+per-pixel loops. Unverified: whether the paper calls a class missing from the picture (as the code does,
+``scope="image"``) or from the mini-batch.
+
+>>> import torch
+>>> bank = TailMemoryBank([2], sample_ratio=1, resize_ratio=1, seed=0)
+>>> bank.store(torch.full((3, 4, 4), 7).byte(), torch.tensor([[2, 0, 0, 0]] * 4))
+>>> image, label, pasted = bank.paste(torch.zeros(3, 4, 4).byte(), torch.zeros(4, 4).long())
+>>> label[0].tolist(), image[0, 0].tolist(), pasted
+([2, 0, 0, 0], [7, 0, 0, 0], [2])
+"""
+
+import math
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from graftkit.core.validation import (
+    check_bool,
+    check_choice,
+    check_integer,
+    check_number,
+    raise_invalid,
+)
+from graftkit.methods.aucseg.bank_state import read_state, write_state
+from graftkit.methods.aucseg.patches import Patch, cut_patch, nearest_index, write_patch
+from graftkit.methods.aucseg.pictures import (
+    check_alike,
+    check_picture,
+    check_tail_classes,
+    present_classes,
+)
+
+__all__ = ["TailMemoryBank"]
+
+# More classes than this in one picture would plaster it.
+MANY_PASTES = 20
+
+
+class TailMemoryBank:
+    """Examples of tail classes, stored from pictures and pasted into pictures without them.
+
+    Parameters
+    ----------
+    tail_classes : iterable of int
+        The rare classes; see `split_classes`.
+    memory_size : int, default=5
+        Patches kept a class.
+    sample_ratio : float in (0, 1], default=0.05
+        Share of the missing tail classes that is pasted, rounded up. For at most 20 classes take 1.
+    resize_ratio : float in (0, 4], default=0.4
+        Scale of what is pasted. At 1 an object lands where it stood, which suits scenes with a fixed layout;
+        smaller copies land anywhere.
+    update : {"random", "fifo", "reservoir"}, default="random"
+        Which patch of a full class a new one replaces: any, the oldest, or (with the probability that keeps
+        a uniform sample of all seen) any or none.
+    scope : {"image", "batch"}, default="image"
+        A class is missing from the picture, or from the whole batch; then it goes into one picture of it.
+    protect_tail : bool, default=False
+        Leave pixels of tail classes uncovered.
+    ignore_index : int, default=255
+        The label of pixels that say nothing.
+    min_pixels : int, default=1
+        Smaller masks (after scaling) are not stored.
+    max_bytes : int, default=268435456
+        Hard bound on what is stored; beyond it the oldest patch of the largest class goes.
+    seed : int, default=0
+        Of the bank's own generator.
+
+    Raises
+    ------
+    TypeError
+        If an argument has the wrong type.
+    ValueError
+        If it has an impossible value.
+
+    Examples
+    --------
+    >>> import torch
+    >>> bank = TailMemoryBank([1], sample_ratio=1)
+    >>> images, labels = torch.rand(2, 3, 8, 8), torch.tensor([0, 1]).reshape(2, 1, 1).expand(2, 8, 8)
+    >>> images, labels = bank(images, labels)
+    >>> labels.flatten(1).amax(1).tolist()  # the first picture had no class 1
+    [1, 1]
+    """
+
+    def __init__(
+        self,
+        tail_classes: Iterable[int],
+        *,
+        memory_size: int = 5,
+        sample_ratio: float = 0.05,
+        resize_ratio: float = 0.4,
+        update: str = "random",
+        scope: str = "image",
+        protect_tail: bool = False,
+        ignore_index: int = 255,
+        min_pixels: int = 1,
+        max_bytes: int = 256 * 2**20,
+        seed: int = 0,
+    ) -> None:
+        self.ignore_index = check_integer("ignore_index", ignore_index)
+        self.tail_classes = check_tail_classes(tail_classes, self.ignore_index)
+        self.memory_size = check_integer("memory_size", memory_size, low=1)
+        self.sample_ratio = check_number("sample_ratio", sample_ratio, low=0, high=1, closed="(]")
+        self.resize_ratio = check_number("resize_ratio", resize_ratio, low=0, high=4, closed="(]")
+        self.update: str = check_choice("update", update, ("random", "fifo", "reservoir"))
+        self.scope: str = check_choice("scope", scope, ("image", "batch"))
+        self.protect_tail = check_bool("protect_tail", protect_tail)
+        self.min_pixels = check_integer("min_pixels", min_pixels, low=1)
+        self.max_bytes = check_integer("max_bytes", max_bytes, low=1)
+        self.seed = check_integer("seed", seed, low=0)
+        most = math.ceil(self.sample_ratio * len(self.tail_classes))
+        if most > MANY_PASTES:
+            warnings.warn(
+                f"sample_ratio={self.sample_ratio:g} of {len(self.tail_classes)} tail classes may paste "
+                f"{most} objects into one picture; the published setting for so many classes is 0.05",
+                stacklevel=2,
+            )
+        self._told_too_large = False
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget every patch and start the generator anew."""
+        self._patches: dict[int, list[Patch]] = {c: [] for c in self.tail_classes}
+        self._seen = dict.fromkeys(self.tail_classes, 0)
+        self._nbytes = 0
+        self._serial = 0
+        self._generator = torch.Generator().manual_seed(self.seed)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._patches.values()))
+
+    def __repr__(self) -> str:
+        return (
+            f"TailMemoryBank({list(self.tail_classes)}, memory_size={self.memory_size}, "
+            f"sample_ratio={self.sample_ratio:g}, resize_ratio={self.resize_ratio:g}, "
+            f"update={self.update!r}, scope={self.scope!r}, protect_tail={self.protect_tail}, "
+            f"patches={len(self)}, nbytes={self.nbytes})"
+        )
+
+    @property
+    def counts(self) -> dict[int, int]:
+        """Patches stored of each tail class."""
+        return {c: len(patches) for c, patches in self._patches.items()}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all stored patches, at most `max_bytes`."""
+        return self._nbytes
+
+    @property
+    def generator(self) -> torch.Generator:
+        """The bank's own generator."""
+        return self._generator
+
+    def store(self, image: Tensor, label: Tensor) -> None:
+        """Keep a copy of every tail class in a picture.
+
+        Parameters
+        ----------
+        image : Tensor of shape (c, H, W)
+            The picture, of any type; pictures of one bank share type and number of channels.
+        label : Tensor of shape (H, W)
+            Integer labels.
+
+        Raises
+        ------
+        TypeError
+            If an argument is no tensor, or `label` not integer.
+        ValueError
+            If shapes do not fit, or the picture differs in type or channels from those stored.
+        """
+        self._check(image, label)
+        self._store(image, label, present_classes(label, self.ignore_index))
+
+    def paste(
+        self, image: Tensor, label: Tensor, present: Iterable[int] | None = None
+    ) -> tuple[Tensor, Tensor, list[int]]:
+        """Write missing tail classes into copies of a picture and its labels.
+
+        Parameters
+        ----------
+        image : Tensor of shape (c, H, W)
+            The picture; it stays as it is.
+        label : Tensor of shape (H, W)
+            Integer labels; they stay as they are.
+        present : iterable of int or None, default=None
+            The classes that are not missing; None reads them off `label`.
+
+        Returns
+        -------
+        (Tensor, Tensor, list of int)
+            Picture and labels (the given ones where nothing was pasted), of the inputs' shapes, and the
+            pasted classes in order: later ones cover earlier ones.
+
+        Raises
+        ------
+        TypeError
+            If an argument is no tensor, or `label` not integer.
+        ValueError
+            If shapes do not fit, or the picture differs in type or channels from those stored.
+        """
+        self._check(image, label)
+        here = present_classes(label, self.ignore_index) if present is None else {int(c) for c in present}
+        return self._paste(image, label, self._draw(here))
+
+    def __call__(
+        self, images: Tensor | Sequence[Tensor], labels: Tensor | Sequence[Tensor]
+    ) -> tuple[Any, Any]:
+        """Store every picture of a batch, then paste into every one."""
+        new_images, new_labels, _ = self.process(images, labels)
+        return new_images, new_labels
+
+    def process(
+        self, images: Tensor | Sequence[Tensor], labels: Tensor | Sequence[Tensor]
+    ) -> tuple[Any, Any, list[list[int]]]:
+        """Store every picture of a batch, then paste into every one, and say what was pasted.
+
+        Parameters
+        ----------
+        images : Tensor of shape (B, c, H, W) or sequence of Tensor
+            Pictures, in a sequence of any sizes; they stay as they are.
+        labels : Tensor of shape (B, H, W) or sequence of Tensor
+            Their labels; they stay as they are.
+
+        Returns
+        -------
+        (Tensor or list, Tensor or list, list of list of int)
+            New pictures and labels in the form that came, of the same shapes, and the classes pasted into
+            each picture.
+
+        Raises
+        ------
+        ValueError
+            If there are not as many labels as pictures, or one of them does not fit.
+        """
+        if len(images) != len(labels):
+            raise_invalid("labels", len(labels), f"as many as images, {len(images)}")
+        for image, label in zip(images, labels, strict=True):
+            self._check(image, label)
+        check_alike(images)
+        present = [present_classes(label, self.ignore_index) for label in labels]
+        for image, label, here in zip(images, labels, present, strict=True):
+            self._store(image, label, here)
+        chosen: list[list[int]] = [[] for _ in images]
+        if self.scope == "image":
+            chosen = [self._draw(here) for here in present]
+        elif len(images):
+            for cls in self._draw(set().union(*present)):
+                chosen[self._random(len(images))].append(cls)
+        done = [self._paste(*args) for args in zip(images, labels, chosen, strict=True)]
+        new_images, new_labels = [d[0] for d in done], [d[1] for d in done]
+        return (
+            torch.stack(new_images) if isinstance(images, Tensor) and new_images else new_images,
+            torch.stack(new_labels) if isinstance(labels, Tensor) and new_labels else new_labels,
+            [d[2] for d in done],
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that decides what is pasted next, as plain containers and tensors.
+
+        Returns
+        -------
+        dict
+            Settings, patches, generator; loads with ``torch.load(..., weights_only=True)``.
+        """
+        return write_state(self)
+
+    def load_state_dict(self, state: dict[str, Any], strict: bool = True) -> None:
+        """Continue where another bank was saved; a failed call changes nothing.
+
+        Parameters
+        ----------
+        state : dict
+            What `state_dict` returned.
+        strict : bool, default=True
+            Demand the same tail classes and scale. Otherwise patches of the classes that this bank keeps too
+            are taken, as they are.
+
+        Raises
+        ------
+        TypeError
+            If `state` is no dict.
+        ValueError
+            If something is missing or malformed, or (strict) settings differ.
+        """
+        patches, seen, serial, generator_state = read_state(self, state, check_bool("strict", strict))
+        generator = torch.Generator()
+        generator.set_state(generator_state)
+        self._patches, self._seen, self._serial = patches, seen, serial
+        self._generator = generator
+        self._nbytes = sum(p.nbytes for kept in patches.values() for p in kept)
+        self._bound()
+
+    def reseed(self, *keys: int) -> None:
+        """Seed the generator from the bank's seed and further numbers, such as rank and iteration.
+
+        Parameters
+        ----------
+        *keys : int
+            Numbers that tell processes apart.
+
+        Raises
+        ------
+        TypeError
+            If a key is no integer.
+        ValueError
+            If it is negative.
+        """
+        mixed = self.seed
+        for key in keys:  # spread like hash combining; torch scrambles the seed itself
+            mixed = (mixed * 1_000_003 + check_integer("keys", key, low=0) + 1) % (2**63)
+        self._generator.manual_seed(mixed)
+
+    def _store(self, image: Tensor, label: Tensor, present: set[int]) -> None:
+        here = [c for c in self.tail_classes if c in present]
+        if not here:
+            return
+        # NumPy compares small integers several times faster, once a class.
+        canvas = label.detach().cpu().to(torch.int32).numpy()
+        if self.resize_ratio != 1:
+            rows, columns = (nearest_index(n, self.resize_ratio).numpy() for n in label.shape)
+            canvas = canvas[rows][:, columns]
+        for cls in here:
+            patch = cut_patch(image, torch.from_numpy(canvas == cls), self._serial)
+            if patch is not None and int(patch.mask.count_nonzero()) >= self.min_pixels:
+                self._keep(cls, patch)
+
+    def _keep(self, cls: int, patch: Patch) -> None:
+        self._seen[cls] += 1
+        if patch.nbytes > self.max_bytes:
+            if not self._told_too_large:
+                self._told_too_large = True
+                warnings.warn(
+                    f"a patch of {patch.nbytes} bytes is larger than max_bytes={self.max_bytes} and is not "
+                    "stored; said once",
+                    stacklevel=4,
+                )
+            return
+        kept = self._patches[cls]
+        if len(kept) < self.memory_size:
+            kept.append(patch)
+        elif self.update == "fifo":
+            self._nbytes -= kept.pop(0).nbytes
+            kept.append(patch)
+        else:
+            slot = self._random(self._seen[cls] if self.update == "reservoir" else self.memory_size)
+            if slot >= self.memory_size:
+                return
+            self._nbytes -= kept[slot].nbytes
+            kept[slot] = patch
+        self._serial += 1
+        self._nbytes += patch.nbytes
+        self._bound()
+
+    def _bound(self) -> None:
+        while self._nbytes > self.max_bytes:
+            largest = max(self._patches.values(), key=lambda kept: sum(p.nbytes for p in kept))
+            oldest = min(range(len(largest)), key=lambda k: largest[k].serial)
+            self._nbytes -= largest.pop(oldest).nbytes
+
+    def _draw(self, present: set[int]) -> list[int]:
+        missing = [c for c in self.tail_classes if c not in present]
+        if not missing:
+            return []
+        order = torch.randperm(len(missing), generator=self._generator).tolist()
+        return [missing[k] for k in order[: math.ceil(self.sample_ratio * len(missing))]]
+
+    def _paste(self, image: Tensor, label: Tensor, chosen: list[int]) -> tuple[Tensor, Tensor, list[int]]:
+        chosen = [c for c in chosen if self._patches[c]]
+        if not chosen:
+            return image, label, []
+        # The inputs may belong to a caching data set, or be expanded views.
+        image, label = (t.clone(memory_format=torch.contiguous_format) for t in (image, label))
+        protected = None
+        if self.protect_tail:
+            protected = torch.isin(label, torch.tensor(self.tail_classes, device=label.device))
+        pasted = []
+        for cls in chosen:
+            patch = self._patches[cls][self._random(len(self._patches[cls]))]
+            room = (label.shape[k] - patch.canvas[k] for k in (0, 1))
+            corner = tuple(self._random(r + 1) if r > 0 else 0 for r in room)
+            if write_patch(image, label, patch, cls, corner, protected):  # type: ignore[arg-type]
+                pasted.append(cls)
+        return image, label, pasted
+
+    def _random(self, high: int) -> int:
+        return int(torch.randint(high, (), generator=self._generator))
+
+    def _check(self, image: Any, label: Any) -> None:
+        check_picture(image, label)
+        stored = next((p for kept in self._patches.values() for p in kept), None)
+        if stored is not None:
+            check_alike([stored.image, image])
