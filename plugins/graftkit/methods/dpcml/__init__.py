@@ -10,6 +10,7 @@ from graftkit.methods.dpcml.data import (
     make_multi_interest,
 )
 from graftkit.methods.dpcml.fitting import FitResult, Stopping, fit_vectors
+from graftkit.methods.dpcml.interests import Interest, explain_item, merge_neighbors
 from graftkit.methods.dpcml.metrics import evaluate
 from graftkit.methods.dpcml.ranking import Ranker
 from graftkit.methods.dpcml.settings import PRESETS, Settings
@@ -17,6 +18,7 @@ from graftkit.methods.dpcml.splitting import LeaveOneOut, PerUserRatioSplit, Tem
 
 __all__ = [
     "FitResult",
+    "Interest",
     "LeaveOneOut",
     "MultiInterest",
     "PRESETS",
@@ -26,8 +28,10 @@ __all__ = [
     "Stopping",
     "TemporalSplit",
     "evaluate",
+    "explain_item",
     "fit_vectors",
     "load_libcml_split",
     "load_users_dat",
     "make_multi_interest",
+    "merge_neighbors",
 ]

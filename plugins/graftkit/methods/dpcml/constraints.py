@@ -1,6 +1,7 @@
 """Norm constraints: users on the sphere, items in the ball (P1, section 4; the public code's form).
 
-A zero vector stays zero, where the public code divides by its norm. Vectors inside the ball come back bit for bit.
+A zero vector stays zero, where the public code divides by its norm. Vectors inside the ball come back bit
+for bit.
 
 >>> project(torch.tensor([[3.0, 4.0], [0.3, 0.4]]), "ball", 1.0)
 tensor([[0.6000, 0.8000],

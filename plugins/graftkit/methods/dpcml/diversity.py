@@ -1,10 +1,12 @@
 r"""Diversity control (DCRS): the vectors of a user neither coincide nor drift apart.
 
-With squared distances :math:`D_{ab}` between the C vectors of a user and bounds :math:`\delta_1 \le \delta_2`:
+With squared distances :math:`D_{ab}` between the C vectors of a user and bounds :math:`\delta_1 \le
+\delta_2`:
 
-- ``mean`` (P1, equations 6 and 7): :math:`\delta = \frac{1}{2C(C-1)} \sum_{a,b} D_{ab}`, *half* the mean distance,
-  and :math:`\psi = (\delta_1 - \delta)_+ + (\delta - \delta_2)_+`;
-- ``pairwise`` (both public codes): :math:`\psi = C^{-2} \sum_{a \ne b} (\delta_1 - D_{ab})_+ + (D_{ab} - \delta_2)_+`.
+- ``mean`` (P1, equations 6 and 7): :math:`\delta = \frac{1}{2C(C-1)} \sum_{a,b} D_{ab}`, *half* the mean
+  distance, and :math:`\psi = (\delta_1 - \delta)_+ + (\delta - \delta_2)_+`;
+- ``pairwise`` (both public codes): :math:`\psi = C^{-2} \sum_{a \ne b} (\delta_1 - D_{ab})_+ + (D_{ab} -
+  \delta_2)_+`.
 
 A bound means different things in the two: 0.25 is a pair distance in the second, half a mean in the first.
 Users with one vector have a penalty of 0 and no gradient.

@@ -40,15 +40,18 @@ class Stopping:
     scoring : str or callable, default="ndcg@10"
         A metric's name, or a function of (ranker, training matrix, held-out matrix); larger is better.
     patience : int or None, default=5
-        Passes without a rise before the fit ends; None never ends it early. The best pass is kept.
+        Passes without a rise before the fit ends; None never ends it early.
     tol : float, default=0.0
         What counts as a rise.
+    keep_best : bool, default=True
+        Return the best pass; False records the metric and returns the last pass.
     """
 
     held: sp.csr_matrix
     scoring: str | Callable[[Ranker, sp.csr_matrix, sp.csr_matrix], float] = "ndcg@10"
     patience: int | None = 5
     tol: float = 0.0
+    keep_best: bool = True
 
 
 @dataclass
@@ -114,8 +117,8 @@ def fit_vectors(
     Returns
     -------
     FitResult
-        A ``KeyboardInterrupt`` after the first pass ends the fit with a warning, as scikit-learn's MLP does; what was
-        reached is returned.
+        A ``KeyboardInterrupt`` after the first pass ends the fit with a warning, as scikit-learn's MLP does;
+        what was reached is returned.
 
     Raises
     ------
@@ -142,13 +145,15 @@ def fit_vectors(
                 result.history.append(record)
                 result.n_iter = epoch + 1
                 bar.update()
-                if any([bool(callback(epoch, dict(record))) for callback in callbacks]) or ended:
+                # A list: every callback is called, also after one that ends the fit.
+                asked = [bool(callback(epoch, dict(record))) for callback in callbacks]
+                if ended or any(asked):
                     break
         except KeyboardInterrupt:
             if not result.n_iter:
                 raise
             warn(
-                f"training was interrupted; the model is that of {result.n_iter} of {total} passes and a part",
+                f"training was interrupted; what {result.n_iter} of {total} passes and a part reached is kept",
                 UserWarning,
                 stacklevel=stacklevel + 1,
             )
@@ -191,6 +196,8 @@ class _Watch:
             value = float(scoring(ranker, self.positives, self.stopping.held))
         record["validation"] = value
         self.epoch += 1
+        if not self.stopping.keep_best:
+            return False
         if self.best is None or value > self.best_value + self.stopping.tol:
             self.best, self.best_value, self.best_iter = state, value, self.epoch
         patience = self.stopping.patience
@@ -207,8 +214,8 @@ def _warn_about_users(trainer: Trainer, stacklevel: int) -> None:
         )
     elif not trainer.n_positives:
         warn(
-            "no user has both a positive and an item without interaction: nothing can be learnt, the vectors stay "
-            "where they started",
+            "no user has both a positive and an item without interaction: nothing can be learnt, the vectors "
+            "stay where they started",
             UserWarning,
             stacklevel=stacklevel + 2,
         )

@@ -1,9 +1,9 @@
 """Vectors of unseen users from their liked items, with the item vectors frozen.
 
-A user's liked items are grouped by a deterministic k-means (start: the item nearest to their mean, then farthest
-first; at most ten rounds; ties by position) into as many groups as the user may have vectors; the centres, brought
-to the users' norm, are the vectors. Without a liked item it is the popularity-weighted mean of all items.
-Derived in the specification (3.5), not from the papers. It needs the user's full history.
+A user's liked items are grouped by a deterministic k-means (start: the item nearest to their mean, then
+farthest first; at most ten rounds; ties by position) into as many groups as the user may have vectors; the
+centres, brought to the users' norm, are the vectors. Without a liked item it is the popularity-weighted mean
+of all items. Derived in the specification (3.5), not from the papers. It needs the user's full history.
 
 >>> fold_in(np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]), np.array([0, 1, 2]), 2).tolist()
 [[1.0, 0.0], [0.0, 1.0]]

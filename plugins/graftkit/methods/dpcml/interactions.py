@@ -108,8 +108,8 @@ def from_pairs(
             raise ValueError(f"{name}: expected ids >= 0, got {int(ids.min())}")
         if ids.size and size is not None and ids.max() >= size:
             raise ValueError(
-                f"{name}: expected ids below n_{name} = {size}, got {int(ids.max())}; the matrix is users x items "
-                f"= ({n_users}, {n_items}). If the two arrays or sizes are swapped, swap them back"
+                f"{name}: expected ids below n_{name} = {size}, got {int(ids.max())}; the matrix is users x "
+                f"items = ({n_users}, {n_items}). If the two arrays or sizes are swapped, swap them back"
             )
         columns.append(ids.astype(np.int64))
     if len(columns[0]) != len(columns[1]):
@@ -212,8 +212,8 @@ def check_ids(name: str, ids: Any, size: int, shape: tuple[int, int]) -> IntArra
     if given.size and (given.min() < 0 or given.max() >= size):
         wrong = given[(given < 0) | (given >= size)]
         raise IndexError(
-            f"{name}: expected integer ids in [0, {size}), got {describe(int(wrong[0]))}; the model was fitted "
-            f"on users x items = {shape}. If these are ids of the other kind, the training matrix may have "
+            f"{name}: expected integer ids in [0, {size}), got {describe(int(wrong[0]))}; the model was "
+            f"fitted on users x items = {shape}. If these are ids of the other kind, the training matrix may have "
             "been transposed"
         )
     return given.astype(np.int64)

@@ -1,7 +1,7 @@
 r"""Loss of a batch of positives and its gradient in closed form.
 
-With :math:`\ell_{ij} = \max(0, m + s(u,i) - s(u,j))` over the S candidates j of a positive (P1, equation 4), the
-loss of the positive is
+With :math:`\ell_{ij} = \max(0, m + s(u,i) - s(u,j))` over the S candidates j of a positive (P1, equation 4),
+the loss of the positive is
 
 - ``uniform``, ``popular``: their sum (DPCML1);
 - ``hard``: the largest, that of the nearest candidate (DPCML2);
@@ -11,12 +11,13 @@ loss of the positive is
 A batch's loss is the mean over its positives. The gradient touches only the nearest vector of the user to the
 positive and to each selected candidate, the positive and these candidates.
 
-Differs from the public code, which sums over the batch. The two forms of ``dihars`` are **reconstructed**: of P2
-only the abstract could be read; they follow from its goal, the one-way partial AUC.
+Differs from the public code, which sums over the batch. The two forms of ``dihars`` are **reconstructed**:
+of P2 only the abstract could be read; they follow from its goal, the one-way partial AUC.
 
 >>> import torch
 >>> table = torch.tensor([[0.6, 0.0], [0.0, 0.8]]), torch.tensor([[0.6, 0.1], [-0.4, 0.4]])
->>> step = triplet_gradients(*table, torch.tensor([[0, 1]]), torch.tensor([0]), torch.tensor([[1]]), margin=1.0)
+>>> step = triplet_gradients(*table, torch.tensor([[0, 1]]), torch.tensor([0]), torch.tensor([[1]]),
+margin=1.0)
 >>> round(float(step.losses[0]), 6)
 0.69
 """

@@ -3,15 +3,17 @@ r"""Ranking metrics from the positions of the held-out items.
 With the n held-out items of a user at 0-based positions :math:`p_1 < \dots < p_n` among A ranked items:
 
 - precision@K = hits / K, recall@K = hits / n;
-- NDCG@K = :math:`\sum_{p_m < K} \log_2^{-1}(p_m + 2)` over its best value with min(K, n) hits; ``ndcg`` takes K = A;
-- AP = :math:`\frac1n \sum_m m / (p_m + 1)`; RR = :math:`1 / (p_1 + 1)` (the first hit only, as the code does; P1's
-  text sums over all hits);
-- AUC and the one-way partial AUC, ``opauc``: the share of (held-out, other) pairs in the right order, over all
-  others or the hardest :math:`\lceil \beta (A - n) \rceil` of them;
+- NDCG@K = :math:`\sum_{p_m < K} \log_2^{-1}(p_m + 2)` over its best value with min(K, n) hits; ``ndcg``
+  takes K = A;
+- AP = :math:`\frac1n \sum_m m / (p_m + 1)`; RR = :math:`1 / (p_1 + 1)` (the first hit only, as the code
+  does; P1's text sums over all hits);
+- AUC and the one-way partial AUC, ``opauc``: the share of (held-out, other) pairs in the right order, over
+  all others or the hardest :math:`\lceil \beta (A - n) \rceil` of them;
 - MaxDiv@N: sum over ordered pairs of squared distances within the first N.
 
-Protocols: ``standard`` averages over users with n >= 1. ``libcml`` follows the public code: metrics at K skip users
-with n < K (so P@5 is over fewer, heavier users than P@3), the others skip n < 3, and IDCG has K terms.
+Protocols: ``standard`` averages over users with n >= 1. ``libcml`` follows the public code: metrics at K
+skip users with n < K (so P@5 is over fewer, heavier users than P@3), the others skip n < 3, and IDCG has K
+terms.
 
 >>> scores = np.array([[-0.3, -np.inf, -0.5, -0.2, -0.9, -0.4]])  # larger is better, item 1 was seen
 >>> held = sp.csr_matrix(np.array([[1, 0, 0, 0, 1, 1]]))
@@ -280,9 +282,10 @@ def evaluate(
     Returns
     -------
     dict of str to float
-        Metric to mean; NaN where no user counts. With `groups` a dict of such dicts: ``"all"``, ``"minority"``
-        (held-out items of the group that is rarest in the user's seen items, users with two groups or more),
-        ``"majority"`` and one a label. maxdiv belongs to whole lists and stands under ``"all"`` only.
+        Metric to mean; NaN where no user counts. With `groups` a dict of such dicts: ``"all"``,
+        ``"minority"`` (held-out items of the group that is rarest in the user's seen items, users with two
+        groups or more), ``"majority"`` and one a label. maxdiv belongs to whole lists and stands under
+        ``"all"`` only.
 
     Raises
     ------

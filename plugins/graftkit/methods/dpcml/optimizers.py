@@ -1,9 +1,9 @@
 r"""Row-wise optimizers for tables of which a step touches few rows.
 
-``lazy_adam`` is Adam whose moments and rows change only where the step has a gradient; the bias correction uses the
-*global* step count, so that rare rows do not take full steps. ``adam`` is the dense one of the public code: rows
-without a gradient go on by momentum. ``adagrad`` is row-wise too. Repeated rows of a gradient are added up before
-the one step they get.
+``lazy_adam`` is Adam whose moments and rows change only where the step has a gradient; the bias correction
+uses the *global* step count, so that rare rows do not take full steps. ``adam`` is the dense one of the
+public code: rows without a gradient go on by momentum. ``adagrad`` is row-wise too. Repeated rows of a
+gradient are added up before the one step they get.
 
 >>> table = torch.tensor([[0.3, -0.2]], dtype=torch.float64)
 >>> rows = RowOptimizer(table, "lazy_adam", learning_rate=0.1)

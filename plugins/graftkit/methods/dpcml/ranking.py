@@ -1,8 +1,8 @@
 """Ranking in blocks: scores of some users for all items by one product, and the best n of each.
 
-A block of b users costs one (b C, d + 2) x (d + 2, n_items) product (the two extra columns carry the squared norms),
-a minimum over C, a mask and a partial sort; its size is chosen so that it stays far below 64 MB and within a
-processor's cache. Ties go to the smaller item id.
+A block of b users costs one (b C, d + 2) x (d + 2, n_items) product (the two extra columns carry the squared
+norms), a minimum over C, a mask and a partial sort; its size is chosen so that it stays far below 64 MB and
+within a processor's cache. Ties go to the smaller item id.
 
 >>> users, items = np.array([[0.6, 0.0], [0.0, 0.8]]), np.array([[0.6, 0.1], [0.0, 1.0], [-0.4, 0.4]])
 >>> Ranker(users, np.array([0, 2]), items).top(np.array([0]), 2)[0].tolist()
@@ -69,7 +69,7 @@ def top_items(distances: Tensor, n: int) -> tuple[Tensor, Tensor]:
     """
     kept = min(n + 1, distances.shape[1])
     values, columns = torch.topk(distances, kept, dim=1, largest=False)
-    # topk leaves the order of ties open: rows that have one among their best, or at the cut, are sorted in full.
+    # topk leaves the order of ties open: rows with one among their best, or at the cut, are sorted in full.
     tied = ((values[:, 1:] == values[:, :-1]) & torch.isfinite(values[:, 1:])).any(dim=1)
     values, columns = values[:, :n].clone(), columns[:, :n].clone()
     for row in tied.nonzero().squeeze(1).tolist():

@@ -1,9 +1,10 @@
 """Negative candidates: drawn with replacement from what a user has not touched.
 
-Vectorised rejection: all candidates at once, then only those redrawn that are positives, found in a packed bitmap
-(up to 64 MB) or by binary search in the sorted keys ``user * n_items + item``; both give the same draws. Users who
-own more than half of the items (of their popularity, for ``popular``) draw from their listed complement instead.
-The public code loops over Python sets and never ends for a user who owns every item.
+Vectorised rejection: all candidates at once, then only those redrawn that are positives, found in a packed
+bitmap (up to 64 MB) or by binary search in the sorted keys ``user * n_items + item``; both give the same
+draws. Users who own more than half of the items (of their popularity, for ``popular``) draw from their
+listed complement instead. The public code loops over Python sets and never ends for a user who owns every
+item.
 
 >>> owned = sp.csr_matrix(np.array([[1, 0, 1, 0]]))
 >>> draws = NegativeSampler(owned).draw(np.zeros(5, dtype=np.int64), 3, np.random.default_rng(0))

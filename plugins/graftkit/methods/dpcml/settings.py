@@ -1,7 +1,8 @@
 """Hyper-parameters of DPCML, and the published configurations.
 
-Sources: P1 (NeurIPS 2022) appendix C.4 and the authors' scripts. The defaults differ: a jittered start, row-wise
-Adam with a larger batch and learning rate, a mean hinge and DCRS weighted against it as in equation 8.
+Sources: P1 (NeurIPS 2022) appendix C.4 and the authors' scripts. The defaults differ: a jittered start,
+row-wise Adam with a larger batch and learning rate, a mean hinge and DCRS weighted against it as in equation
+8.
 
 >>> Settings(n_vectors=3).sampling
 'hard'

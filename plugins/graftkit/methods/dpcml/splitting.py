@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -67,7 +68,8 @@ class LeaveOneOut:
 class PerUserRatioSplit:
     """Split each user's interactions at random in given shares.
 
-    Training and validation counts are rounded down, and the test set gets the remainder, as in the public code.
+    Training and validation counts are rounded down, and the test set gets the remainder, as in the public
+    code.
 
     Parameters
     ----------
@@ -110,7 +112,8 @@ class PerUserRatioSplit:
         Raises
         ------
         ValueError
-            If the ratios are not two or three positive numbers with sum 1, or `X` is no matrix of interactions.
+            If the ratios are not two or three positive numbers with sum 1, or `X` is no matrix of
+            interactions.
         TypeError
             If a count is no integer.
         """
@@ -130,10 +133,7 @@ class PerUserRatioSplit:
             for ratio in ratios[:-1]:
                 bounds.append(bounds[-1] + np.floor(ratio * counts + 1e-9).astype(np.int64))
             bounds.append(counts)
-            parts = [
-                enough & (rank >= low) & (rank < high)
-                for low, high in zip(bounds[:-1], bounds[1:], strict=True)
-            ]
+            parts = [enough & (rank >= low) & (rank < high) for low, high in pairwise(bounds)]
             splits.append(_parts(matrix, parts))
         return splits
 

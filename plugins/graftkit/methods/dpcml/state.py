@@ -1,8 +1,8 @@
 """What training changes: vectors, optimizer moments and the generator, as plain NumPy arrays.
 
-The start is a choice (specification 1.5): ``random`` draws user vectors from N(0, 0.01^2) as the public code does,
-which after the projection are independent directions; ``jitter``, the default, draws one direction a user and
-independent noise of relative length 0.3 a vector. Items come from N(0, 1/d).
+The start is a choice (specification 1.5): ``random`` draws user vectors from N(0, 0.01^2) as the public code
+does, which after the projection are independent directions; ``jitter``, the default, draws one direction a
+user and independent noise of relative length 0.3 a vector. Items come from N(0, 1/d).
 
 >>> start = TrainingState.initial(np.array([2, 1]), 3, Settings(n_components=4), np.random.default_rng(0))
 >>> start.user_vectors.shape, start.item_vectors.shape

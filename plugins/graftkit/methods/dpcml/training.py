@@ -5,12 +5,12 @@ r"""One pass after another over the positives, with gradients in closed form.
 (P1, equation 8, on a batch.) The weight :math:`w_u` of a user's diversity penalty is
 
 - ``paper``: 1 over the number of distinct users of the batch;
-- ``code``: :math:`1 / (B |U| \pi_u)` for the batch's users, :math:`\pi_u = 1 - (1 - n^+_u / nnz)^B`, which has the
-  expectation of the public code's term;
+- ``code``: :math:`1 / (B |U| \pi_u)` for the batch's users, :math:`\pi_u = 1 - (1 - n^+_u / nnz)^B`, which
+  has the expectation of the public code's term;
 - ``full``: :math:`1 / (B |U|)` for *all* users in every step, as the public code does, at its cost.
 
-Differs from the public code: the hinge is averaged, and norms are restored after every step on the touched rows, so
-that no final projection is needed.
+Differs from the public code: the hinge is averaged, and norms are restored after every step on the touched
+rows, so that no final projection is needed.
 
 >>> import scipy.sparse as sp
 >>> X = sp.csr_matrix(np.eye(6))
