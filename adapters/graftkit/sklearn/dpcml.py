@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,12 +29,10 @@ from graftkit.methods.dpcml import (
     evaluate,
     fit_vectors,
 )
-from graftkit.methods.dpcml.folding import fold_in
 from graftkit.methods.dpcml.interactions import (
     from_pairs,
     matching_interactions,
     merge_interactions,
-    read_interactions,
 )
 from graftkit.methods.dpcml.serialization import read_model, restore_generator, write_model
 from graftkit.methods.dpcml.splitting import PerUserRatioSplit, hold_out_share
@@ -44,7 +42,10 @@ from graftkit.methods.dpcml.vectors import assign_vectors, pointers
 from graftkit.sklearn.dpcml_recommender import RecommenderMixin
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
 from sklearn.utils import Tags
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
+
+if TYPE_CHECKING:
+    from graftkit.sklearn.dpcml_display import DPCMLDisplay
 
 __all__ = ["DPCML"]
 
@@ -525,6 +526,25 @@ class DPCML(RecommenderMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
                 del self.feature_names_in_
         self.__dict__.update(fitted)
 
+    def plot(self, user_id: int, **options: Any) -> DPCMLDisplay:
+        """Draw a user's vectors among the item vectors, in two dimensions.
+
+        Parameters
+        ----------
+        user_id : int
+            A trained user.
+        **options : object
+            Arguments of `DPCMLDisplay.from_estimator`.
+
+        Returns
+        -------
+        DPCMLDisplay
+            With ``figure_`` and ``ax_``.
+        """
+        from graftkit.sklearn.dpcml_display import DPCMLDisplay
+
+        return DPCMLDisplay.from_estimator(self, user_id, **options)
+
     def transform(self, X: Any) -> npt.NDArray[np.float64]:
         """Vectors of users by fold-in, one row a user; **not** the trained vectors.
 
@@ -703,7 +723,7 @@ class DPCML(RecommenderMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
     @property
     def _n_features_out(self) -> int:
         """Width of `transform`, which names its columns by it."""
-        return self._most * self.item_vectors_.shape[1]
+        return int(self._most * self.item_vectors_.shape[1])
 
     def _settings(self) -> Settings:
         """Check every argument."""
@@ -715,36 +735,6 @@ class DPCML(RecommenderMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             check_integer("patience", self.patience, low=1)
         names = Settings.__dataclass_fields__
         return Settings(**{name: getattr(self, name) for name in names})
-
-    def _read(self, form: DPCML, X: Any, *, reset: bool) -> sp.csr_matrix:
-        """Check a matrix in scikit-learn's way, then read it as interactions."""
-        given = tuple(getattr(X, "shape", ()))
-        if not reset and len(given) == 2 and given != self._shape() and given == self._shape()[::-1]:
-            raise ValueError(
-                f"X has {given[1]} features, but DPCML is expecting {self.n_features_in_} features as input: "
-                f"its shape {given} is that of the training matrix, users x items = {self._shape()}, transposed"
-            )
-        checked = validate_data(form, X, reset=reset, accept_sparse=["csr", "csc", "coo"], dtype="numeric")
-        return read_interactions(checked)
-
-    def _counts_for(self, counts: IntArray) -> IntArray:
-        """Numbers of vectors of users who were not in training; a given array says nothing about them."""
-        rule = self.assignment if isinstance(self.assignment, str) or callable(self.assignment) else "bpa"
-        return assign_vectors(counts, rule, self.n_vectors)
-
-    def _fold_in(self, matrix: sp.csr_matrix) -> list[npt.NDArray[np.float64]]:
-        counts = np.minimum(self._counts_for(np.diff(matrix.indptr).astype(np.int64)), self._most)
-        return [
-            fold_in(
-                self.item_vectors_,
-                matrix.indices[matrix.indptr[row] : matrix.indptr[row + 1]].astype(np.int64),
-                int(count),
-                rule=self.user_norm,
-                radius=self.max_norm,
-                weights=self.item_counts_,
-            )
-            for row, count in enumerate(counts)
-        ]
 
     def __getstate__(self) -> dict[str, Any]:
         # The ranker holds torch tensors over the same arrays; it is built again on loading.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,12 +11,15 @@ import scipy.sparse as sp
 
 from graftkit.core.validation import check_bool, check_choice, check_integer, raise_invalid
 from graftkit.methods.dpcml import Interest, Ranker, explain_item
-from graftkit.methods.dpcml.interactions import check_ids, matching_interactions, merge_interactions
-from graftkit.methods.dpcml.vectors import pad_vectors, pointers
-from sklearn.utils.validation import check_is_fitted
-
-if TYPE_CHECKING:
-    from graftkit.sklearn.dpcml_display import DPCMLDisplay
+from graftkit.methods.dpcml.folding import fold_in
+from graftkit.methods.dpcml.interactions import (
+    check_ids,
+    matching_interactions,
+    merge_interactions,
+    read_interactions,
+)
+from graftkit.methods.dpcml.vectors import assign_vectors, pad_vectors, pointers
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 __all__ = ["RecommenderMixin"]
 
@@ -33,8 +36,14 @@ class RecommenderMixin:
     user_ptr_: IntArray
     item_vectors_: FloatArray
     interactions_: sp.csr_matrix | None
+    item_counts_: FloatArray
+    assignment: Any
+    n_vectors: int
+    user_norm: str | None
+    max_norm: float
     device: str
     _ranker: Ranker
+    _most: int
 
     def recommend(
         self,
@@ -340,25 +349,6 @@ class RecommenderMixin:
         vectors = self.user_vectors_[self.user_ptr_[user] : self.user_ptr_[user + 1]]
         return explain_item(vectors, self.item_vectors_, item, liked)
 
-    def plot(self, user_id: int, **options: Any) -> DPCMLDisplay:
-        """Draw a user's vectors among the item vectors, in two dimensions.
-
-        Parameters
-        ----------
-        user_id : int
-            A trained user.
-        **options : object
-            Arguments of `DPCMLDisplay.from_estimator`.
-
-        Returns
-        -------
-        DPCMLDisplay
-            With ``figure_`` and ``ax_``.
-        """
-        from graftkit.sklearn.dpcml_display import DPCMLDisplay
-
-        return DPCMLDisplay.from_estimator(self, user_id, **options)
-
     def get_user_vectors(self, user_ids: Any, *, padded: bool = False) -> Any:
         """Trained vectors of some users.
 
@@ -448,3 +438,33 @@ class RecommenderMixin:
 
     def _item_ids(self, name: str, ids: Any) -> IntArray:
         return check_ids(name, ids, self.n_features_in_, self._shape())
+
+    def _read(self, form: Any, X: Any, *, reset: bool) -> sp.csr_matrix:
+        """Check a matrix in scikit-learn's way, then read it as interactions."""
+        given = tuple(getattr(X, "shape", ()))
+        if not reset and len(given) == 2 and given != self._shape() and given == self._shape()[::-1]:
+            raise ValueError(
+                f"X has {given[1]} features, but DPCML is expecting {self.n_features_in_} features as input: "
+                f"{given} is the shape of the training matrix, users x items = {self._shape()}, transposed"
+            )
+        checked = validate_data(form, X, reset=reset, accept_sparse=["csr", "csc", "coo"], dtype="numeric")
+        return read_interactions(checked)
+
+    def _counts_for(self, counts: IntArray) -> IntArray:
+        """Numbers of vectors of users who were not in training; a given array says nothing about them."""
+        rule = self.assignment if isinstance(self.assignment, str) or callable(self.assignment) else "bpa"
+        return assign_vectors(counts, rule, self.n_vectors)
+
+    def _fold_in(self, matrix: sp.csr_matrix) -> list[npt.NDArray[np.float64]]:
+        counts = np.minimum(self._counts_for(np.diff(matrix.indptr).astype(np.int64)), self._most)
+        return [
+            fold_in(
+                self.item_vectors_,
+                matrix.indices[matrix.indptr[row] : matrix.indptr[row + 1]].astype(np.int64),
+                int(count),
+                rule=self.user_norm,
+                radius=self.max_norm,
+                weights=self.item_counts_,
+            )
+            for row, count in enumerate(counts)
+        ]

@@ -175,7 +175,6 @@ def make_multi_interest(
         many = rng.choice(members[major], n_major, replace=False)
         train += [(user, item) for item in np.concatenate((many, few[1:]))]
         test.append((user, few[0]))
-    shape = (n_users, n_items)
-    return MultiInterest(
-        from_pairs(*np.array(train).T, *shape), from_pairs(*np.array(test).T, *shape), groups, tastes
-    )
+    pairs = [np.array(part) for part in (train, test)]
+    parts = [from_pairs(pair[:, 0], pair[:, 1], n_users, n_items) for pair in pairs]
+    return MultiInterest(parts[0], parts[1], groups, tastes)

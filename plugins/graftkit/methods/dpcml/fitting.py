@@ -153,7 +153,7 @@ def fit_vectors(
             if not result.n_iter:
                 raise
             warn(
-                f"training was interrupted; what {result.n_iter} of {total} passes and a part reached is kept",
+                f"training was interrupted after pass {result.n_iter} of {total}; what it reached is kept",
                 UserWarning,
                 stacklevel=stacklevel + 1,
             )

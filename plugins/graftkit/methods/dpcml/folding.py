@@ -63,9 +63,9 @@ def fold_in(
 
 
 def _centres(points: FloatArray, k: int) -> FloatArray:
-    mean = points.mean(axis=0)
+    mean: FloatArray = points.mean(axis=0)
     if k == 1:
-        return mean[None]
+        return np.atleast_2d(mean)
     chosen = [int(_squared(points, mean[None])[:, 0].argmin())]
     nearest = _squared(points, points[chosen])[:, 0]
     while len(chosen) < k:

@@ -213,7 +213,7 @@ def check_ids(name: str, ids: Any, size: int, shape: tuple[int, int]) -> IntArra
         wrong = given[(given < 0) | (given >= size)]
         raise IndexError(
             f"{name}: expected integer ids in [0, {size}), got {describe(int(wrong[0]))}; the model was "
-            f"fitted on users x items = {shape}. If these are ids of the other kind, the training matrix may have "
-            "been transposed"
+            f"fitted on users x items = {shape}. If these are ids of the other kind, the training matrix "
+            "may have been transposed"
         )
     return given.astype(np.int64)

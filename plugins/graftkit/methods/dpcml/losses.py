@@ -15,9 +15,9 @@ Differs from the public code, which sums over the batch. The two forms of ``diha
 of P2 only the abstract could be read; they follow from its goal, the one-way partial AUC.
 
 >>> import torch
->>> table = torch.tensor([[0.6, 0.0], [0.0, 0.8]]), torch.tensor([[0.6, 0.1], [-0.4, 0.4]])
->>> step = triplet_gradients(*table, torch.tensor([[0, 1]]), torch.tensor([0]), torch.tensor([[1]]),
-margin=1.0)
+>>> users, items = torch.tensor([[0.6, 0.0], [0.0, 0.8]]), torch.tensor([[0.6, 0.1], [-0.4, 0.4]])
+>>> batch = torch.tensor([[0, 1]]), torch.tensor([0]), torch.tensor([[1]])
+>>> step = triplet_gradients(users, items, *batch, margin=1.0)
 >>> round(float(step.losses[0]), 6)
 0.69
 """

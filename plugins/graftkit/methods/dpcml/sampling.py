@@ -131,7 +131,8 @@ class NegativeSampler:
         if self._cumulated is None or not self._cumulated[-1]:
             return rng.integers(self.n_items, size=size, dtype=np.int64)
         place = rng.random(size) * self._cumulated[-1]
-        return np.searchsorted(self._cumulated, place, side="right").astype(np.int64)
+        found: IntArray = np.searchsorted(self._cumulated, place, side="right").astype(np.int64)
+        return found
 
     def _draw_listed(
         self, drawn: IntArray, repeated: IntArray, places: IntArray, rng: np.random.Generator

@@ -55,7 +55,8 @@ def assign_vectors(counts: IntArray, assignment: Any, n_vectors: int) -> IntArra
             return np.full(len(counts), n_vectors, dtype=np.int64)
         # frexp is exact at powers of two, log2 of a float need not be.
         exponents = np.frexp(np.maximum(counts, 1).astype(np.float64))[1] - 1
-        return np.clip(exponents, 1, n_vectors).astype(np.int64)
+        found: IntArray = np.clip(exponents, 1, n_vectors).astype(np.int64)
+        return found
     given = np.asarray(assignment(counts) if callable(assignment) else assignment)
     if given.shape != counts.shape:
         raise_invalid(
