@@ -78,7 +78,7 @@ def dcrs(vectors: Any, form: str, low: float, high: float) -> float:
 
 
 def apa(count: int, largest: int) -> int:
-    return min(max(int(math.floor(math.log2(count))) if count else 1, 1), largest)
+    return min(max(math.floor(math.log2(count)) if count else 1, 1), largest)
 
 
 def project(vector: Any, rule: str | None, radius: float) -> list[float]:

@@ -146,7 +146,7 @@ def test_law_of_the_selected_rank():
     """Hard sampling picks rank r of n with probability ((n-r+1)^S - (n-r)^S) / n^S; here n = 4, S = 2."""
     expected = [0.4375, 0.3125, 0.1875, 0.0625]
     close([((4 - r + 1) ** 2 - (4 - r) ** 2) / 16 for r in (1, 2, 3, 4)], expected)
-    # All 16 ordered draws of two candidates, items 1..4 at distances 1, 4, 9, 16 from the user: which one is hit?
+    # All 16 ordered draws of two of the items 1 to 4, at distances 1, 4, 9, 16 from the user: which is hit?
     user, items = tensor([[0.0]]), tensor([[0.0], [1.0], [2.0], [3.0], [4.0]])
     draws = torch.cartesian_prod(torch.arange(1, 5), torch.arange(1, 5))
     step = triplet_gradients(

@@ -294,7 +294,7 @@ def test_nothing_to_learn_keeps_the_start():
 
 def test_divergence_is_an_error():
     options = {"user_norm": None, "item_norm": None, "learning_rate": 1e200}
-    with pytest.raises(RuntimeError, match="diverged .*lower learning_rate"):
+    with pytest.raises(RuntimeError, match=r"diverged .*lower learning_rate"):
         fitted(some(), max_iter=20, **options)
 
 
@@ -302,7 +302,7 @@ def test_missing_device():
     with pytest.raises(RuntimeError, match="device: expected a torch device of this machine"):
         check_device("nowhere")
     if not torch.cuda.is_available():
-        with pytest.raises(RuntimeError, match="(?i)cuda"):
+        with pytest.raises(RuntimeError, match=r"(?i)cuda"):
             fitted(some(), device="cuda")
 
 
@@ -366,7 +366,7 @@ def test_callbacks_see_every_pass_and_end_the_fit():
 
 
 def test_interrupt_keeps_what_was_reached():
-    def interrupt(epoch, record):
+    def interrupt(epoch, _):
         if epoch == 1:
             raise KeyboardInterrupt
 
@@ -418,7 +418,7 @@ def hit_rate(n_vectors, seed):
     return evaluate(ranker.score, data.train, data.test, ["recall@5"])["recall@5"]
 
 
-# Seeds 0 to 4 gave 0.08, 0.18, -0.04, 0.21, 0.22 more with two vectors, 0.13 in the mean; half of it is the bar.
+# Seeds 0 to 4 gave 0.08, 0.18, -0.04, 0.21, 0.22 more with two vectors, 0.13 in the mean; half is the bar.
 @pytest.mark.slow
 def test_two_vectors_find_the_minority_interest():
     two, one = (np.mean([hit_rate(c, seed) for seed in range(5)]) for c in (2, 1))

@@ -1,5 +1,7 @@
 """Ragged vectors: rules of assignment, pointers, padding."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -85,7 +87,7 @@ def test_scores_do_not_depend_on(change):
         turn = np.linalg.qr(rng.normal(size=(4, 4)))[0]
         table, items = table @ turn, items @ turn
     else:
-        parts = [table[a:b] for a, b in zip(ptr[:-1], ptr[1:], strict=True)]
+        parts = [table[a:b] for a, b in pairwise(ptr)]
         table = np.concatenate([np.concatenate((part, part[:1])) for part in parts])
         ptr = pointers(np.diff(ptr) + 1)
     np.testing.assert_allclose(Ranker(table, ptr, items).score(np.arange(20)), before, rtol=0, atol=1e-12)
@@ -95,9 +97,7 @@ def test_one_more_vector_never_raises_a_distance():
     table, ptr, items = random_ragged(3)
     before = Ranker(table, ptr, items).score(np.arange(20))
     rng = np.random.default_rng(4)
-    parts = [
-        np.concatenate((table[a:b], rng.normal(size=(1, 4)))) for a, b in zip(ptr[:-1], ptr[1:], strict=True)
-    ]
+    parts = [np.concatenate((table[a:b], rng.normal(size=(1, 4)))) for a, b in pairwise(ptr)]
     after = Ranker(np.concatenate(parts), pointers(np.diff(ptr) + 1), items).score(np.arange(20))
     assert (after >= before - 1e-12).all()
     assert (after > before + 1e-3).any()
