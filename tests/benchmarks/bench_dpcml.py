@@ -429,9 +429,9 @@ def _time_to_quality(name: str, folder: str | None, quick: bool) -> dict[str, An
 
 
 def _ranking(name: str, folder: str | None, quick: bool) -> dict[str, Any]:
-    """Ten items for all users, seen ones left out, beside implicit's ``recommend`` with the same vectors in
-    number.""" train, _,
-    _ = _load(name, folder) users = np.arange(train.shape[0])
+    """Ten items for all users, seen ones left out, beside implicit with as many query vectors."""
+    train, _, _ = _load(name, folder)
+    users = np.arange(train.shape[0])
     _, als = _implicit("ALS (implicit)", {"factors": 100, "iterations": 1}, train, 0)
     _, bpr = _implicit("BPR (implicit)", {"factors": 99, "iterations": 1}, train, 0)
     found: dict[str, float] = {}
