@@ -91,6 +91,7 @@ def main(argv: list[str] | None = None) -> Path:
     parser.add_argument("--quick", action="store_true", help="a smoke run of every section, tiny")
     parser.add_argument("--paper", action="store_true", help="published settings to the end (hours, resumes)")
     parser.add_argument("--method", choices=sorted(PAPER), action="append", help="with --paper: only these")
+    parser.add_argument("--row", action="append", help="only this row of selection and quality (may repeat)")
     parser.add_argument("--only", choices=SECTIONS, action="append", help="only this section (may repeat)")
     parser.add_argument("--seeds", type=int, default=3, help="seeds of the quality rows")
     parser.add_argument(
@@ -152,12 +153,16 @@ def _jobs(options: argparse.Namespace, records: Records) -> Iterator[Job]:
     for name in names:
         if "selection" in chosen:
             for i, candidate in enumerate(CANDIDATES):
+                if options.row and SELECTED not in options.row:
+                    break
                 yield (
                     f"selection/{name}/{SELECTED}/{i}",
                     _bind(_select, name, folder, SELECTED, {**candidate, **quick}),
                 )
             for method, grid in BASELINES.items():
                 for i, candidate in enumerate(grid):
+                    if options.row and method not in options.row:
+                        break
                     yield f"selection/{name}/{method}/{i}", _bind(_select, name, folder, method, candidate)
         if "quality" in chosen:
             for seed in range(options.seeds):
@@ -169,6 +174,8 @@ def _jobs(options: argparse.Namespace, records: Records) -> Iterator[Job]:
                         settings = _best(records, name, method)
                     if settings is None or (seed and method in ("itemKNN", "popularity")):
                         continue  # nothing selected yet, or nothing random about it
+                    if options.row and method not in options.row:
+                        continue
                     yield (
                         f"quality/{name}/{method}/{seed}",
                         _bind(_quality, name, folder, method, settings, seed),

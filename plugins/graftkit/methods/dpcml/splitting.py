@@ -171,6 +171,8 @@ class TemporalSplit:
         ------
         ValueError
             If the shapes differ, an interaction lacks its time stamp, or the share is out of (0, 1).
+        TypeError
+            If the share is no number.
         """
         check_number("test_size", self.test_size, low=0, high=1, closed="()")
         matrix, values = _with_values(X)

@@ -174,7 +174,8 @@ class Trainer:
         return {
             "loss": loss / n,
             "diversity": penalty / max(n_steps, 1),
-            "active": active / (n * (settings.n_negatives if settings.has_threshold else settings.n_selected)),
+            "active": active
+            / (n * (settings.n_negatives if settings.has_threshold else settings.n_selected)),
         }
 
     def _step(self, users: Tensor, items: Tensor, candidates: Tensor) -> Tensor:
