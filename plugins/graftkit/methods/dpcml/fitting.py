@@ -155,7 +155,7 @@ def fit_vectors(
             warn(
                 f"training was interrupted after pass {result.n_iter} of {total}; what it reached is kept",
                 UserWarning,
-                stacklevel=stacklevel + 1,
+                stacklevel=stacklevel,
             )
     result.state = trainer.state()
     if watched is not None and watched.best is not None:
@@ -210,12 +210,12 @@ def _warn_about_users(trainer: Trainer, stacklevel: int) -> None:
         warn(
             f"{n_full} user(s) own every item: they have no negatives and do not take part in training",
             UserWarning,
-            stacklevel=stacklevel + 2,
+            stacklevel=stacklevel + 1,
         )
     elif not trainer.n_positives:
         warn(
             "no user has both a positive and an item without interaction: nothing can be learnt, the vectors "
             "stay where they started",
             UserWarning,
-            stacklevel=stacklevel + 2,
+            stacklevel=stacklevel + 1,
         )
