@@ -63,8 +63,11 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     seconds = time.perf_counter() - start
 
     console = Console()
-    _print(console, f"DPCML on {name}", figures)
-    # A user of 10 to 40 items whose vectors stand for as many interests as there are.
+    table = Table("method", *next(iter(figures.values())), title=f"DPCML on {name}")
+    for method, values in figures.items():
+        table.add_row(method, *(f"{value:.3f}" for value in values.values()))
+    console.print(table)
+    # A user of 10 to 40 items with as many interests as there are.
     users = np.flatnonzero((np.diff(train.indptr) >= 10) & (np.diff(train.indptr) <= 40))[:300]
     user = int(users[np.argmax([len(set(_winners(model, int(u), train))) for u in users])])
     ids, _, vectors = model.recommend(user, n=5, return_vector=True)
@@ -73,8 +76,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         console.print(f"user {user}: item {item} by vector {vector}, which stands for items {liked}")
 
     options.out.mkdir(parents=True, exist_ok=True)
-    figure = options.out / "dpcml.png"
-    model.plot(user, groups=groups).figure_.savefig(figure, dpi=120)
+    model.plot(user, groups=groups).figure_.savefig(options.out / "dpcml.png", dpi=120)
     rivals = {method: values["ndcg@10"] for method, values in figures.items() if method != "DPCML"}
     best = max(rivals, key=lambda method: rivals[method])
     return {
@@ -85,7 +87,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         "baseline": f"{best} {rivals[best]:.3f}",
         "ours": f"{figures['DPCML']['ndcg@10']:.3f}",
         "seconds": round(seconds, 1),
-        "figure": str(figure),
+        "figure": str(options.out / "dpcml.png"),
         "figures": figures,
     }
 
@@ -110,16 +112,8 @@ def _load(data: str | Path | None, quick: bool) -> Any:
 
 
 def _winners(model: DPCML, user: int, train: Any) -> list[int]:
-    liked = train[user].indices
-    (vectors,) = model.get_user_vectors(user)
-    return ((vectors[:, None] - model.item_vectors_[liked]) ** 2).sum(axis=2).argmin(axis=0).tolist()
-
-
-def _print(console: Console, title: str, figures: dict[str, dict[str, float]]) -> None:
-    table = Table("method", *next(iter(figures.values())), title=title)
-    for method, values in figures.items():
-        table.add_row(method, *(f"{value:.3f}" for value in values.values()))
-    console.print(table)
+    liked = model.item_vectors_[train[user].indices]
+    return ((model.get_user_vectors(user)[0][:, None] - liked) ** 2).sum(axis=2).argmin(axis=0).tolist()
 
 
 if __name__ == "__main__":

@@ -18,8 +18,8 @@ FULL_USERS = ("ignore:.*own every item:UserWarning", "ignore:no user has both:Us
 X = interactions()
 
 
-# Nothing is declared as an expected failure. A `predict` of pairs, which the checks would call with rows, does
-# not exist: its name is score_pairs.
+# Nothing is declared as an expected failure. A `predict` of pairs, which the checks would call with rows,
+# does not exist: its name is score_pairs.
 @parametrize_with_checks([DPCML(n_components=4, n_vectors=2, max_iter=2, random_state=0)])
 @pytest.mark.filterwarnings(*FULL_USERS)
 def test_scikit_learn_checks(estimator, check):
