@@ -79,7 +79,7 @@ BASELINES: dict[str, list[dict[str, Any]]] = {
 LIBCML = ("precision@3", "recall@3", "ndcg@3", "precision@5", "recall@5", "ndcg@5", "map", "mrr", "auc")
 STANDARD = ("ndcg@10", "recall@10", "opauc")
 PAPER = {"unis": 1, "hars": 3, "dpcml1": 1, "dpcml2": 3}
-SECTIONS = ("selection", "quality", "speed", "ranking", "growth")
+SECTIONS = ("selection", "quality", "speed", "ranking", "growth", "time")
 
 
 def main(argv: list[str] | None = None) -> Path:
@@ -94,6 +94,7 @@ def main(argv: list[str] | None = None) -> Path:
     parser.add_argument("--row", action="append", help="only this row of selection and quality (may repeat)")
     parser.add_argument("--only", choices=SECTIONS, action="append", help="only this section (may repeat)")
     parser.add_argument("--seeds", type=int, default=3, help="seeds of the quality rows")
+    parser.add_argument("--repeats", type=int, default=3, help="repeats of what is timed")
     parser.add_argument(
         "--data", type=Path, default=os.environ.get("GRAFTKIT_DATA"), help="folder of real data"
     )
@@ -102,7 +103,7 @@ def main(argv: list[str] | None = None) -> Path:
     torch.set_num_threads(1)
     out = options.out
     if options.quick:
-        options.seeds = 1
+        options.seeds = options.repeats = 1
         out = out or Path(tempfile.mkdtemp()) / "dpcml.json"
     elif options.data is None:
         parser.error("needs real data: set GRAFTKIT_DATA or pass --data, or use --quick")
@@ -182,18 +183,20 @@ def _jobs(options: argparse.Namespace, records: Records) -> Iterator[Job]:
                     )
     if "speed" in chosen:
         for n_vectors in (1, 5):
-            for repeat in range(1 if options.quick else 3):
+            for repeat in range(options.repeats):
                 yield (
                     f"speed/epoch/{n_vectors}/{repeat}",
                     _bind(_epoch, names[0], folder, n_vectors, options.quick),
                 )
-        for what in (_sampling, _evaluation, _time_to_quality):
+        for what in (_sampling, _evaluation):
             yield f"speed/{what.__name__[1:]}", _bind(what, names[0], folder, options.quick)
     if "ranking" in chosen:
-        for repeat in range(1 if options.quick else 3):
+        for repeat in range(options.repeats):
             yield f"ranking/{repeat}", _bind(_ranking, names[0], folder, options.quick)
     if "growth" in chosen:
         yield "growth", _bind(_growth, options.quick)
+    if "time" in chosen:
+        yield "speed/time_to_quality", _bind(_time_to_quality, names[0], folder, options.quick)
 
 
 def _bind(function: Callable[..., dict[str, Any]], *arguments: Any) -> Callable[[], dict[str, Any]]:
