@@ -686,6 +686,11 @@ class DPCML(RecommenderMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             If there is no file.
         """
         arrays, meta = read_model(path)
+        missing = {"user_vectors_", "user_ptr_", "item_vectors_", "item_counts_", "thresholds"} - set(arrays)
+        if missing or "parameters" not in meta:
+            raise ValueError(
+                f"{Path(path).name}: expected a fitted DPCML, got a file without {sorted(missing)}"
+            )
         parameters = dict(meta["parameters"])
         if isinstance(parameters["assignment"], list):
             parameters["assignment"] = np.array(parameters["assignment"], dtype=np.int64)

@@ -195,6 +195,14 @@ def test_save_of_what_json_cannot_hold(tmp_path):
         tiny().save(path)
 
 
+def test_files_of_something_else(tmp_path):
+    from graftkit.methods.dpcml.serialization import write_model
+
+    write_model(tmp_path / "other.npz", {"a": np.arange(3)}, {})
+    with pytest.raises(ValueError, match=r"other\.npz: expected a fitted DPCML, got a file without"):
+        DPCML.load(tmp_path / "other.npz")
+
+
 def test_no_interactions_kept():
     model = tiny(store_interactions=False).fit(X)
     assert model.interactions_ is None

@@ -93,6 +93,22 @@ def test_single_precision_agrees_on_the_best_ten():
     assert seen.shape == (100, 300)
 
 
+def test_scores_of_many_users_are_put_together(monkeypatch):
+    from graftkit.methods.dpcml import ranking
+
+    users, ptr, items, _ = model()
+    whole = Ranker(users, ptr, items).score(np.arange(15))
+    monkeypatch.setattr(ranking, "BLOCK_BYTES", 2000)  # two users a block
+    widths = []
+    original = Ranker.distances
+    monkeypatch.setattr(
+        Ranker, "distances", lambda self, u, i=None: widths.append(len(u)) or original(self, u, i)
+    )
+    np.testing.assert_allclose(Ranker(users, ptr, items).score(np.arange(15)), whole, rtol=0, atol=1e-12)
+    assert max(widths) == 2
+    assert Ranker(users, ptr, items).score(np.zeros(0, dtype=np.int64)).shape == (0, 30)
+
+
 def test_blocks_stay_small():
     for width, n_items in ((1, 100), (5, 5113), (10, 200_000)):
         assert block_size(width, n_items, 4) * width * n_items * 4 <= 64 * 2**20

@@ -43,7 +43,7 @@ ScoreFunction = Callable[[IntArray], npt.NDArray[np.floating[Any]]]
 AT_K = ("precision", "recall", "ndcg", "maxdiv")
 WHOLE = ("ndcg", "map", "mrr", "auc", "opauc")
 METRICS = tuple(sorted({*AT_K, *WHOLE}))
-LIST_BLOCK = 256
+LIST_BYTES = 8 * 2**20
 
 
 def parse_metric(name: str) -> tuple[str, int | None]:
@@ -140,7 +140,7 @@ def rank_held_out(
     *,
     n_top: int = 0,
     users: IntArray | None = None,
-    batch_size: int = LIST_BLOCK,
+    batch_size: int | None = None,
 ) -> UserRanks:
     """Positions of held-out items among all unseen ones.
 
@@ -156,8 +156,8 @@ def rank_held_out(
         Length of the lists to keep.
     users : ndarray of int, shape (m,), or None, default=None
         Only these users.
-    batch_size : int, default=256
-        Users scored at once.
+    batch_size : int or None, default=None
+        Users scored at once; None keeps their scores at about 8 MB.
 
     Returns
     -------
@@ -171,6 +171,8 @@ def rank_held_out(
     chosen = np.flatnonzero(counts) if users is None else users[counts[users] > 0]
     chosen = chosen.astype(np.int64)
     n_items = held.shape[1]
+    if batch_size is None:
+        batch_size = max(1, LIST_BYTES // (8 * n_items))
     positions, items, tops = [], [], []
     for start in range(0, len(chosen), batch_size):
         block = chosen[start : start + batch_size]

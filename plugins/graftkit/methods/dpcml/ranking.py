@@ -152,7 +152,10 @@ class Ranker:
         ndarray of shape (b, n_items)
             Negative squared distances.
         """
-        scores: FloatArray = self.distances(users).neg_().cpu().numpy()
+        parts = [distances.neg_().cpu().numpy() for _, distances in self.blocks(users)]
+        if not parts:
+            return np.zeros((0, self.n_items), dtype=np.asarray(self._items[:0].cpu()).dtype)
+        scores: FloatArray = np.concatenate(parts)
         return scores
 
     def blocks(
