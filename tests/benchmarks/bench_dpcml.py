@@ -13,6 +13,7 @@ masked) and the standard one (training and validation masked).
 """
 
 import argparse
+import json
 import os
 import sys
 import tempfile
@@ -54,13 +55,14 @@ FAMILY: dict[str, dict[str, Any]] = {
     "DPCML2, APA": {"assignment": "apa"},
     "DiHarS, BPA": {"sampling": "dihars"},
     "DiHarS, APA": {"sampling": "dihars", "assignment": "apa"},
-    "HarS, 100 passes": {"n_vectors": 1, "max_iter": 100},
+    "HarS, 50 passes": {"n_vectors": 1, "max_iter": 50},
+    "DPCML2, 50 passes": {"max_iter": 50},
 }
 DEFAULTS = "DPCML2 (C=5, hard)"
 SELECTED = "DPCML2, selected"
 CANDIDATES: list[dict[str, Any]] = [
+    {"max_iter": 50},
     {},
-    {"max_iter": 100},
     {"dcrs": None},
     {"dcrs_weight": 3.0},
 ]
@@ -175,6 +177,8 @@ def _jobs(options: argparse.Namespace, records: Records) -> Iterator[Job]:
                         settings = _best(records, name, method)
                     if settings is None or (seed and method in ("itemKNN", "popularity")):
                         continue  # nothing selected yet, or nothing random about it
+                    if method == SELECTED and not settings:
+                        continue  # the defaults were selected
                     if options.row and method not in options.row:
                         continue
                     yield (
@@ -213,23 +217,35 @@ def _implicit(method: str, settings: dict[str, Any], train: sp.csr_matrix, seed:
     return (lambda users: model.user_factors[users] @ model.item_factors.T), model
 
 
-def _build(method: str, settings: dict[str, Any], train: sp.csr_matrix, seed: int) -> Any:
-    """A fitted model, or a function of user ids."""
+@lru_cache(maxsize=8)
+def _build(name: str, folder: str | None, method: str, settings: str, seed: int) -> tuple[Any, float]:
+    """A fitted model or a function of user ids, and the CPU seconds; settings as JSON, so that they can be kept."""
+    train, _, _ = _load(name, folder)
+    start = time.process_time()
+    model: Any
     if method == "popularity":
-        return popularity_scores(train)
-    if method == "itemKNN":
-        return item_knn_scores(train, **settings)
-    if method in BASELINES:
-        return _implicit(method, settings, train, seed)[0]
-    return DPCML(**settings, random_state=seed).fit(train)
+        model = popularity_scores(train)
+    elif method == "itemKNN":
+        model = item_knn_scores(train, **json.loads(settings))
+    elif method in BASELINES:
+        model = _implicit(method, json.loads(settings), train, seed)[0]
+    else:
+        # One name for the family: what a selection has fitted is not fitted again.
+        model = DPCML(**json.loads(settings), random_state=seed).fit(train)
+    return model, time.process_time() - start
+
+
+def _fitted(
+    name: str, folder: str | None, method: str, settings: dict[str, Any], seed: int
+) -> tuple[Any, float]:
+    kind = method if method in BASELINES or method == "popularity" else "family"
+    return _build(name, folder, kind, json.dumps(settings, sort_keys=True), seed)
 
 
 def _select(name: str, folder: str | None, method: str, settings: dict[str, Any]) -> dict[str, Any]:
     """One candidate on validation, seed 0; the test part is not read."""
     train, val, _ = _load(name, folder)
-    start = time.process_time()
-    model = _build(method, settings, train, 0)
-    seconds = time.process_time() - start
+    model, seconds = _fitted(name, folder, method, settings, 0)
     found = ranking_metrics(model, train, val, ks=(), metrics=("ndcg@10", "mrr"))
     return {
         "section": "selection",
@@ -258,9 +274,7 @@ def _quality(
     name: str, folder: str | None, method: str, settings: dict[str, Any], seed: int
 ) -> dict[str, Any]:
     train, val, test = _load(name, folder)
-    start = time.process_time()
-    model = _build(method, settings, train, seed)
-    seconds = time.process_time() - start
+    model, seconds = _fitted(name, folder, method, settings, seed)
     lists = ("maxdiv@3", "maxdiv@10") if hasattr(model, "item_vectors_") else ()
     grouped = ranking_metrics(
         model, train, test, X_val=val, ks=(), metrics=(*STANDARD, *lists), groups=_groups(name, folder)

@@ -19,7 +19,7 @@ PUBLISHED = {
 BAR = (29.5, 52.0)
 SHOWN = ("precision@3", "recall@3", "ndcg@3", "precision@5", "map", "mrr", "auc")
 PREAMBLE = """One split a data set (Steam-200k: the authors' own). The family runs with one configuration, the
-library's defaults: 50 passes, the last of them, not tuned row by row. ALS, BPR and itemKNN were selected
+library's defaults, the last pass, not tuned row by row. ALS, BPR and itemKNN were selected
 among four settings each, and the row "selected" among the candidates below, on the validation part of seed 0
 alone. The spread is over training seeds. APA and DiHarS are reconstructions: the 2024 paper's body could not
 be read. Groups of items behind "minority" are derived (k-means of ALS item vectors), since Steam has no

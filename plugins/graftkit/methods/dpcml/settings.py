@@ -93,7 +93,7 @@ class Settings:
         Step size.
     batch_size : int, default=1024
         Positives a step.
-    max_iter : int, default=50
+    max_iter : int, default=100
         Passes over the positives.
     weight_decay : float, default=0.0
         L2 added to the gradient.
@@ -130,7 +130,7 @@ class Settings:
     optimizer: str = "lazy_adam"
     learning_rate: float = 3e-3
     batch_size: int = 1024
-    max_iter: int = 50
+    max_iter: int = 100
     weight_decay: float = 0.0
     dtype: str = "float32"
     device: str = "cpu"
