@@ -5,10 +5,10 @@
     python tests/benchmarks/bench_dpcml.py --quick    # a minute on generated data, into a temporary file
     python tests/benchmarks/bench_dpcml.py --paper    # the published settings to the end: hours, resumes
 
-Settings are selected on the validation part of seed 0 only (section ``selection``: NDCG@10, protocol
-standard): for DPCML2 over `CANDIDATES`, whose outcome is the row ``DPCML2, selected``; for itemKNN, ALS and
-BPR over four settings each. The other rows of the family run with the library's defaults, 50 passes, last
-pass, not tuned one by one. Test figures follow the public code's protocol (``libcml``: training items
+Settings are selected on the validation part of seed 0 only (section ``selection``: NDCG@10, protocol standard):
+for DPCML2 over `CANDIDATES` (the number of passes among them: that is where the default of 100 comes from), and
+for itemKNN, ALS and BPR over four settings each. The other rows of the family run with the library's defaults,
+the last pass, not tuned one by one. Test figures follow the public code's protocol (``libcml``: training items
 masked) and the standard one (training and validation masked).
 """
 
@@ -219,7 +219,7 @@ def _implicit(method: str, settings: dict[str, Any], train: sp.csr_matrix, seed:
 
 @lru_cache(maxsize=8)
 def _build(name: str, folder: str | None, method: str, settings: str, seed: int) -> tuple[Any, float]:
-    """A fitted model or a function of user ids, and the CPU seconds; settings as JSON, so that they can be kept."""
+    """A fitted model or a function of user ids, and its CPU seconds; settings as JSON, to be kept."""
     train, _, _ = _load(name, folder)
     start = time.process_time()
     model: Any
