@@ -5,11 +5,11 @@
     python tests/benchmarks/bench_dpcml.py --quick    # a minute on generated data, into a temporary file
     python tests/benchmarks/bench_dpcml.py --paper    # the published settings to the end: hours, resumes
 
-Settings are selected on the validation part of seed 0 only (section ``selection``: NDCG@10, protocol standard):
-for DPCML2 over `CANDIDATES` (the number of passes among them: that is where the default of 100 comes from), and
-for itemKNN, ALS and BPR over four settings each. The other rows of the family run with the library's defaults,
-the last pass, not tuned one by one. Test figures follow the public code's protocol (``libcml``: training items
-masked) and the standard one (training and validation masked).
+Settings are selected on the validation part of seed 0 only (section ``selection``: NDCG@10, protocol
+standard): for DPCML2 over `CANDIDATES` (the number of passes among them: that is where the default of 100 comes
+from), and for itemKNN, ALS and BPR over four settings each. The other rows of the family run with the library's
+defaults, the last pass, not tuned one by one. Test figures follow the public code's protocol (``libcml``:
+training items masked) and the standard one (training and validation masked).
 """
 
 import argparse
