@@ -14,7 +14,25 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["candidate_distances", "exact_distances", "min_distances"]
+__all__ = ["candidate_distances", "exact_distances", "gather_rows", "min_distances"]
+
+
+def gather_rows(table: Tensor, index: Tensor) -> Tensor:
+    """Rows of a table; faster than ``table[index]`` for an index of several axes.
+
+    Parameters
+    ----------
+    table : Tensor of shape (n, d)
+        The table.
+    index : Tensor of int, shape (...)
+        Row numbers.
+
+    Returns
+    -------
+    Tensor of shape (..., d)
+        ``table[index]``.
+    """
+    return table.index_select(0, index.reshape(-1)).view(*index.shape, table.shape[1])
 
 
 def candidate_distances(users: Tensor, items: Tensor) -> Tensor:
@@ -32,8 +50,9 @@ def candidate_distances(users: Tensor, items: Tensor) -> Tensor:
     Tensor of shape (B, C, S)
         By one batched product; never below 0.
     """
-    p_square = users.square().sum(2, keepdim=True)
-    q_square = items.square().sum(2).unsqueeze(1)
+    # A norm squared: the reduction of a square would write the squares out first.
+    p_square = torch.linalg.vector_norm(users, dim=2, keepdim=True).square_()
+    q_square = torch.linalg.vector_norm(items, dim=2).square_().unsqueeze(1)
     found = torch.baddbmm(p_square + q_square, users, items.transpose(1, 2), alpha=-2)
     return found.clamp_(min=0)
 

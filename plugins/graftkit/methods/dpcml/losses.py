@@ -29,7 +29,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from graftkit.methods.dpcml.distances import candidate_distances
+from graftkit.methods.dpcml.distances import candidate_distances, gather_rows
 
 __all__ = ["BatchGradient", "smooth_excess", "triplet_gradients"]
 
@@ -104,8 +104,8 @@ def triplet_gradients(
         Of the mean over the batch.
     """
     size, n_candidates = negatives.shape
-    p = user_table[rows]
-    q = item_table[torch.cat((positives.unsqueeze(1), negatives), dim=1)]
+    p = gather_rows(user_table, rows)
+    q = gather_rows(item_table, torch.cat((positives.unsqueeze(1), negatives), dim=1))
     distances = candidate_distances(p, q)
     near, near_vector = distances[:, :, 0].min(dim=1)
     far = distances[:, :, 1:]
@@ -139,19 +139,24 @@ def triplet_gradients(
     # From here on only what lies inside the margin.
     who, which = weights.nonzero(as_tuple=True)
     weight = (weights[who, which] * (2 / size)).unsqueeze(1)
-    candidate = chosen[who, which]
-    away = (q[who, candidate + 1] - p[who, far_vector[who, which]]) * weight
+    candidate, vector = chosen[who, which], far_vector[who, which]
+    d, width = p.shape[2], p.shape[1]
+    flat_p, flat_q = p.view(-1, d), q.view(-1, d)
+    away = gather_rows(flat_q, who * (n_candidates + 1) + candidate + 1)
+    away = away.sub_(gather_rows(flat_p, who * width + vector)).mul_(weight)
     pull = weights.sum(dim=1)
     active = pull.nonzero().squeeze(1)
     total = (pull[active] * (2 / size)).unsqueeze(1)
     nearest = near_vector[active]
-    towards = (p[active, nearest] - q[active, 0]) * total
+    towards = gather_rows(flat_p, active * width + nearest)
+    towards = towards.sub_(gather_rows(flat_q, active * (n_candidates + 1))).mul_(total)
+    user_gradients = torch.cat((towards, away))
     return BatchGradient(
         losses=losses,
-        user_rows=torch.cat((rows[active, nearest], rows[who, far_vector[who, which]])),
-        user_gradients=torch.cat((towards, away)),
+        user_rows=torch.cat((rows[active, nearest], rows[who, vector])),
+        user_gradients=user_gradients,
         item_rows=torch.cat((positives[active], negatives[who, candidate])),
-        item_gradients=-torch.cat((towards, away)),
+        item_gradients=-user_gradients,
         thresholds=slope,
         n_active=torch.as_tensor(len(who)),
     )

@@ -31,6 +31,7 @@ from torch import Tensor
 
 from graftkit.core.validation import raise_invalid
 from graftkit.methods.dpcml.constraints import project
+from graftkit.methods.dpcml.distances import gather_rows
 from graftkit.methods.dpcml.diversity import diversity_penalty
 from graftkit.methods.dpcml.losses import triplet_gradients
 from graftkit.methods.dpcml.optimizers import RowOptimizer
@@ -185,7 +186,7 @@ class Trainer:
         gradient = triplet_gradients(
             user_table.table,
             item_table.table,
-            self._rows[users],
+            gather_rows(self._rows, users),
             items,
             candidates,
             margin=settings.margin,
@@ -214,10 +215,10 @@ class Trainer:
             distinct = torch.arange(n_users, device=users.device)
         else:
             distinct = torch.unique(users)
-        rows, counts = self._rows[distinct], self._counts[distinct]
+        rows, counts = gather_rows(self._rows, distinct), self._counts[distinct]
         table = self._optimizers["user"].table
         penalty, gradient = diversity_penalty(
-            table[rows],
+            gather_rows(table, rows),
             counts,
             form=str(settings.dcrs),
             delta_min=settings.delta_min,
