@@ -26,6 +26,7 @@ def test_no_positive_is_ever_drawn(popular, bitmap):
     assert drawn.shape == (5000, 7)
     assert not dense[users[:, None], drawn].any()
     assert set(drawn[users == 0].ravel()) == {3, 17}
+    assert sampler._crowded[0]  # drawn from the list of what is left, not by rejection
 
 
 def test_look_ups_agree_with_the_dense_matrix():
