@@ -28,6 +28,13 @@ def test_second_snippet_labels_every_row_and_gives_reasons():
     assert len(namespace["reasons"].score) == len(labels)
 
 
+def test_third_snippet_recommends_and_explains():
+    namespace: dict[str, object] = {}
+    exec(compile(SNIPPETS[2], "README.md", "exec"), namespace)  # noqa: S102  (our own README)
+    assert namespace["ids"].shape == (3, 5)
+    assert namespace["interest"].vector in (0, 1)
+
+
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
 def test_relative_links_exist(name):
     text = (ROOT / name).read_text(encoding="utf-8")

@@ -1,0 +1,221 @@
+"""The fit: passes until `max_iter`, or until the validation metric stops rising.
+
+>>> X = sp.csr_matrix(np.eye(8) + np.eye(8, k=1))
+>>> fit_vectors(X, Settings(n_components=4, n_vectors=2, max_iter=2), np.random.default_rng(0)).n_iter
+2
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+from warnings import warn
+
+import numpy as np
+import scipy.sparse as sp
+
+from graftkit.core.progress import progress_bar
+from graftkit.methods.dpcml.metrics import evaluate, parse_metric
+from graftkit.methods.dpcml.ranking import Ranker
+from graftkit.methods.dpcml.settings import Settings
+from graftkit.methods.dpcml.state import TrainingState
+from graftkit.methods.dpcml.training import Trainer
+
+__all__ = ["FitResult", "Stopping", "fit_vectors"]
+
+Record = dict[str, float]
+Callback = Callable[[int, Record], Any]
+MOST_VALIDATION_USERS = 2000
+
+
+@dataclass(frozen=True)
+class Stopping:
+    """How a fit looks at held-out interactions.
+
+    Parameters
+    ----------
+    held : csr_matrix of shape (n_users, n_items)
+        Validation interactions.
+    scoring : str or callable, default="ndcg@10"
+        A metric's name, or a function of (ranker, training matrix, held-out matrix); larger is better.
+    patience : int or None, default=5
+        Passes without a rise before the fit ends; None never ends it early.
+    tol : float, default=0.0
+        What counts as a rise.
+    keep_best : bool, default=True
+        Return the best pass; False records the metric and returns the last pass.
+    """
+
+    held: sp.csr_matrix
+    scoring: str | Callable[[Ranker, sp.csr_matrix, sp.csr_matrix], float] = "ndcg@10"
+    patience: int | None = 5
+    tol: float = 0.0
+    keep_best: bool = True
+
+
+@dataclass
+class FitResult:
+    """What a fit reached.
+
+    Parameters
+    ----------
+    state : TrainingState
+        Of the last pass, or of the best one where validation was watched.
+    history : list of dict
+        ``loss``, ``diversity``, ``active`` and, where watched, ``validation`` of each pass.
+    n_iter : int
+        Passes run.
+    best_iter : int or None
+        Passes until the best validation value.
+    """
+
+    state: TrainingState
+    history: list[Record] = field(default_factory=list)
+    n_iter: int = 0
+    best_iter: int | None = None
+
+
+def fit_vectors(
+    positives: sp.csr_matrix,
+    settings: Settings,
+    rng: np.random.Generator,
+    *,
+    owned: sp.csr_matrix | None = None,
+    state: TrainingState | None = None,
+    n_iter: int | None = None,
+    stopping: Stopping | None = None,
+    callbacks: Iterable[Callback] = (),
+    verbose: int = 0,
+    stacklevel: int = 2,
+) -> FitResult:
+    """Train vectors on interactions.
+
+    Parameters
+    ----------
+    positives : csr_matrix of shape (n_users, n_items)
+        What is learnt.
+    settings : Settings
+        Hyper-parameters.
+    rng : numpy.random.Generator
+        All randomness.
+    owned : csr_matrix of shape (n_users, n_items) or None, default=None
+        What is never a negative; `positives` where None.
+    state : TrainingState or None, default=None
+        Where to go on from.
+    n_iter : int or None, default=None
+        Passes; ``settings.max_iter`` where None.
+    stopping : Stopping or None, default=None
+        Early stopping.
+    callbacks : iterable of callable, default=()
+        Each is called with the pass (from 0) and its record; a true return ends the fit.
+    verbose : int, default=0
+        1 shows a progress bar.
+    stacklevel : int, default=2
+        Frame that warnings point at; 2 is the caller.
+
+    Returns
+    -------
+    FitResult
+        A ``KeyboardInterrupt`` after the first pass ends the fit with a warning, as scikit-learn's MLP does;
+        what was reached is returned.
+
+    Raises
+    ------
+    RuntimeError
+        If training diverges or the device is not there.
+    ValueError
+        If the scoring is unknown.
+    """
+    if stopping is not None and isinstance(stopping.scoring, str):
+        parse_metric(stopping.scoring)
+    owned = positives if owned is None else owned
+    trainer = Trainer(positives, owned, settings, rng, state)
+    _warn_about_users(trainer, stacklevel)
+    total = settings.max_iter if n_iter is None else n_iter
+    result = FitResult(trainer.state())
+    if not trainer.n_positives:
+        return result
+    watched = None if stopping is None else _Watch(stopping, positives, owned, rng)
+    with progress_bar(total=total, desc="DPCML", verbose=verbose) as bar:
+        try:
+            for epoch in range(total):
+                record = trainer.run_epoch()
+                ended = watched is not None and watched.look(trainer, record, settings.device)
+                result.history.append(record)
+                result.n_iter = epoch + 1
+                bar.update()
+                # A list: every callback is called, also after one that ends the fit.
+                asked = [bool(callback(epoch, dict(record))) for callback in callbacks]
+                if ended or any(asked):
+                    break
+        except KeyboardInterrupt:
+            if not result.n_iter:
+                raise
+            warn(
+                f"training was interrupted after pass {result.n_iter} of {total}; what it reached is kept",
+                UserWarning,
+                stacklevel=stacklevel,
+            )
+    result.state = trainer.state()
+    if watched is not None and watched.best is not None:
+        result.state, result.best_iter = watched.best, watched.best_iter
+    return result
+
+
+class _Watch:
+    """The best pass so far, by a validation metric on a fixed subset of users."""
+
+    def __init__(
+        self, stopping: Stopping, positives: sp.csr_matrix, owned: sp.csr_matrix, rng: np.random.Generator
+    ) -> None:
+        self.stopping = stopping
+        self.positives, self.owned = positives, owned
+        users = np.flatnonzero(np.diff(stopping.held.indptr))
+        if len(users) > MOST_VALIDATION_USERS:
+            users = np.sort(rng.choice(users, MOST_VALIDATION_USERS, replace=False))
+        self.users = users.astype(np.int64)
+        self.best: TrainingState | None = None
+        self.best_value, self.best_iter, self.epoch = -np.inf, 0, 0
+
+    def look(self, trainer: Trainer, record: Record, device: str) -> bool:
+        """Judge the pass; true ends the fit."""
+        state = trainer.state()
+        ranker = Ranker(state.user_vectors, state.user_ptr, state.item_vectors, device)
+        scoring = self.stopping.scoring
+        if isinstance(scoring, str):
+            value = evaluate(
+                ranker.score,
+                self.positives,
+                self.stopping.held,
+                [scoring],
+                users=self.users,
+                item_vectors=state.item_vectors,
+            )[scoring]
+        else:
+            value = float(scoring(ranker, self.positives, self.stopping.held))
+        record["validation"] = value
+        self.epoch += 1
+        if not self.stopping.keep_best:
+            return False
+        if self.best is None or value > self.best_value + self.stopping.tol:
+            self.best, self.best_value, self.best_iter = state, value, self.epoch
+        patience = self.stopping.patience
+        return patience is not None and self.epoch - self.best_iter >= patience
+
+
+def _warn_about_users(trainer: Trainer, stacklevel: int) -> None:
+    n_full = len(trainer.saturated)
+    if n_full and trainer.n_positives:
+        warn(
+            f"{n_full} user(s) own every item: they have no negatives and do not take part in training",
+            UserWarning,
+            stacklevel=stacklevel + 1,
+        )
+    elif not trainer.n_positives:
+        warn(
+            "no user has both a positive and an item without interaction: nothing can be learnt, the vectors "
+            "stay where they started",
+            UserWarning,
+            stacklevel=stacklevel + 1,
+        )

@@ -1,0 +1,276 @@
+"""Ranking in blocks: scores of some users for all items by one product, and the best n of each.
+
+A block of b users costs one (b C, d + 2) x (d + 2, n_items) product (the two extra columns carry the squared
+norms), a minimum over C, a mask and a partial sort; its size is chosen so that it stays far below 64 MB and
+within a processor's cache. Ties go to the smaller item id.
+
+>>> users, items = np.array([[0.6, 0.0], [0.0, 0.8]]), np.array([[0.6, 0.1], [0.0, 1.0], [-0.4, 0.4]])
+>>> Ranker(users, np.array([0, 2]), items).top(np.array([0]), 2)[0].tolist()
+[[0, 1]]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from graftkit.methods.dpcml.distances import exact_distances
+from graftkit.methods.dpcml.vectors import padded_rows
+
+__all__ = ["Ranker", "block_size", "top_items"]
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.floating[Any]]
+BLOCK_BYTES = 6 * 2**20
+
+
+def block_size(width: int, n_items: int, itemsize: int) -> int:
+    """Users a block.
+
+    Parameters
+    ----------
+    width : int
+        Vectors a user.
+    n_items : int
+        Items scored.
+    itemsize : int
+        Bytes a number.
+
+    Returns
+    -------
+    int
+        At least 1; the block's scores take about 6 MB.
+    """
+    return max(1, BLOCK_BYTES // (max(width, 1) * max(n_items, 1) * itemsize))
+
+
+def top_items(distances: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """Columns of the n smallest entries of each row, ties by column.
+
+    Parameters
+    ----------
+    distances : Tensor of shape (b, n_items)
+        Infinity marks what may not be chosen.
+    n : int
+        At most the number of columns.
+
+    Returns
+    -------
+    columns : Tensor of int, shape (b, n)
+        Ascending by distance, then by column.
+    values : Tensor of shape (b, n)
+        Their distances.
+    """
+    kept = min(n + 1, distances.shape[1])
+    values, columns = torch.topk(distances, kept, dim=1, largest=False)
+    # topk leaves the order of ties open: rows with one among their best, or at the cut, are sorted in full.
+    tied = ((values[:, 1:] == values[:, :-1]) & torch.isfinite(values[:, 1:])).any(dim=1)
+    values, columns = values[:, :n].clone(), columns[:, :n].clone()
+    for row in tied.nonzero().squeeze(1).tolist():
+        ordered, place = torch.sort(distances[row], stable=True)
+        values[row], columns[row] = ordered[:n], place[:n]
+    return columns, values
+
+
+class Ranker:
+    """Scores and best items of users given by ragged vectors.
+
+    Parameters
+    ----------
+    user_vectors : ndarray of shape (n_rows, d)
+        All users' vectors.
+    user_ptr : ndarray of int, shape (n_users + 1,)
+        Where each user's rows begin.
+    item_vectors : ndarray of shape (n_items, d)
+        One vector an item.
+    device : str, default="cpu"
+        torch device.
+    """
+
+    def __init__(
+        self, user_vectors: FloatArray, user_ptr: IntArray, item_vectors: FloatArray, device: str = "cpu"
+    ) -> None:
+        self.device = torch.device(device)
+        self._users = torch.as_tensor(np.ascontiguousarray(user_vectors)).to(self.device)
+        self._items = torch.as_tensor(np.ascontiguousarray(item_vectors)).to(self.device)
+        self._ptr = user_ptr
+        square = self._items.square().sum(1, keepdim=True)
+        self._extended = torch.cat((self._items, square, torch.ones_like(square)), dim=1).T.contiguous()
+
+    @property
+    def n_items(self) -> int:
+        """Number of items."""
+        return len(self._items)
+
+    def distances(self, users: IntArray, items: IntArray | None = None) -> Tensor:
+        """Squared distances of some users to all or some items.
+
+        Parameters
+        ----------
+        users : ndarray of int, shape (b,)
+            Users.
+        items : ndarray of int, shape (m,), or None, default=None
+            Items; all where None.
+
+        Returns
+        -------
+        Tensor of shape (b, n_items) or (b, m)
+            Smaller is better.
+        """
+        rows = torch.from_numpy(padded_rows(self._ptr, users))
+        p = self._users[rows.reshape(-1).to(self.device)]
+        square = p.square().sum(1, keepdim=True)
+        left = torch.cat((-2 * p, torch.ones_like(square), square), dim=1)
+        right = self._extended
+        if items is not None:
+            right = right[:, torch.from_numpy(items).to(self.device)]
+        found = (left @ right).view(len(users), rows.shape[1], -1)
+        if rows.shape[1] == 1:
+            return found[:, 0].clamp_(min=0)
+        # Slice after slice is faster than a reduction over the middle axis.
+        best = torch.minimum(found[:, 0], found[:, 1])
+        for c in range(2, rows.shape[1]):
+            torch.minimum(best, found[:, c], out=best)
+        return best.clamp_(min=0)
+
+    def score(self, users: IntArray) -> FloatArray:
+        """Scores of some users for all items; larger is better.
+
+        Parameters
+        ----------
+        users : ndarray of int, shape (b,)
+            Users.
+
+        Returns
+        -------
+        ndarray of shape (b, n_items)
+            Negative squared distances.
+        """
+        parts = [distances.neg_().cpu().numpy() for _, distances in self.blocks(users)]
+        if not parts:
+            return np.zeros((0, self.n_items), dtype=np.asarray(self._items[:0].cpu()).dtype)
+        scores: FloatArray = np.concatenate(parts)
+        return scores
+
+    def blocks(
+        self,
+        users: IntArray,
+        seen: sp.csr_matrix | None = None,
+        *,
+        items: IntArray | None = None,
+        batch_size: int | None = None,
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """Run over users in blocks; seen items have distance infinity.
+
+        Parameters
+        ----------
+        users : ndarray of int, shape (m,)
+            Users.
+        seen : csr_matrix of shape (m, n_items) or None, default=None
+            What to mask, one row for each entry of `users`.
+        items : ndarray of int, shape (k,), or None, default=None
+            Only these items, ascending.
+        batch_size : int or None, default=None
+            Users a block; None keeps a block small.
+
+        Yields
+        ------
+        block : slice
+            Positions in `users`.
+        distances : Tensor of shape (b, n_items) or (b, k)
+            Squared distances.
+        """
+        width = int((self._ptr[users + 1] - self._ptr[users]).max()) if len(users) else 1
+        n_columns = self.n_items if items is None else len(items)
+        size = batch_size or block_size(width, n_columns, self._items.element_size())
+        if seen is not None and items is not None:
+            seen = seen[:, items]
+        for start in range(0, len(users), size):
+            block = slice(start, min(start + size, len(users)))
+            found = self.distances(users[block], items)
+            if seen is not None:
+                first, last = seen.indptr[block.start], seen.indptr[block.stop]
+                count = np.diff(seen.indptr[block.start : block.stop + 1])
+                places = np.repeat(np.arange(len(count)) * n_columns, count) + seen.indices[first:last]
+                found.view(-1)[torch.from_numpy(places).to(self.device)] = torch.inf
+            yield block, found
+
+    def top(
+        self,
+        users: IntArray,
+        n: int,
+        seen: sp.csr_matrix | None = None,
+        *,
+        items: IntArray | None = None,
+        batch_size: int | None = None,
+    ) -> tuple[IntArray, FloatArray]:
+        """The n nearest items of each user.
+
+        Parameters
+        ----------
+        users : ndarray of int, shape (m,)
+            Users.
+        n : int
+            Items wanted.
+        seen : csr_matrix of shape (m, n_items) or None, default=None
+            What to leave out.
+        items : ndarray of int, shape (k,), or None, default=None
+            Only these items, ascending.
+        batch_size : int or None, default=None
+            Users a block.
+
+        Returns
+        -------
+        ids : ndarray of int, shape (m, n)
+            Best first; -1 where fewer than n are left.
+        scores : ndarray of shape (m, n)
+            Negative squared distances; ``-inf`` where fewer are left.
+        """
+        n_columns = self.n_items if items is None else len(items)
+        kept = min(n, n_columns)
+        ids = np.full((len(users), n), -1, dtype=np.int64)
+        scores = np.full((len(users), n), -np.inf, dtype=np.asarray(self._items[:0].cpu()).dtype)
+        for block, distances in self.blocks(users, seen, items=items, batch_size=batch_size):
+            if not kept:
+                break
+            columns, values = top_items(distances, kept)
+            found = columns.cpu().numpy()
+            if items is not None:
+                found = items[found]
+            value = values.cpu().numpy()
+            ids[block, :kept] = np.where(np.isinf(value), -1, found)
+            scores[block, :kept] = -value
+        return ids, scores
+
+    def pairs(self, users: IntArray, items: IntArray) -> tuple[FloatArray, IntArray]:
+        """Scores of user-item pairs from exact differences, and the vector that each rests on.
+
+        Parameters
+        ----------
+        users, items : ndarray of int, shape (m,)
+            Pairs.
+
+        Returns
+        -------
+        scores : ndarray of shape (m,)
+            Negative squared distances.
+        vectors : ndarray of int, shape (m,)
+            Position of the nearest of the user's vectors.
+        """
+        width = int(np.diff(self._ptr).max())
+        size = block_size(width, self._items.shape[1], self._items.element_size())
+        scores, vectors = [], []
+        for start in range(0, max(len(users), 1), size):
+            part = slice(start, start + size)
+            rows = torch.from_numpy(padded_rows(self._ptr, users[part], width)).to(self.device)
+            chosen = self._items[torch.from_numpy(items[part]).to(self.device)]
+            found, winner = exact_distances(self._users[rows], chosen)
+            scores.append(-found.cpu().numpy())
+            vectors.append(winner.cpu().numpy())
+        return np.concatenate(scores), np.concatenate(vectors)

@@ -1,0 +1,73 @@
+"""DPCML's section of the report is computed from the records: means, bars, losing columns, ratios."""
+
+import pytest
+
+from tests.benchmarks.render_dpcml import DEFAULTS, SHOWN, render
+
+
+def quality(method, seed, precision, mrr=0.5, data="Steam-200k"):
+    libcml = dict.fromkeys(SHOWN, 0.4) | {"precision@3": precision, "mrr": mrr}
+    few = {"ndcg@10": 0.1, "recall@10": 0.2, "opauc": 0.3}
+    return {
+        "section": "quality",
+        "data": data,
+        "method": method,
+        "seed": seed,
+        "libcml": libcml,
+        "standard": {**few, "maxdiv@3": 1.0, "maxdiv@10": 9.0} if method.startswith("DPCML") else few,
+        "minority": few,
+        "cpu_seconds": 3.0,
+        "vectors_per_user": 5.0,
+    }
+
+
+def test_sections_without_records_say_so():
+    assert render([]).count("Not run") == 6
+
+
+@pytest.mark.parametrize(
+    ("precision", "mrr", "verdict"), [(0.296, 0.521, "reached"), (0.296, 0.519, "missed")]
+)
+def test_defaults_are_held_against_their_bar(precision, mrr, verdict):
+    text = render([quality(DEFAULTS, seed, precision, mrr) for seed in (0, 1)])
+    assert f"P@3 29.60 (0.00) (bar 29.5), MRR {100 * mrr:.2f} (0.00) (bar 52.0): {verdict}." in text
+    assert "2 seed(s)" in text
+
+
+def test_losing_columns_are_named():
+    text = render([quality(DEFAULTS, 0, 0.3, 0.5), quality("ALS (implicit)", 0, 0.2, 0.6)])
+    assert "The family with several vectors loses: mrr to ALS (implicit)." in text
+    assert f"| {DEFAULTS} | 1 | **30.00** |" in text
+    assert "| - | - |" in text  # no list diversity without vectors of one space
+
+
+def test_ratios():
+    epochs = [
+        {
+            "section": "speed",
+            "what": "epoch",
+            "n_vectors": 5,
+            "published": p,
+            "ours": {"256": 1.0, "1024": 0.5},
+        }
+        for p in (30.0, 20.0)
+    ]
+    sampling = {
+        "section": "speed",
+        "what": "sampling",
+        "published": 2.0,
+        "ours": {"keys": 0.05, "bitmap": 0.01},
+    }
+    growth = {"section": "growth", "seconds": {"1": 1.0, "2": 2.0}, "slope": 1.0, "users_times_four": 0.123}
+    ranking = {"section": "ranking", "users_per_second": {"ours, C=1": 1000.0}, "difference_tensor": 10.0}
+    text = render([*epochs, sampling, growth, ranking])
+    assert "our batch 256 | 20.00 | 1.000 | 20.0x |" in text
+    assert "bitmap | 2.000 | 0.0100 | 200.0x |" in text
+    assert "Slope on logarithmic axes: 1.00" in text
+    assert "+12 % a pass" in text
+    assert "| ours, C=1 | 1,000 |" in text
+
+
+def test_published_settings_stand_beside_the_paper():
+    record = quality("hars", 0, 0.2655) | {"section": "paper", "best_pass": 80}
+    assert "| hars | 1 | 26.55 | 26.66 | 50.00 | 48.84 | 80 | 3 |" in render([record])
