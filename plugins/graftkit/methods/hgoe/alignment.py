@@ -2,8 +2,8 @@
 
 Each synthetic node takes the mean feature of its `close_k` nearest pool nodes, Euclidean on structural
 encodings. Source: `jweihe/HGOE@2cf8c82`, prepare_dataset_x_xs_mean (close_k = 1, pool of ID nodes; the
-paper's figure caption says external nodes). The public code copies whichever node comes first among equals;
-so does this.
+paper's figure caption says external nodes). Among nodes with
+equal encodings the first one lends, as in the public code.
 
 >>> nearest_features(torch.eye(2), torch.eye(2), torch.tensor([[7.0], [8.0]])).tolist()
 [[7.0], [8.0]]

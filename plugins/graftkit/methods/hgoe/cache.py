@@ -1,8 +1,9 @@
 """Outliers on disk: keyed by content, written in one step, checked when read.
 
-The key is a SHA-256 of the settings, the seed and every graph that went in, so another split, seed or edge is
-another file (the public code's name has neither split nor seed). A file that cannot be read, or whose checksum
-is wrong, is built again with a warning. Files hold tensors only and are read with ``weights_only=True``.
+The key is a SHA-256 of the settings, the seed and every graph that went in, so another split, seed or edge
+is another file (the public code's name has neither split nor seed). A file that cannot be read, or whose
+checksum is wrong, is built again with a warning. Files hold tensors only and are read with
+``weights_only=True``.
 """
 
 import hashlib

@@ -128,7 +128,7 @@ def _fill_sparse(result: Tensor, u: Tensor, v: Tensor, inverse: Tensor, start: i
     """One large graph: the walk stays sparse, a block of columns of its power is dense."""
     n = stop - start
     index = torch.stack([torch.cat([u, v]), torch.cat([v, u])]) - start
-    walk = torch.sparse_coo_tensor(index, inverse[index[1] + start], (n, n)).coalesce()
+    walk = torch.sparse_coo_tensor(index, inverse[index[1] + start], (n, n), check_invariants=True).coalesce()
     for first in range(0, n, 256):
         columns = torch.arange(first, min(first + 256, n))
         block = torch.zeros(n, len(columns), dtype=torch.float64)

@@ -230,8 +230,10 @@ def _plan_synthetic(
         return matrices, mixtures
     n = len(graphs)
     labels = divide(graphs, config, seed)
-    for c in range(int(labels.max()) + 1):
-        matrices.append(_graphon(graphs.select((labels == c).nonzero().flatten()), config, config.threshold))
+    matrices += [
+        _graphon(graphs.select((labels == c).nonzero().flatten()), config, config.threshold)
+        for c in range(int(labels.max()) + 1)
+    ]
     k = len(matrices)
     lambdas = draw_lambdas(config.num_lambdas, config.lam_range, seed)
     sizes = [len(matrix) for matrix in matrices]

@@ -31,6 +31,7 @@ __all__ = ["MAX_RESOLUTION", "aligned_mean", "estimate", "mix", "resize", "resol
 MAX_RESOLUTION = 4000
 SLOW_RESOLUTION = 1000
 CHUNK = 20_000  # graphs at a time: bounds the memory beside the accumulator
+KEY_LIMIT = 2**62
 
 Estimator = str | Callable[[Tensor, float], Tensor]
 
@@ -294,7 +295,7 @@ def _degree_order(
     if not len(batch):
         return batch
     top, most, widest = int(degree.max()), int(around.max()), int(local.max()) + 1
-    if (len(ptr) + 1) * (top + 1) * (most + 1) * widest < 2**62:
+    if (len(ptr) + 1) * (top + 1) * (most + 1) * widest < KEY_LIMIT:
         # One sort of unique keys that carry the index is several times faster than a stable argsort.
         key = ((batch * (top + 1) + top - degree) * (most + 1) + most - around) * widest + local
         key.sort()

@@ -111,7 +111,7 @@ class PackedGraphs:
             graph = int(owner[first])
             raise ValueError(
                 f"edge_index: graph {graph} has {int(counts[graph])} nodes, but an edge names node "
-                f"{[v for v in joined[:, first].tolist() if v < 0 or v >= int(counts[graph])][0]}"
+                f"{next(v for v in joined[:, first].tolist() if v < 0 or v >= int(counts[graph]))}"
             )
         ptr = _ptr(counts)
         return cls(joined + ptr[owner], counts, torch.cat(list(x)) if x is not None and len(x) else None)

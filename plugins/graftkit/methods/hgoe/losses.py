@@ -2,10 +2,10 @@
 
 With p = sigma(s) and s the score of an outlier, higher = more out-of-distribution:
 
-    l(s) = -(2 - p)^gamma log p = (1 + sigma(-s))^gamma softplus(-s)
+    l(s) = -(2 - p)^gamma log p = (1 + sigma(-s))^gamma (-log sigma(s))
 
-The boundary is s = 0. Every outlier is pushed outwards; far ones stop mattering, and the weight runs from 1 to
-``2^gamma`` with gradient flowing through it. Source: `jweihe/HGOE@2cf8c82`, utils/loss.py, whose function
+The boundary is s = 0. Every outlier is pushed outwards; far ones stop mattering, and the weight runs from 1
+to ``2^gamma`` with gradient flowing through it. Source: `jweihe/HGOE@2cf8c82`, utils/loss.py, whose function
 returns the negative and is multiplied by -1; here the sign is inside and the weight positive. That code adds
 1e-10 inside the logarithm, which removes the gradient below about s = -23 in float32; the stable form keeps
 it. Whether the paper's formula has a further term that suppresses intruders is unverified.
@@ -46,7 +46,7 @@ def boundary_aware_loss(scores: Tensor, gamma: float = 2.0, *, detach_weight: bo
         Losses, >= 0.
     """
     weight = (1 + torch.sigmoid(-scores)) ** gamma
-    return (weight.detach() if detach_weight else weight) * F.softplus(-scores)
+    return (weight.detach() if detach_weight else weight) * -F.logsigmoid(scores)
 
 
 class BoundaryAwareOELoss(nn.Module):

@@ -46,7 +46,10 @@ def ood_metrics(is_ood: Any, scores: Any) -> dict[str, float]:
         raise_invalid("scores", float(score[position]), f"finite scores at position {position}")
     if not np.isin(truth, (0, 1)).all():
         raise_invalid(
-            "is_ood", truth[~np.isin(truth, (0, 1))][0], "0 (ID) or 1 (OOD)", fix="Pass y < 0 for labels of -1"
+            "is_ood",
+            truth[~np.isin(truth, (0, 1))][0],
+            "0 (ID) or 1 (OOD)",
+            fix="Pass y < 0 for labels of -1",
         )
     truth = truth.astype(bool)
     if truth.all() or not truth.any():

@@ -84,9 +84,7 @@ class GINEncoder(nn.Module):
         """
         return self.layers * self.hidden
 
-    def forward(
-        self, x: Tensor, edge_index: Tensor, batch: Tensor, num_graphs: int
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, edge_index: Tensor, batch: Tensor, num_graphs: int) -> tuple[Tensor, Tensor]:
         """Embed graphs and nodes.
 
         Parameters

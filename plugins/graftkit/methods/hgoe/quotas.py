@@ -1,8 +1,8 @@
 """Which external graphs are used: balanced quotas over data sets.
 
-Sets are walked from the smallest to the largest; each gets ``remaining // sets left``, or all it has, and what
-it leaves flows on. Source: `jweihe/HGOE@2cf8c82`, mix_data_loader.py. Differs on purpose: a seeded random
-subset of each set instead of its first graphs, because file order is often class order.
+Sets are walked from the smallest to the largest; each gets ``remaining // sets left``, or all it has, and
+what it leaves flows on. Source: `jweihe/HGOE@2cf8c82`, mix_data_loader.py. Differs on purpose: a seeded
+random subset of each set instead of its first graphs, because file order is often class order.
 
 >>> balanced_quotas([5, 100, 1000], 30)
 [5, 12, 13]
@@ -36,8 +36,8 @@ def balanced_quotas(sizes: Sequence[int], budget: int) -> list[int]:
     """
     remaining = check_integer("budget", budget, low=0)
     quotas = [0] * len(sizes)
-    for left, k in zip(range(len(sizes), 0, -1), sorted(range(len(sizes)), key=sizes.__getitem__), strict=True):
-        quotas[k] = min(sizes[k], remaining // left)
+    for done, k in enumerate(sorted(range(len(sizes)), key=sizes.__getitem__)):
+        quotas[k] = min(sizes[k], remaining // (len(sizes) - done))
         remaining -= quotas[k]
     return quotas
 

@@ -2,8 +2,8 @@
 
 A mixture (i, j, lam, low, high) means: draw n uniformly from low..high, form
 ``M = lam W_i + (1 - lam) W_j`` at n nodes, draw every pair of nodes independently with probability M, and
-drop the nodes without an edge. A draw without any edge is repeated, size and edges, at most `max_tries` times;
-the public code (`jweihe/HGOE@2cf8c82`, utils/graphon_utils.py) repeats without limit and can hang.
+drop the nodes without an edge. A draw without any edge is repeated, size and edges, at most `max_tries`
+times; the public code (`jweihe/HGOE@2cf8c82`, utils/graphon_utils.py) repeats without limit and can hang.
 
 Draws of equal n share one call to the generator.
 
@@ -167,8 +167,8 @@ def _refuse_empty(matrices: Sequence[Tensor], mixtures: Mixtures, mode: str) -> 
     if bool(dead.any()):
         entry = int(dead.nonzero()[0, 0])
         raise ValueError(
-            f"graphons {int(mixtures.first[entry])} and {int(mixtures.second[entry])} are zero: no edge can be "
-            "drawn from them. Lower the threshold with which they were estimated"
+            f"graphons {int(mixtures.first[entry])} and {int(mixtures.second[entry])} are zero: no edge can "
+            "be drawn from them. Lower the threshold with which they were estimated"
         )
     del mode
 

@@ -25,8 +25,9 @@ class HGOEConfig:
         Outliers of each kind, as a share of the ID graphs.
     rate_cross : float, default=0.0
         Mixtures of an ID subgroup with an external set; the public code has them, the paper is unverified.
-    subgroups : {"structural", "graphcl", "node_count"}, callable or Tensor of shape (G,), default="structural"
-        How ID graphs are divided; a callable gets the packed graphs and returns labels.
+    subgroups : str, callable or Tensor of shape (G,), default="structural"
+        How ID graphs are divided: "structural", "graphcl", "node_count", labels, or a callable that gets the
+        packed graphs and returns labels.
     num_subgroups : int, default=3
         k.
     resolution : int or "median", default="median"
