@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from graftkit.methods.hgoe import exposure
-from graftkit.methods.hgoe.cache import content_key, read, write
+from graftkit.methods.hgoe.cache import content_key, load, read, write
 from graftkit.methods.hgoe.exposure import CROSS, EXTERNAL, INTERNAL, draw_one, plan_exposure, realise
 from graftkit.methods.hgoe.graphs import PackedGraphs, content_digests
 from graftkit.methods.hgoe.settings import HGOEConfig
@@ -211,9 +211,13 @@ def test_forbidden_names_and_directed_edges():
     with pytest.raises(ValueError, match=r"external: expected names outside forbid=\['grids'\], got 'grids'"):
         plan_exposure(IN, OUT, KNOWN, seed=0, forbid=["grids"])
     one_way = pack([([(0, 1)], 2)], [torch.ones(2, 1)])
-    with pytest.warns(UserWarning, match="graph 0 has a directed edge"):
-        plan_exposure(IN, {"a": one_way}, KNOWN, seed=0)
-    with pytest.raises(ValueError, match="graph 0 has a directed edge"):
+    words = r"external\['a'\]\[0\] has a directed edge"
+    config = HGOEConfig(subgroups=PLANTED, rate_external=1)
+    with pytest.warns(UserWarning, match=words) as caught:
+        plan = plan_exposure(IN, {"a": one_way, "b": one_way}, config, seed=0)
+    assert len(caught) == 1
+    assert plan.external.edge_index[:, :2].tolist() == [[0, 1], [1, 0]]
+    with pytest.raises(ValueError, match=words + "; make the graphs undirected"):
         plan_exposure(IN, {"a": one_way}, HGOEConfig(subgroups=PLANTED, directed="error"), seed=0)
 
 
@@ -279,6 +283,8 @@ def test_a_written_file_comes_back(tmp_path):
     assert summary == {"id": 3, "sets": {"a": 1}}
     assert [p.name for p in path.parent.iterdir()] == ["a.pt"]
     assert read(tmp_path / "none.pt") is None
+    with pytest.raises(FileNotFoundError):
+        load(tmp_path / "none.pt")
 
 
 @pytest.mark.parametrize("damage", ["cut", "noise", "value"])
@@ -294,7 +300,7 @@ def test_a_damaged_file_is_noticed(tmp_path, damage):
         stored = torch.load(path, weights_only=True)
         stored["tensors"]["x"][7] = 2
         torch.save(stored, path)
-    with pytest.warns(UserWarning, match=r"the cached outliers a\.pt are damaged .*built again"):
+    with pytest.warns(UserWarning, match=r"damaged cache, built again: a\.pt cannot be read"):
         assert read(path) is None
 
 

@@ -5,7 +5,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graftkit.methods.hgoe.graphs import PackedGraphs, concatenate, content_digests, undirected_pairs
+from graftkit.methods.hgoe.graphs import (
+    PackedGraphs,
+    concatenate,
+    content_digests,
+    undirected,
+    undirected_pairs,
+)
 from tests.plugins.hgoe import reference
 from tests.plugins.hgoe.cases import pack, random_lists
 
@@ -60,16 +66,14 @@ def test_pairs_equal_the_adjacency(seed):
     assert list(zip(low.tolist(), high.tolist(), strict=True)) == expected
 
 
-def test_directed_edges_warn_or_are_refused():
-    graphs = pack([([(0, 1), (1, 0)], 2), ([(0, 1), (1, 2), (2, 1)], 3)])
-    with pytest.warns(
-        UserWarning, match=r"graph 1 has a directed edge, 1 in all; they are taken as undirected"
-    ):
-        low, _ = undirected_pairs(graphs, directed="warn")
-    assert len(low) == 3
-    with pytest.raises(ValueError, match="graph 1 has a directed edge, 1 in all; make the graphs undirected"):
-        undirected_pairs(graphs, directed="error")
-    undirected_pairs(pack([([(0, 1), (1, 0), (0, 0), (0, 1)], 2)]), directed="error")  # loops, repeats: fine
+def test_a_one_way_edge_gets_its_reverse():
+    lists = [([(0, 1), (1, 0)], 2), ([(0, 1), (1, 2), (2, 1), (2, 2)], 3)]
+    graphs, first = undirected(pack(lists, [torch.ones(2, 1), torch.zeros(3, 1)]))
+    assert first == 1
+    assert unpack(graphs)[1] == ([[0, 1], [1, 0], [1, 2], [2, 1]], 3)
+    assert graphs.x.flatten().tolist() == [1, 1, 0, 0, 0]
+    both = pack([([(0, 1), (1, 0), (0, 0), (0, 1)], 2)])  # loops and repeats are no direction
+    assert undirected(both) == (both, None)
 
 
 def test_digests_see_an_edge_a_node_a_feature_and_no_edge_order():

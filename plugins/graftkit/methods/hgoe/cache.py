@@ -20,7 +20,7 @@ from torch import Tensor
 
 from graftkit.methods.hgoe.graphs import PackedGraphs
 
-__all__ = ["content_key", "read", "write"]
+__all__ = ["content_key", "load", "read", "write"]
 
 FORMAT = 1
 
@@ -73,8 +73,44 @@ def write(path: Path, tensors: Mapping[str, Tensor], summary: Mapping[str, Any])
         raise
 
 
+def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what :func:`write` wrote, or fail.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        Where from.
+
+    Returns
+    -------
+    tensors : dict of str to Tensor of any shape
+        What was written.
+    summary : dict
+        JSON values.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no file.
+    ValueError
+        If the file is damaged or of another kind.
+    """
+    try:
+        content = torch.load(path, weights_only=True)
+        tensors, summary = content["tensors"], json.loads(content["summary"])
+        whole = content["checksum"] == _checksum(tensors)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # a damaged file fails in many ways; the answer is the same
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{path.name} cannot be read ({reason})") from error
+    if not whole:
+        raise ValueError(f"{path.name} cannot be read (the checksum differs)")
+    return tensors, summary
+
+
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """Read what :func:`write` wrote.
+    """As :func:`load`, for a cache: a missing or damaged file is None.
 
     Parameters
     ----------
@@ -89,15 +125,10 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     if not path.exists():
         return None
     try:
-        content = torch.load(path, weights_only=True)
-        tensors, summary = content["tensors"], json.loads(content["summary"])
-        if content["checksum"] != _checksum(tensors):
-            raise ValueError("the checksum differs")
-    except Exception as error:  # a damaged file fails in many ways; the answer is the same
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        warnings.warn(f"the cached outliers {path.name} are damaged ({reason}); built again", stacklevel=3)
+        return load(path)
+    except ValueError as error:
+        warnings.warn(f"damaged cache, built again: {error}", stacklevel=3)
         return None
-    return tensors, summary
 
 
 def _checksum(tensors: Mapping[str, Tensor]) -> str:

@@ -28,7 +28,7 @@ from graftkit.core.validation import raise_invalid
 from graftkit.methods.hgoe import graphons
 from graftkit.methods.hgoe.alignment import cap_pool, nearest_features
 from graftkit.methods.hgoe.encodings import structural_encoding
-from graftkit.methods.hgoe.graphs import PackedGraphs, concatenate, content_digests, undirected_pairs
+from graftkit.methods.hgoe.graphs import PackedGraphs, concatenate, content_digests, undirected
 from graftkit.methods.hgoe.mixup import (
     draw_lambdas,
     official_cross_count,
@@ -42,7 +42,17 @@ from graftkit.methods.hgoe.settings import HGOEConfig
 from graftkit.methods.hgoe.streams import stream
 from graftkit.methods.hgoe.subgroups import divide
 
-__all__ = ["CROSS", "EXTERNAL", "ID", "INTERNAL", "ExposurePlan", "draw_one", "plan_exposure", "realise"]
+__all__ = [
+    "CROSS",
+    "EXTERNAL",
+    "ID",
+    "INTERNAL",
+    "ExposurePlan",
+    "draw",
+    "draw_one",
+    "plan_exposure",
+    "realise",
+]
 
 ID, EXTERNAL, INTERNAL, CROSS = 0, 1, 2, 3
 NAMES = {INTERNAL: "internal", CROSS: "cross"}
@@ -68,6 +78,8 @@ class ExposurePlan:
         Encodings and features of the nodes that lend features.
     constant : Tensor of shape (1, d) or None
         The one feature, where all nodes of the pool have the same.
+    labels : Tensor of shape (G,)
+        Subgroup of each ID graph; empty without synthetic sources.
     summary : dict
         Counts and sizes for people.
     """
@@ -79,6 +91,7 @@ class ExposurePlan:
     mixtures: dict[int, Mixtures]
     pool: tuple[Tensor, Tensor] | None
     constant: Tensor | None
+    labels: Tensor
     summary: dict[str, Any] = field(default_factory=dict)
 
 
@@ -130,10 +143,8 @@ def plan_exposure(
         raise ValueError(
             "no outlier source is enabled: give external sets, or set rate_internal or rate_cross above 0"
         )
-    undirected_pairs(graphs, directed=config.directed)
     sets = {name: _fit_features(name, part, graphs.x) for name, part in external.items()}
-    for part in sets.values():
-        undirected_pairs(part, directed=config.directed)
+    sets = _both_ways(graphs, sets, config.directed)
     sets, dropped = _guard_leak(graphs, sets, config.leak)
 
     budget = int(config.rate_external * n) if with_external else 0
@@ -149,9 +160,9 @@ def plan_exposure(
         "external_sets": dict(zip(sets, quotas, strict=True)),
         "leaks_dropped": dropped,
     }
-    matrices, mixtures = _plan_synthetic(graphs, sets, config, seed, summary)
+    matrices, mixtures, labels = _plan_synthetic(graphs, sets, config, seed, summary)
     pool, constant = _feature_pool(graphs, taken_all, config, seed) if mixtures else (None, None)
-    return ExposurePlan(config, seed, taken_all, matrices, mixtures, pool, constant, summary)
+    return ExposurePlan(config, seed, taken_all, matrices, mixtures, pool, constant, labels, summary)
 
 
 def realise(plan: ExposurePlan) -> tuple[PackedGraphs, Tensor]:
@@ -171,7 +182,7 @@ def realise(plan: ExposurePlan) -> tuple[PackedGraphs, Tensor]:
     """
     parts, source = [plan.external], [torch.full((len(plan.external),), EXTERNAL)]
     for code, mixtures in plan.mixtures.items():
-        parts.append(_draw(plan, mixtures, stream(plan.seed, "edges", NAMES[code])))
+        parts.append(draw(plan, mixtures, stream(plan.seed, "edges", NAMES[code])))
         source.append(torch.full((len(mixtures),), code))
     kept = [part for part in parts if len(part)] or parts[:1]
     return concatenate(kept), torch.cat(source)
@@ -197,10 +208,26 @@ def draw_one(plan: ExposurePlan, source: int, index: int, epoch: int = 0) -> Pac
         A single graph, the same in every process.
     """
     one = plan.mixtures[source].select(torch.tensor([index]))
-    return _draw(plan, one, stream(plan.seed, "edges", NAMES[source], epoch, index))
+    return draw(plan, one, stream(plan.seed, "edges", NAMES[source], epoch, index))
 
 
-def _draw(plan: ExposurePlan, mixtures: Mixtures, generator: torch.Generator) -> PackedGraphs:
+def draw(plan: ExposurePlan, mixtures: Mixtures, generator: torch.Generator) -> PackedGraphs:
+    """Draw these mixtures and give their nodes features.
+
+    Parameters
+    ----------
+    plan : ExposurePlan
+        Graphons and the nodes that lend features.
+    mixtures : Mixtures
+        What to draw.
+    generator : torch.Generator
+        A private generator; it advances.
+
+    Returns
+    -------
+    PackedGraphs
+        One graph an entry.
+    """
     config = plan.config
     drawn = sample_mixtures(
         plan.matrices, mixtures, generator, mode=config.resize, max_tries=config.max_tries
@@ -223,11 +250,11 @@ def _plan_synthetic(
     config: HGOEConfig,
     seed: int,
     summary: dict[str, Any],
-) -> tuple[list[Tensor], dict[int, Mixtures]]:
+) -> tuple[list[Tensor], dict[int, Mixtures], Tensor]:
     matrices: list[Tensor] = []
     mixtures: dict[int, Mixtures] = {}
     if config.rate_internal == 0 and config.rate_cross == 0:
-        return matrices, mixtures
+        return matrices, mixtures, torch.empty(0, dtype=torch.int64)
     n = len(graphs)
     labels = divide(graphs, config, seed)
     matrices += [
@@ -260,7 +287,7 @@ def _plan_synthetic(
             count = official_cross_count(config.rate_cross, n, config.num_lambdas, len(sets), k)
         mixtures[CROSS] = plan_cross(sizes, [len(matrix) for matrix in matrices[k:]], count, lambdas)
     summary |= {NAMES[code]: len(entries) for code, entries in mixtures.items()}
-    return matrices, {code: entries for code, entries in mixtures.items() if len(entries)}
+    return matrices, {code: entries for code, entries in mixtures.items() if len(entries)}, labels
 
 
 def _graphon(graphs: PackedGraphs, config: HGOEConfig, threshold: float) -> Tensor:
@@ -325,6 +352,27 @@ def _fit_features(name: str, part: PackedGraphs, x: Tensor | None) -> PackedGrap
         )
     warnings.warn(f"x: external[{name!r}] is cast from {part.x.dtype} to {x.dtype}", stacklevel=4)
     return PackedGraphs(part.edge_index, part.num_nodes, cast)
+
+
+def _both_ways(
+    graphs: PackedGraphs, sets: Mapping[str, PackedGraphs], directed: str
+) -> dict[str, PackedGraphs]:
+    """External graphs with both directions of every edge, as synthetic ones have; one warning in all."""
+    found = {"graphs": undirected(graphs)[1]}
+    result = {}
+    for name, part in sets.items():
+        result[name], found[f"external[{name!r}]"] = undirected(part)
+    strange = [(name, graph) for name, graph in found.items() if graph is not None]
+    if strange:
+        name, graph = strange[0]
+        text = f"edge_index: {name}[{graph}] has a directed edge"
+        if directed == "error":
+            raise ValueError(f"{text}; make the graphs undirected (ToUndirected)")
+        warnings.warn(
+            f"{text}; outliers are undirected, so ID graphs that are directed should be made so too",
+            stacklevel=4,
+        )
+    return result
 
 
 def _guard_leak(

@@ -9,7 +9,6 @@ given, never inferred from edges, so isolated nodes at the end of a graph stay (
 """
 
 import hashlib
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +19,7 @@ from torch import Tensor
 
 from graftkit.core.validation import raise_invalid
 
-__all__ = ["PackedGraphs", "content_digests", "concatenate", "undirected_pairs"]
+__all__ = ["PackedGraphs", "concatenate", "content_digests", "undirected", "undirected_pairs"]
 
 
 @dataclass(frozen=True)
@@ -212,26 +211,18 @@ def concatenate(parts: Sequence[PackedGraphs]) -> PackedGraphs:
     )
 
 
-def undirected_pairs(graphs: PackedGraphs, *, directed: str = "ignore") -> tuple[Tensor, Tensor]:
+def undirected_pairs(graphs: PackedGraphs) -> tuple[Tensor, Tensor]:
     """Each undirected edge once, without self-loops.
 
     Parameters
     ----------
     graphs : PackedGraphs
         The graphs.
-    directed : {"ignore", "warn", "error"}, default="ignore"
-        What to do about an edge whose reverse is missing: take it as undirected without a word, with a
-        warning, or refuse it.
 
     Returns
     -------
     low, high : Tensor of shape (P,)
         Global node numbers, ``low < high``, sorted by ``(low, high)``.
-
-    Raises
-    ------
-    ValueError
-        If `directed` is "error" and an edge has no reverse; the graph is named.
     """
     source, target = graphs.edge_index.numpy()
     keep = source != target
@@ -240,18 +231,35 @@ def undirected_pairs(graphs: PackedGraphs, *, directed: str = "ignore") -> tuple
     key = np.minimum(source, target) * total + np.maximum(source, target)
     key.sort()
     unique = key[np.concatenate([[True], key[1:] != key[:-1]])] if len(key) else key
-    if directed != "ignore" and len(unique):
-        forward = source < target
-        one_way = np.setxor1d(
-            source[forward] * total + target[forward], target[~forward] * total + source[~forward]
-        )
-        if len(one_way):
-            graph = int(graphs.batch[int(one_way[0]) // total])
-            text = f"edge_index: graph {graph} has a directed edge, {len(one_way)} in all"
-            if directed == "error":
-                raise ValueError(f"{text}; make the graphs undirected (ToUndirected)")
-            warnings.warn(f"{text}; they are taken as undirected", stacklevel=3)
     return torch.from_numpy(unique // total), torch.from_numpy(unique % total)
+
+
+def undirected(graphs: PackedGraphs) -> tuple[PackedGraphs, int | None]:
+    """The graphs with every edge in both directions.
+
+    Parameters
+    ----------
+    graphs : PackedGraphs
+        The graphs.
+
+    Returns
+    -------
+    graphs : PackedGraphs
+        The same object if every edge has its reverse; otherwise a copy with sorted edges, no repeats and no
+        self-loops.
+    first : int or None
+        A graph that had a one-way edge.
+    """
+    source, target = graphs.edge_index.numpy()
+    total = max(int(graphs.num_nodes.sum()), 1)
+    up, down = source < target, source > target
+    one_way = np.setxor1d(source[up] * total + target[up], target[down] * total + source[down])
+    if not len(one_way):
+        return graphs, None
+    low, high = undirected_pairs(graphs)
+    key = torch.cat([low * total + high, high * total + low]).sort().values
+    edges = torch.stack([key // total, key % total])
+    return PackedGraphs(edges, graphs.num_nodes, graphs.x), int(graphs.batch[int(one_way[0]) // total])
 
 
 def content_digests(graphs: PackedGraphs) -> list[bytes]:
