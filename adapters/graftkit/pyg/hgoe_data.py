@@ -169,6 +169,17 @@ class OutlierExposureDataset(InMemoryDataset):  # type: ignore[misc]
         self._epoch = check_integer("epoch", epoch, low=0)
 
     @property
+    def is_lazy(self) -> bool:
+        """Whether synthetic outliers are drawn when they are asked for.
+
+        Returns
+        -------
+        bool
+            As `config` says.
+        """
+        return self._plan is not None
+
+    @property
     def sources(self) -> Tensor:
         """Where each outlier comes from.
 
@@ -204,7 +215,7 @@ class OutlierExposureDataset(InMemoryDataset):  # type: ignore[misc]
         for code, mixtures in self._plan.mixtures.items():
             if rest < len(mixtures):
                 graph = draw_one(self._plan, code, rest, epoch)
-                data = Data(edge_index=graph.edge_index, y=self._label.clone(), source=torch.tensor([code]))
+                data = Data(edge_index=graph.edge_index, y=self._own_label(), source=torch.tensor([code]))
                 if graph.x is None:
                     data.num_nodes = int(graph.num_nodes[0])
                 else:
@@ -215,6 +226,9 @@ class OutlierExposureDataset(InMemoryDataset):  # type: ignore[misc]
                 return data
             rest -= len(mixtures)
         raise IndexError(f"outlier {idx} of {self.len()}")
+
+    def _own_label(self) -> Tensor:
+        return self._label.clone().reshape(1) if self._label.dim() == 0 else self._label.clone()
 
     def _store(self, tensors: dict[str, Tensor]) -> None:
         counts, source = tensors["num_nodes"], tensors["source"]

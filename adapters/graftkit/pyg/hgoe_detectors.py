@@ -2,8 +2,8 @@
 
 A detector has ``prepare(loader)``, ``score(batch)`` (higher = more out-of-distribution, one number a graph,
 or a dictionary of such vectors), ``id_loss(batch, scores)`` and ``batch_coupled``. Any module with these
-works. They follow the original formulas (energy of GNNSafe, OCGIN's Deep SVDD, GOOD-D without its group level), not
-the papers' settings.
+works. They follow the original formulas (energy of GNNSafe, OCGIN's Deep SVDD, GOOD-D without its group
+level), not the papers' settings.
 
 >>> detector = EnergyGIN(in_channels=1, num_classes=2, hidden=4)
 >>> from torch_geometric.data import Batch, Data
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from graftkit.core.validation import check_integer, check_number, raise_invalid
+from graftkit.core.validation import check_bool, check_integer, check_number, raise_invalid
 from graftkit.methods.hgoe.balance import PartBalance
 from graftkit.methods.hgoe.networks import GINEncoder, build
 from graftkit.methods.hgoe.scores import energy, graph_contrast, node_contrast, sphere_distance
@@ -39,6 +39,10 @@ def _features(batch: Any, key: str = "x") -> Tensor:
         raise ValueError(f"{key}: the batch has none. {remedy}")
     features: Tensor = value
     return features.float()
+
+
+def _norm(norm: bool) -> str | None:
+    return "inner" if check_bool("norm", norm) else None
 
 
 class _Detector(nn.Module):
@@ -108,7 +112,9 @@ class EnergyGIN(_Detector):
         super().__init__()
         classes = check_integer("num_classes", num_classes, low=1)
         self.temperature = check_number("temperature", temperature, low=0, closed="()")
-        self.encoder = encoder or build(lambda: GINEncoder(in_channels, hidden, layers, pooling, norm), seed)
+        self.encoder = encoder or build(
+            lambda: GINEncoder(in_channels, hidden, layers, pooling, _norm(norm)), seed
+        )
         width: Any = self.encoder.out_channels
         self.head = build(lambda: nn.Linear(width, classes), seed + 1)
         self._logits: Tensor | None = None
@@ -216,7 +222,7 @@ class GraphSVDD(_Detector):
     ) -> None:
         super().__init__()
         self.encoder = encoder or build(
-            lambda: GINEncoder(in_channels, hidden, layers, pooling, norm, bias=False), seed
+            lambda: GINEncoder(in_channels, hidden, layers, pooling, _norm(norm), bias=False), seed
         )
         width: Any = self.encoder.out_channels
         self.register_buffer("centre", torch.full((width,), torch.nan))
@@ -352,8 +358,8 @@ class GOODDLite(_Detector):
         def parts() -> nn.Module:
             return nn.ModuleDict(
                 {
-                    "x": GINEncoder(in_channels, hidden, layers, "sum", norm=False),
-                    "x_s": GINEncoder(structural_channels, hidden, layers, "sum", norm=False),
+                    "x": GINEncoder(in_channels, hidden, layers, "sum", norm=None),
+                    "x_s": GINEncoder(structural_channels, hidden, layers, "sum", norm=None),
                     "graph_x": head(),
                     "graph_x_s": head(),
                     "node_x": head(),

@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch_geometric.data import Data, InMemoryDataset, TemporalData
+from torch_geometric.data import Batch, Data, InMemoryDataset, TemporalData
 
 from graftkit.core.validation import raise_invalid
-from graftkit.methods.hgoe.graphs import PackedGraphs
+from graftkit.methods.hgoe.graphs import PackedGraphs, ranges
 
-__all__ = ["edge_attributes", "per_node_keys", "read_graphs", "to_data_list"]
+__all__ = ["edge_attributes", "per_node_keys", "read_graphs", "stored_batch", "to_data_list"]
 
 PROBES = 8  # graphs looked at to tell node attributes from graph attributes
 
@@ -89,6 +89,74 @@ def to_data_list(graphs: PackedGraphs, **attributes: Any) -> list[Data]:
             data[key] = value.clone() if isinstance(value, Tensor) else value
         result.append(data)
     return result
+
+
+def stored_batch(graphs: Any, positions: Sequence[int], excluded: Sequence[str] = ()) -> Batch | None:
+    """A batch of graphs of an in-memory data set, gathered from its packed tensors.
+
+    What ``Batch.from_data_list`` gives, without making a `Data` a graph, which is most of its time.
+
+    Parameters
+    ----------
+    graphs : Dataset
+        The data set.
+    positions : sequence of int
+        Which graphs, at least one.
+    excluded : sequence of str, default=()
+        Attributes left out.
+
+    Returns
+    -------
+    Batch or None
+        None where this is no plain in-memory data set without transform.
+    """
+    if not isinstance(graphs, InMemoryDataset) or graphs.transform is not None or graphs.slices is None:
+        return None
+    data, slices = graphs._data, graphs.slices
+    if type(data) is not Data or not isinstance(data.get("edge_index"), Tensor):
+        return None
+    index = torch.as_tensor(positions if graphs._indices is None else [graphs._indices[k] for k in positions])
+    counts = getattr(data, "_num_nodes", None)
+    if isinstance(data.x, Tensor) and "x" in slices:
+        nodes = torch.as_tensor(slices["x"]).diff()[index]
+    elif counts is not None:
+        nodes = torch.tensor([counts[k] for k in index.tolist()])
+    else:
+        return None
+    ptr = torch.cat([nodes.new_zeros(1), nodes.cumsum(0)])
+    batch = Batch()
+    batch._slice_dict, batch._inc_dict = {}, {}
+    for key in data.keys():  # noqa: SIM118  (a Data iterates over its attributes' pairs)
+        if key in excluded or key == "num_nodes":
+            continue
+        value = data[key]
+        if (
+            not isinstance(value, Tensor)
+            or value.layout != torch.strided
+            or key not in slices
+            or "batch" in key
+        ):
+            return None
+        dim = data.__cat_dim__(key, value)
+        if dim is None or value.dim() == 0:
+            return None
+        cuts = torch.as_tensor(slices[key])
+        lengths = cuts.diff()[index]
+        shift = ptr[:-1] if "index" in key or key == "face" else torch.zeros_like(nodes)
+        chosen = value.index_select(dim, ranges(cuts[index], lengths).to(value.device))
+        if bool(shift.any()):
+            chosen = chosen + torch.repeat_interleave(shift, lengths).to(value.device)
+        batch[key] = chosen
+        batch._slice_dict[key] = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+        batch._inc_dict[key] = shift
+    if "num_nodes" in data and "num_nodes" not in excluded:
+        batch.num_nodes = int(ptr[-1])
+        batch._num_nodes = nodes.tolist()
+    batch._num_graphs = len(index)
+    device = data.edge_index.device
+    batch.batch = torch.repeat_interleave(torch.arange(len(index)), nodes).to(device)
+    batch.ptr = ptr.to(device)
+    return batch
 
 
 def edge_attributes(graphs: Any) -> Tensor | None:

@@ -15,12 +15,12 @@ from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
-from torch_geometric.data import Batch, Data
+from torch_geometric.data import Batch
 from torch_geometric.loader import DataLoader as GraphLoader
 
 from graftkit.core.validation import check_bool, check_integer, raise_invalid
 from graftkit.methods.hgoe.streams import stream
-from graftkit.pyg.hgoe_graphs import per_node_keys
+from graftkit.pyg.hgoe_graphs import per_node_keys, stored_batch
 
 __all__ = ["OutlierExposureLoader"]
 
@@ -83,9 +83,9 @@ class OutlierExposureLoader(DataLoader[Any]):
             check_bool("shuffle", shuffle),
         )  # fmt: skip
         super().__init__(
-            _Pairs(graphs, outliers),
+            _Pairs(graphs, outliers, tuple(excluded)),
             batch_sampler=sampler,
-            collate_fn=_Collate(tuple(excluded)),
+            collate_fn=_as_it_is,
             generator=stream(seed, "workers"),  # the host draws its workers' seeds from it, not globally
             **kwargs,
         )
@@ -114,34 +114,36 @@ class OutlierExposureLoader(DataLoader[Any]):
             A new loader.
         """
         pairs: Any = self.dataset
-        collate: Any = self.collate_fn
         return GraphLoader(
-            pairs.graphs, self._paired.batch_size, exclude_keys=list(collate.excluded),
+            pairs.graphs, self._paired.batch_size, exclude_keys=list(pairs.excluded),
             generator=stream(self._paired.seed, "workers"),
         )  # fmt: skip
 
 
 class _Pairs(Dataset[Any]):
-    def __init__(self, graphs: Any, outliers: Any) -> None:
-        self.graphs, self.outliers = graphs, outliers
+    """Both sides; a batch of entries at a time, so that packed data sets are gathered, not taken apart."""
 
-    def __getitem__(self, entry: Entry) -> tuple[bool, Data]:
-        is_outlier, position, epoch = entry
-        if not is_outlier:
-            return False, self.graphs[position]
-        if hasattr(self.outliers, "at"):
-            return True, self.outliers.at(position, epoch)
-        return True, self.outliers[position]
+    def __init__(self, graphs: Any, outliers: Any, excluded: tuple[str, ...]) -> None:
+        self.graphs, self.outliers, self.excluded = graphs, outliers, excluded
+
+    def __getitems__(self, entries: list[Entry]) -> tuple[Batch, Batch]:
+        epoch = entries[0][2]
+        first = [position for outlier, position, _ in entries if not outlier]
+        second = [position for outlier, position, _ in entries if outlier]
+        return self._batch(self.graphs, first, epoch), self._batch(self.outliers, second, epoch)
+
+    def _batch(self, graphs: Any, positions: list[int], epoch: int) -> Batch:
+        if not getattr(graphs, "is_lazy", False):
+            batch = stored_batch(graphs, positions, self.excluded)
+            if batch is not None:
+                return batch
+        take = graphs.at if hasattr(graphs, "at") else lambda position, _: graphs[position]
+        items = [take(position, epoch) for position in positions]
+        return Batch.from_data_list(items, exclude_keys=list(self.excluded))
 
 
-class _Collate:
-    def __init__(self, excluded: tuple[str, ...]) -> None:
-        self.excluded = excluded
-
-    def __call__(self, items: list[tuple[bool, Data]]) -> tuple[Batch, Batch]:
-        sides = ([data for outlier, data in items if outlier is wanted] for wanted in (False, True))
-        first, second = (Batch.from_data_list(side, exclude_keys=list(self.excluded)) for side in sides)
-        return first, second
+def _as_it_is(batches: tuple[Batch, Batch]) -> tuple[Batch, Batch]:
+    return batches
 
 
 class _PairedSampler(Sampler[list[Entry]]):

@@ -44,7 +44,7 @@ def _pack(name: str, data: Any) -> PackedGraphs:
         )
     edge_index = data.edge_index
     edge_index = torch.empty(2, 0, dtype=torch.int64) if edge_index is None else edge_index.cpu()
-    count = 0 if data.num_nodes is None else int(data.num_nodes)
+    count = int(data.num_nodes or 0) if data.keys() else 0  # PyG warns when asked about an empty graph
     return PackedGraphs.from_lists([edge_index], [count])
 
 

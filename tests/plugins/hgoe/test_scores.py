@@ -64,7 +64,7 @@ def test_node_contrast_is_the_graph_contrast_of_each_graphs_nodes():
 
 @pytest.mark.parametrize("pooling", ["mean", "sum"])
 def test_encoder_equals_loops(pooling):
-    encoder = GINEncoder(3, hidden=4, layers=2, pooling=pooling, norm=False).double()
+    encoder = GINEncoder(3, hidden=4, layers=2, pooling=pooling, norm=None).double()
     x = rand(5, 3)
     edges = torch.tensor([[0, 1, 1, 2, 3], [1, 0, 2, 1, 2]])
     batch = torch.tensor([0, 0, 0, 0, 1])
@@ -84,7 +84,7 @@ def test_encoder_equals_loops(pooling):
 
 def test_a_one_class_encoder_has_no_bias_anywhere():
     assert [n for n, _ in GINEncoder(3, bias=False).named_parameters() if "bias" in n] == []
-    encoder = GINEncoder(3, bias=False, norm=False)
+    encoder = GINEncoder(3, bias=False, norm=None)
     graph, _ = encoder(torch.zeros(2, 3), torch.empty(2, 0).long(), torch.tensor([0, 0]), 1)
     assert not graph.any()
 
@@ -103,7 +103,7 @@ def test_build_leaves_the_global_generator_alone():
         ((3, 0), ValueError, "hidden: expected an integer >= 1"),
         ((3, 4, 0), ValueError, "layers: expected an integer >= 1"),
         ((3, 4, 2, "max"), ValueError, "pooling: expected one of 'mean', 'sum'"),
-        ((3, 4, 2, "sum", 1), TypeError, "norm: expected True or False"),
+        ((3, 4, 2, "sum", "layer"), ValueError, "norm: expected one of 'inner', 'outer', None"),
     ],
 )
 def test_encoder_errors(arguments, error, words):

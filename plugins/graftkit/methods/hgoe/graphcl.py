@@ -63,7 +63,7 @@ def embed(
     encoder, head = build(
         lambda: nn.ModuleList(
             [
-                GINEncoder(x.shape[1], hidden, 2, "sum"),
+                GINEncoder(x.shape[1], hidden, 2, "sum", norm="outer"),
                 nn.Sequential(
                     nn.Linear(2 * hidden, 2 * hidden), nn.ReLU(), nn.Linear(2 * hidden, 2 * hidden)
                 ),

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from graftkit.core.validation import raise_invalid
 
-__all__ = ["PackedGraphs", "concatenate", "content_digests", "undirected", "undirected_pairs"]
+__all__ = ["PackedGraphs", "concatenate", "content_digests", "ranges", "undirected", "undirected_pairs"]
 
 
 @dataclass(frozen=True)
@@ -167,10 +167,10 @@ class PackedGraphs:
             K graphs.
         """
         counts = self.num_nodes[index]
-        nodes = _ranges(self.ptr[index], counts)
+        nodes = ranges(self.ptr[index], counts)
         edge_ptr = self.edge_ptr
         lengths = (edge_ptr[1:] - edge_ptr[:-1])[index]
-        edges = _ranges(edge_ptr[index], lengths)
+        edges = ranges(edge_ptr[index], lengths)
         shift = torch.repeat_interleave(_ptr(counts)[:-1] - self.ptr[index], lengths)
         return PackedGraphs(
             self.edge_index[:, edges] + shift, counts, None if self.x is None else self.x[nodes]
@@ -181,8 +181,19 @@ def _ptr(counts: Tensor) -> Tensor:
     return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
 
 
-def _ranges(starts: Tensor, lengths: Tensor) -> Tensor:
-    """``start, start + 1, ...`` of each length, one after the other."""
+def ranges(starts: Tensor, lengths: Tensor) -> Tensor:
+    """``start, start + 1, ...`` of each length, one after the other.
+
+    Parameters
+    ----------
+    starts, lengths : Tensor of shape (k,)
+        Where each range begins and how long it is.
+
+    Returns
+    -------
+    Tensor of shape (sum of lengths,)
+        Indices.
+    """
     ends = lengths.cumsum(0)
     total = int(ends[-1]) if len(ends) else 0
     return torch.arange(total) + torch.repeat_interleave(starts - (ends - lengths), lengths)

@@ -1,8 +1,9 @@
 """A graph isomorphism network over plain tensors, for GraphCL and the reference detectors.
 
-``h_v <- norm(relu(MLP((1 + eps) h_v + sum of neighbours h_u)))`` with eps = 0, layers concatenated, then
-pooled. Any other encoder will do: a module called with ``(x, edge_index, batch, num_graphs)`` that returns
-graph and node embeddings.
+``h_v <- relu(MLP(h_v + sum of neighbours h_u))``, layers concatenated, then pooled. Batch normalisation
+stands inside the MLP before its ReLU, or after the layer as in HGOE's GraphCL; after a ReLU a unit that is nearly
+always zero has hardly any variance, and evaluation then blows it up. Any other encoder will do: a module called
+with ``(x, edge_index, batch, num_graphs)`` that returns graph and node embeddings.
 
 >>> encoder = GINEncoder(2, hidden=4, layers=3)
 >>> graph, node = encoder(torch.ones(3, 2), torch.tensor([[0, 1], [1, 0]]), torch.tensor([0, 0, 1]), 2)
@@ -33,8 +34,8 @@ class GINEncoder(nn.Module):
         Message passing steps.
     pooling : {"mean", "sum"}, default="mean"
         Over the nodes of a graph.
-    norm : bool, default=True
-        Batch normalisation after each layer.
+    norm : {"inner", "outer"} or None, default="inner"
+        Batch normalisation inside each layer's MLP, or after the layer.
     bias : bool, default=True
         Biases; a one-class detector has none, else it could map everything to its centre.
 
@@ -52,7 +53,7 @@ class GINEncoder(nn.Module):
         hidden: int = 32,
         layers: int = 3,
         pooling: str = "mean",
-        norm: bool = True,
+        norm: str | None = "inner",
         bias: bool = True,
     ) -> None:
         super().__init__()
@@ -60,17 +61,15 @@ class GINEncoder(nn.Module):
         self.hidden = check_integer("hidden", hidden, low=1)
         self.layers = check_integer("layers", layers, low=1)
         self.pooling = check_choice("pooling", pooling, ("mean", "sum"))
-        check_bool("norm", norm)
+        check_choice("norm", norm, ("inner", "outer", None))
         check_bool("bias", bias)
         self.steps = nn.ModuleList()
         self.norms = nn.ModuleList()
         for _ in range(layers):
-            self.steps.append(
-                nn.Sequential(
-                    nn.Linear(width, hidden, bias=bias), nn.ReLU(), nn.Linear(hidden, hidden, bias=bias)
-                )
-            )
-            self.norms.append(nn.BatchNorm1d(hidden, affine=bias) if norm else nn.Identity())
+            inner = [nn.BatchNorm1d(hidden, affine=bias)] if norm == "inner" else []
+            first, second = nn.Linear(width, hidden, bias=bias), nn.Linear(hidden, hidden, bias=bias)
+            self.steps.append(nn.Sequential(first, *inner, nn.ReLU(), second))
+            self.norms.append(nn.BatchNorm1d(hidden, affine=bias) if norm == "outer" else nn.Identity())
             width = hidden
 
     @property
