@@ -1,9 +1,9 @@
 """A graph isomorphism network over plain tensors, for GraphCL and the reference detectors.
 
 ``h_v <- relu(MLP(h_v + sum of neighbours h_u))``, layers concatenated, then pooled. Batch normalisation
-stands inside the MLP before its ReLU, or after the layer as in HGOE's GraphCL; after a ReLU a unit that is nearly
-always zero has hardly any variance, and evaluation then blows it up. Any other encoder will do: a module called
-with ``(x, edge_index, batch, num_graphs)`` that returns graph and node embeddings.
+stands inside the MLP before its ReLU, or after the layer as in HGOE's GraphCL; after a ReLU a unit that is
+nearly always zero has hardly any variance, and evaluation then blows it up. Any other encoder will do: a
+module called with ``(x, edge_index, batch, num_graphs)`` that returns graph and node embeddings.
 
 >>> encoder = GINEncoder(2, hidden=4, layers=3)
 >>> graph, node = encoder(torch.ones(3, 2), torch.tensor([[0, 1], [1, 0]]), torch.tensor([0, 0, 1]), 2)

@@ -97,21 +97,31 @@ def node_contrast(
     Tensor of shape (B,)
         0 for a graph of one node or none, which has no negatives.
     """
+    first, second = F.normalize(first, dim=1), F.normalize(second, dim=1)
     counts = torch.bincount(batch, minlength=num_graphs)
     start = counts.cumsum(0) - counts
-    place = torch.arange(len(batch), device=batch.device) - start[batch]
-    width = max(int(counts.max()) if num_graphs else 0, 1)
-    dense = first.new_zeros(2, num_graphs, width, first.shape[1])
-    dense = dense.index_put((torch.zeros_like(batch), batch, place), F.normalize(first, dim=1))
-    dense = dense.index_put((torch.ones_like(batch), batch, place), F.normalize(second, dim=1))
-    similarity = dense[0] @ dense[1].transpose(1, 2) / temperature
-    present = torch.arange(width, device=batch.device) < counts[:, None]
+    score = first.new_zeros(num_graphs)
+    # Graphs of like size share a padded block; one block for all would be mostly padding.
+    width = 2
+    while bool((counts > width // 2).any()):
+        chosen = ((counts > width // 2) & (counts <= width) & (counts > 1)).nonzero().flatten()
+        if len(chosen):
+            present = torch.arange(width, device=batch.device) < counts[chosen, None]
+            node = (start[chosen, None] + torch.arange(width, device=batch.device)).clamp(max=len(batch) - 1)
+            block = _block_contrast(first[node], second[node], present, temperature)
+            score = score.index_put((chosen,), block)
+        width *= 2
+    return score
+
+
+def _block_contrast(first: Tensor, second: Tensor, present: Tensor, temperature: float) -> Tensor:
+    """Mean contrast of the present nodes of each graph: (b, w, d), (b, w, d), (b, w) -> (b,)."""
+    similarity = first @ second.transpose(1, 2) / temperature
     own = similarity.diagonal(dim1=1, dim2=2)
     # |similarity| <= 1 / tau, so the exponentials need no shift.
-    weight = similarity.exp() * (present[:, :, None] & present[:, None, :])
-    weight = weight * ~torch.eye(width, dtype=torch.bool, device=batch.device)
-    used = present & (counts > 1)[:, None]
-    rows = torch.where(used, weight.sum(2), 1.0).log()
-    columns = torch.where(used, weight.sum(1), 1.0).log()
-    node = torch.where(used, (rows + columns) / 2 - own, 0.0)
-    return node.sum(1) / counts.clamp(min=1)
+    other = ~torch.eye(present.shape[1], dtype=torch.bool, device=present.device)
+    weight = similarity.exp() * (present[:, :, None] & present[:, None, :] & other)
+    rows = torch.where(present, weight.sum(2), 1.0).log()
+    columns = torch.where(present, weight.sum(1), 1.0).log()
+    node = torch.where(present, (rows + columns) / 2 - own, 0.0)
+    return node.sum(1) / present.sum(1)
