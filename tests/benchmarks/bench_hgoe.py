@@ -3,8 +3,8 @@
     python tests/benchmarks/bench_hgoe.py [--only NAMES] [--quick] [--full] [--seeds N] [--out FILE]
 
 Sections: estimation, sampling, encoding, scale, training, tu, families, pixels. Finished records are
-skipped, so an interrupted run goes on. The default is one seed of quality; ``--full`` is five. ``tu`` needs the TU data
-sets under GRAFTKIT_DATA.
+skipped, so an interrupted run goes on. The default is one seed of quality; ``--full`` is five. ``tu``
+needs the TU data sets under GRAFTKIT_DATA.
 """
 
 import argparse

@@ -92,7 +92,7 @@ def test_harmony():
     assert same_kind("x", torch.ones(3, 4), (4,), torch.int64).dtype == torch.int64
     with pytest.raises(ValueError, match="pos: this graph has shape"):
         same_kind("pos", x, (3,), torch.float32)
-    with pytest.raises(ValueError, match="x: torch.float32 values that are no integers"):
+    with pytest.raises(ValueError, match=r"x: torch\.float32 values that are no integers"):
         same_kind("x", x, (4,), torch.int64)
 
 
