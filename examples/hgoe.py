@@ -15,7 +15,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
@@ -28,8 +27,7 @@ import graftkit.pyg as hg
 from graftkit.methods.hgoe.pixels import digit_images, image_graphs, patch_images
 from graftkit.pyg.hgoe_graphs import to_data_list
 
-# rate_external and rate_internal
-ARMS = {"base": None, "external": (0.5, 0.0), "internal": (0.0, 0.5), "HGOE": (0.5, 0.5)}
+ARMS = {"base": None, "external": (0.5, 0.0), "internal": (0.0, 0.5), "HGOE": (0.5, 0.5)}  # rates
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
@@ -40,24 +38,21 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--quick", action="store_true", help="fewer graphs and epochs, under a minute")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the figures")
     options = parser.parse_args(argv)
-    mpl.use("Agg")
-
+    plt.switch_backend("Agg")
     start = time.perf_counter()
     real = options.data and (Path(options.data) / "tu" / "AIDS").exists()
     name, known, unknown, external = _molecules(Path(options.data)) if real else _digits(options.seed)
     order = torch.randperm(len(known), generator=torch.Generator().manual_seed(options.seed)).tolist()
-    order = order[: 200 if options.quick else None]
-    cut = round(0.9 * len(order))
-    train, test = [known[k] for k in order[:cut]], [known[k] for k in order[cut:]]
-    test += unknown[: len(test)]
-    truth = [0] * (len(order) - cut) + [1] * (len(test) - len(order) + cut)
-
+    kept = [known[k] for k in order[: 200 if options.quick else None]]
+    cut = round(0.9 * len(kept))
+    train, test = kept[:cut], kept[cut:] + unknown[: len(kept) - cut]
+    truth = np.repeat([0, 1], [len(kept) - cut, len(test) - len(kept) + cut])
     scores, figures = {}, {}
     for arm, rates in ARMS.items():
         detector = hg.EnergyGIN(train[0].num_features, 1 + max(int(g.y) for g in train), seed=options.seed)
-        loader: Any = DataLoader(train, batch_size=128)
-        if rates:
-            # The lines that change: outliers, a loader that gives pairs, a loss.
+        shuffler = torch.Generator().manual_seed(options.seed)
+        loader: Any = DataLoader(train, batch_size=128, shuffle=True, generator=shuffler)
+        if rates:  # what changes: outliers, a loader that gives pairs, a loss
             config = hg.HGOEConfig(*rates, leak="drop")
             outliers = hg.OutlierExposureDataset(train, external, config, seed=options.seed)
             loader = hg.OutlierExposureLoader(train, outliers, batch_size=128, seed=options.seed)
@@ -66,14 +61,11 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         scores[arm] = hg.score_graphs(detector, DataLoader(test, batch_size=128)).numpy()
         figures[arm] = hg.ood_metrics(truth, scores[arm])
     seconds = time.perf_counter() - start
-
     table = Table("outliers", *figures["base"], title=f"energy detector on {name}, one seed")
     for arm, values in figures.items():
         table.add_row(arm, *(f"{value:.3f}" for value in values.values()))
     Console().print(table)
-    options.out.mkdir(parents=True, exist_ok=True)
-    _histogram(scores, np.array(truth), options.out / "hgoe.png")
-    _sheet(hg.GraphonMixup(seed=options.seed).fit(train), options.out / "hgoe_graphons.png")
+    _draw(scores, truth, hg.GraphonMixup(seed=options.seed).fit(train), options.out)
     base, ours = (f"{figures[arm]['AUROC']:.3f}" for arm in ("base", "HGOE"))
     row = {"method": "HGOE", "host": "PyTorch Geometric", "data": name, "metric": "AUROC", "figures": figures}
     row |= {"baseline": f"no outliers {base}", "ours": ours, "figure": str(options.out / "hgoe.png")}
@@ -96,26 +88,23 @@ def _molecules(data: Path) -> tuple[str, list[Any], list[Any], dict[str, list[An
 def _digits(seed: int) -> tuple[str, list[Any], list[Any], dict[str, list[Any]]]:
     structure = hg.HGOEHarmonize("structural", 8, 9)
     images, labels = digit_images()
-    low = labels < 5
-    known = [structure(graph) for graph in to_data_list(image_graphs(images[low], 4))]
-    for graph, label in zip(known, labels[low], strict=True):
+    low, labels = images[labels < 5], labels[labels < 5]
+    pictures = ((low, 4), (16 - low, 4), patch_images(400, seed))
+    known, negatives, patches = (list(map(structure, to_data_list(image_graphs(*p)))) for p in pictures)
+    for graph, label in zip(known, labels, strict=True):
         graph.y = torch.tensor([int(label)])
-    negatives = [structure(graph) for graph in to_data_list(image_graphs(16 - images[low], 4))]
-    patches = [structure(graph) for graph in to_data_list(image_graphs(*patch_images(400, seed)))]
     return "digits, unknown negatives", known, negatives, {"photographs": patches}
 
 
-def _histogram(scores: dict[str, np.ndarray], truth: np.ndarray, path: Path) -> None:
+def _draw(scores: dict[str, np.ndarray], truth: np.ndarray, mixup: Any, folder: Path) -> None:
+    """The histogram; then the subgroups' graphons and, below each, a graph drawn between two of them."""
+    folder.mkdir(parents=True, exist_ok=True)
     figure, axes = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
     for axis, arm in zip(axes, ("base", "HGOE"), strict=True):
-        axis.hist([scores[arm][truth == 0], scores[arm][truth == 1]], 30, label=["known", "unknown"])
+        axis.hist([scores[arm][truth == k] for k in (0, 1)], 30, label=["known", "unknown"])
         axis.set(title=arm, xlabel="score")
         axis.legend()
-    figure.savefig(path, dpi=120)
-
-
-def _sheet(mixup: Any, path: Path) -> None:
-    """Above, the subgroups' graphons; below, graphs drawn between two of them."""
+    figure.savefig(folder / "hgoe.png", dpi=120)
     figure, axes = plt.subplots(2, len(mixup.graphons_), figsize=(9, 6), layout="constrained", squeeze=False)
     for k, graphon in enumerate(mixup.graphons_):
         axes[0, k].imshow(graphon.matrix, vmin=0, vmax=1)
@@ -125,7 +114,7 @@ def _sheet(mixup: Any, path: Path) -> None:
         ends = place[graph.edge_index.numpy()]
         axes[1, k].plot(ends.real, ends.imag, color="0.6")
         axes[1, k].plot(place.real, place.imag, "o")
-    figure.savefig(path, dpi=120)
+    figure.savefig(folder / "hgoe_graphons.png", dpi=120)
 
 
 if __name__ == "__main__":

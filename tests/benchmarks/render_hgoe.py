@@ -185,7 +185,8 @@ def _scale(records: list[Record]) -> str:
     )
     header = ["task", "graphs", "CPU s", "wall s", "extra peak GiB"]
     return (
-        "### Scale\n\nMean 30 nodes; each case in a process of its own, the peak beyond what the input takes. "
+        "### Scale\n\nMean 30 nodes; each case in a process of its own, the peak beyond what the input "
+        "takes. "
         "Synthesis is division given, estimation, and as many internal outliers as graphs, stored collated, "
         f"constant features.{growth}\n\n{table(header, rows)}"
     )
@@ -201,8 +202,8 @@ def _training(records: list[Record], loaders: list[Record]) -> str:
     ]
     text = "".join(
         f"\nA pass over {r['graphs']} ID graphs and as many outliers in batches of {r['batch']}: "
-        f"{r['seconds']['ours']:.3f} s from packed data sets, {r['seconds']['two DataLoaders']:.3f} s with two "
-        "PyG loaders over lists.\n"
+        f"{r['seconds']['ours']:.3f} s from packed data sets, {r['seconds']['two DataLoaders']:.3f} s with "
+        "two PyG loaders over lists.\n"
         for r in loaders
     )
     header = ["detector", "epoch, base", "epoch, exposure", "ratio"]
