@@ -107,8 +107,7 @@ def _draw(scores: dict[str, np.ndarray], truth: np.ndarray, mixup: Any, folder: 
     figure.savefig(folder / "hgoe.png", dpi=120)
     figure, axes = plt.subplots(2, len(mixup.graphons_), figsize=(9, 6), layout="constrained", squeeze=False)
     for k, graphon in enumerate(mixup.graphons_):
-        axes[0, k].imshow(graphon.matrix, vmin=0, vmax=1)
-        axes[0, k].set_title(f"subgroup {k}: {graphon.num_graphs} graphs")
+        axes[0, k].imshow(graphon.matrix, vmin=0, vmax=1).axes.set_title(f"{graphon.num_graphs} graphs")
         graph = mixup()
         place = np.exp(2j * np.pi * np.arange(graph.num_nodes) / graph.num_nodes)
         ends = place[graph.edge_index.numpy()]
