@@ -45,8 +45,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     order = torch.randperm(len(known), generator=torch.Generator().manual_seed(options.seed)).tolist()
     kept = [known[k] for k in order[: 200 if options.quick else None]]
     cut = round(0.9 * len(kept))
-    train, test = kept[:cut], kept[cut:] + unknown[: len(kept) - cut]
-    truth = np.repeat([0, 1], [len(kept) - cut, len(test) - len(kept) + cut])
+    train, test = kept[:cut], (kept[cut:], unknown[: len(kept) - cut])
+    truth = np.repeat([0, 1], [len(side) for side in test])
     scores, figures = {}, {}
     for arm, rates in ARMS.items():
         detector = hg.EnergyGIN(train[0].num_features, 1 + max(int(g.y) for g in train), seed=options.seed)
@@ -58,7 +58,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
             loader = hg.OutlierExposureLoader(train, outliers, batch_size=128, seed=options.seed)
         loss = hg.BoundaryAwareOELoss() if rates else None
         hg.fit_outlier_exposure(detector, loader, loss, epochs=4 if options.quick else 15)
-        scores[arm] = hg.score_graphs(detector, DataLoader(test, batch_size=128)).numpy()
+        sides = [hg.score_graphs(detector, DataLoader(side, batch_size=128)) for side in test]
+        scores[arm] = torch.cat(sides).numpy()
         figures[arm] = hg.ood_metrics(truth, scores[arm])
     seconds = time.perf_counter() - start
     table = Table("outliers", *figures["base"], title=f"energy detector on {name}, one seed")

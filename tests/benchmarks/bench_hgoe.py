@@ -49,6 +49,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="a smoke test; its figures mean nothing")
     parser.add_argument("--full", action="store_true", help="five seeds of quality")
     parser.add_argument("--seeds", type=int, default=1, help="seeds of quality")
+    parser.add_argument("--detectors", default="energy,svdd,good-d", help="of quality, separated by commas")
     parser.add_argument("--out", type=Path, default=None, help="JSON file instead of results/hgoe.json")
     parser.add_argument("--probe", nargs=2, metavar=("TASK", "GRAPHS"), help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
@@ -297,6 +298,8 @@ def compare(
     for arm in arms or quality.ARMS:
         outliers = None
         for name in detectors or quality.DETECTORS:
+            if name not in options.detectors.split(","):
+                continue
             key = f"quality/{data}/{name}/{arm}/{seed}"
             if records.has(key):
                 continue

@@ -38,7 +38,7 @@ def test_graph_snippet_pushes_outliers_out():
     sides = [[], []]
     for pair in loader:
         for side, batch in zip(sides, pair, strict=True):
-            side.append(float(-model(batch).logsumexp(dim=1).mean()))
+            side.append(-model(batch).logsumexp(dim=1).mean().item())
     assert sum(sides[1]) > sum(sides[0])
 
 

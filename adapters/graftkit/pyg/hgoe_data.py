@@ -30,7 +30,7 @@ __all__ = ["OutlierExposureDataset"]
 KNOWN = ("x", "x_s", "edge_attr", "edge_weight", "source")
 
 
-class OutlierExposureDataset(InMemoryDataset):  # type: ignore[misc]
+class OutlierExposureDataset(InMemoryDataset):
     """External, internal and cross outliers for outlier exposure.
 
     Graphs have ``edge_index``, ``x`` where the ID graphs have it, ``y`` = -1 and ``source`` (1 external,
@@ -165,6 +165,13 @@ class OutlierExposureDataset(InMemoryDataset):  # type: ignore[misc]
         ----------
         epoch : int
             The epoch.
+
+        Raises
+        ------
+        TypeError
+            If it is no integer.
+        ValueError
+            If it is negative.
         """
         self._epoch = check_integer("epoch", epoch, low=0)
 

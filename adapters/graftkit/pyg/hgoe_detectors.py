@@ -398,8 +398,8 @@ class GOODDLite(_Detector):
         graph = [self.parts[f"graph_{key}"](views[key][0]) for key in views]
         node = [self.parts[f"node_{key}"](views[key][1]) for key in views]
         return {
-            "graph": graph_contrast(*graph, self.temperature),
-            "node": node_contrast(*node, batch.batch, batch.num_graphs, self.temperature),
+            "graph": graph_contrast(graph[0], graph[1], self.temperature),
+            "node": node_contrast(node[0], node[1], batch.batch, batch.num_graphs, self.temperature),
         }
 
     def id_loss(self, batch: Any, scores: Mapping[str, Tensor]) -> Tensor:

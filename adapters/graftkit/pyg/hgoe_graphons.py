@@ -151,6 +151,13 @@ class Graphon:
         -------
         list of Data
             With ``edge_index`` and ``num_nodes``.
+
+        Raises
+        ------
+        TypeError
+            If `num` is no integer.
+        ValueError
+            If it is negative, or no edge can be drawn.
         """
         count = check_integer("num", num, low=0)
         n = self.resolution if size is None else size
@@ -234,7 +241,7 @@ def estimate_graphon(
     return Graphon(graphons.estimate(mean, threshold, estimator), len(packed), meta)
 
 
-class GraphonMixup(GraphGenerator):  # type: ignore[misc]
+class GraphonMixup(GraphGenerator):
     """Generates graphs between subgroups of a data set.
 
     Parameters
@@ -322,6 +329,10 @@ class GraphonMixup(GraphGenerator):  # type: ignore[misc]
 
         Raises
         ------
+        TypeError
+            If `num` is no integer.
+        ValueError
+            If it is negative.
         RuntimeError
             If `fit` was not called.
         """

@@ -85,7 +85,7 @@ class OutlierExposureLoader(DataLoader[Any]):
         super().__init__(
             _Pairs(graphs, outliers, tuple(excluded)),
             batch_sampler=sampler,
-            collate_fn=_as_it_is,
+            collate_fn=_as_it_is,  # type: ignore[arg-type]  # __getitems__ gives the batch itself
             generator=stream(seed, "workers"),  # the host draws its workers' seeds from it, not globally
             **kwargs,
         )
@@ -97,6 +97,13 @@ class OutlierExposureLoader(DataLoader[Any]):
         ----------
         epoch : int
             The epoch.
+
+        Raises
+        ------
+        TypeError
+            If it is no integer.
+        ValueError
+            If it is negative.
         """
         self._paired.epoch = check_integer("epoch", epoch, low=0)
 

@@ -130,7 +130,8 @@ def fit_outlier_exposure(
     if optimizer is None:
         optimizer = torch.optim.Adam(detector.parameters(), lr=1e-3)
     detector.train()
-    detector.prepare(loader.id_loader() if hasattr(loader, "id_loader") else _id_side(loader))  # type: ignore[operator]
+    id_loader: Any = getattr(loader, "id_loader", None)
+    detector.prepare(_id_side(loader) if id_loader is None else id_loader())
     history = []
     for epoch in progress_bar(range(epochs), verbose=verbose, desc="outlier exposure"):
         start = time.perf_counter()

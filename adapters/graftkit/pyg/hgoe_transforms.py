@@ -57,7 +57,7 @@ def _device(data: Data) -> torch.device:
 
 
 @functional_transform("hgoe_structural_encoding")
-class HGOEStructuralEncoding(BaseTransform):  # type: ignore[misc]
+class HGOEStructuralEncoding(BaseTransform):
     """Adds random-walk return probabilities and a clipped one-hot degree.
 
     Parameters
@@ -107,7 +107,7 @@ class HGOEStructuralEncoding(BaseTransform):  # type: ignore[misc]
 
 
 @functional_transform("hgoe_align_features")
-class HGOEAlignFeatures(BaseTransform):  # type: ignore[misc]
+class HGOEAlignFeatures(BaseTransform):
     """Gives each node the feature of the structurally nearest nodes of a pool.
 
     Parameters
@@ -196,7 +196,7 @@ class HGOEAlignFeatures(BaseTransform):  # type: ignore[misc]
 
 
 @functional_transform("hgoe_harmonize")
-class HGOEHarmonize(BaseTransform):  # type: ignore[misc]
+class HGOEHarmonize(BaseTransform):
     """Gives graphs of several data sets the same keys, width and dtype.
 
     Without ``fit`` it only sets the features. After ``fit`` on the ID graphs it also drops keys that those
@@ -300,7 +300,7 @@ class HGOEHarmonize(BaseTransform):  # type: ignore[misc]
 
 
 @functional_transform("hgoe_mark_source")
-class HGOEMarkSource(BaseTransform):  # type: ignore[misc]
+class HGOEMarkSource(BaseTransform):
     """Says where a graph comes from: ``source`` 0 ID, 1 external, 2 internal, 3 cross.
 
     Parameters

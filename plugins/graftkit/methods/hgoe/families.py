@@ -58,7 +58,7 @@ def _bernoulli(rng: Generator, chances: np.ndarray) -> Tensor:
     return _both(np.argwhere(np.triu(rng.random(chances.shape) < chances, 1)))
 
 
-def _blocks(rng: Generator, n: int, chances: Sequence[Sequence[float]]) -> Tensor:
+def _blocks(rng: Generator, n: int, chances: np.ndarray | Sequence[Sequence[float]]) -> Tensor:
     block = np.arange(n) * len(chances) // n
     return _bernoulli(rng, np.asarray(chances)[block][:, block])
 

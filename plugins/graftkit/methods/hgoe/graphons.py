@@ -102,6 +102,13 @@ def usvt(mean: Tensor, threshold: float) -> Tensor:
     -------
     Tensor of shape (N, N)
         Symmetric, in [0, 1], zero diagonal.
+
+    Raises
+    ------
+    TypeError
+        If `threshold` is no number.
+    ValueError
+        If it is negative.
     """
     tau = check_number("threshold", threshold, low=0)
     matrix = mean.to(torch.float64)
@@ -171,8 +178,9 @@ def estimate(mean: Tensor, threshold: float, estimator: Estimator = "usvt") -> T
         result = _tidy(raw.to(torch.float64))
     else:
         check_choice("estimator", estimator, ("usvt", "mean", "sort_smooth"))
-        run = {"usvt": usvt, "mean": lambda m, _: _tidy(m), "sort_smooth": sort_smooth}[estimator]
-        result = run(mean, threshold)
+        named: dict[str, Callable[[Tensor, float], Tensor]]
+        named = {"usvt": usvt, "mean": _plain, "sort_smooth": sort_smooth}
+        result = named[estimator](mean, threshold)
     if not bool(result.any()):
         reason = (
             "the graphs have no edges"
@@ -300,7 +308,13 @@ def _degree_order(
         key = ((batch * (top + 1) + top - degree) * (most + 1) + most - around) * widest + local
         key.sort()
         return key % widest + ptr[batch]
-    return np.lexsort((local, -around, -degree, batch))
+    order: np.ndarray = np.lexsort((local, -around, -degree, batch))
+    return order
+
+
+def _plain(mean: Tensor, threshold: float) -> Tensor:
+    del threshold
+    return _tidy(mean.to(torch.float64))
 
 
 def _tidy(matrix: Tensor) -> Tensor:

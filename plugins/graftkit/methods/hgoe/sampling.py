@@ -118,6 +118,8 @@ def sample_mixtures(
 
     Raises
     ------
+    TypeError
+        If `max_tries` is no integer.
     ValueError
         If a size is below 2, a mixture has no edge at any size that it allows, or a graph is still without
         an edge after `max_tries` draws; the graphons are named.
