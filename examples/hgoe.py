@@ -58,8 +58,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
             loader = hg.OutlierExposureLoader(train, outliers, batch_size=128, seed=options.seed)
         loss = hg.BoundaryAwareOELoss() if rates else None
         hg.fit_outlier_exposure(detector, loader, loss, epochs=4 if options.quick else 15)
-        sides = [hg.score_graphs(detector, DataLoader(side, batch_size=128)) for side in test]
-        scores[arm] = torch.cat(sides).numpy()
+        scores[arm] = np.concatenate([hg.score_graphs(detector, DataLoader(side, 128)) for side in test])
         figures[arm] = hg.ood_metrics(truth, scores[arm])
     seconds = time.perf_counter() - start
     table = Table("outliers", *figures["base"], title=f"energy detector on {name}, one seed")

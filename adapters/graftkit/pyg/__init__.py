@@ -12,8 +12,12 @@ from graftkit.pyg.hgoe_estimator import GraphOutlierDetector
 from graftkit.pyg.hgoe_graphons import Graphon, GraphonMixup, estimate_graphon
 from graftkit.pyg.hgoe_loader import OutlierExposureLoader
 from graftkit.pyg.hgoe_training import GraphOODDetector, fit_outlier_exposure, score_graphs
-from graftkit.pyg.hgoe_transforms import HGOEAlignFeatures, HGOEHarmonize
-from graftkit.pyg.hgoe_transforms import HGOEMarkSource, HGOEStructuralEncoding
+from graftkit.pyg.hgoe_transforms import (
+    HGOEAlignFeatures,
+    HGOEHarmonize,
+    HGOEMarkSource,
+    HGOEStructuralEncoding,
+)
 
 # fmt: off
 __all__ = [

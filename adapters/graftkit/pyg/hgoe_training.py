@@ -28,10 +28,20 @@ class GraphOODDetector(Protocol):
     Optional members: ``part_weights`` (a dictionary of floats), ``end_epoch()`` and ``combine(scores)`` for
     detectors with several parts.
 
+    Parameters
+    ----------
+    *args, **kwargs
+        None: a protocol describes a class and makes no object.
+
     Attributes
     ----------
     batch_coupled : bool
         Whether a graph's score depends on its batch mates.
+
+    Raises
+    ------
+    TypeError
+        If it is called.
     """
 
     batch_coupled: bool
