@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
             outliers = hg.OutlierExposureDataset(train, external, config, seed=options.seed)
             loader = hg.OutlierExposureLoader(train, outliers, batch_size=128, seed=options.seed)
         loss = hg.BoundaryAwareOELoss() if rates else None
-        hg.fit_outlier_exposure(detector, loader, loss, epochs=4 if options.quick else 15)
+        hg.fit_outlier_exposure(detector, loader, loss, epochs=25 if options.quick else 15)
         scores[arm] = np.concatenate([hg.score_graphs(detector, DataLoader(side, 128)) for side in test])
         figures[arm] = hg.ood_metrics(truth, scores[arm])
     seconds = time.perf_counter() - start

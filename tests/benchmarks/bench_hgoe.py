@@ -31,6 +31,7 @@ from graftkit.methods.hgoe.graphons import aligned_mean, usvt
 from graftkit.methods.hgoe.graphs import PackedGraphs
 from graftkit.methods.hgoe.sampling import Mixtures, sample_mixtures
 from graftkit.methods.hgoe.settings import HGOEConfig
+from graftkit.pyg.hgoe_graphs import read_graphs, to_data_list
 from tests.benchmarks import published_hgoe as published
 from tests.benchmarks.results_io import Records, environment
 
@@ -107,12 +108,14 @@ def estimation(records: Records, where: Where, options: argparse.Namespace) -> N
         if records.has(key):
             continue
         graphs = random_graphs(count, nodes)
-        lists = published.as_lists(graphs)
+        lists, data = published.as_lists(graphs), to_data_list(graphs)
         ours = aligned_mean(graphs, nodes)
         apart = np.abs(ours.numpy() - published.mean_by_loop(lists, nodes, ties=True)).max()
         calls = {
             "ours": lambda g=graphs, n=nodes: aligned_mean(g, n),
-            "loop": lambda g=lists, n=nodes: published.mean_by_loop(g, n),
+            "ours, from Data": lambda g=data, n=nodes: aligned_mean(read_graphs(g), n),
+            "numpy loop": lambda g=lists, n=nodes: published.mean_by_loop(g, n),
+            "loop over Data": lambda g=data, n=nodes: published.mean_by_data(g, n),
             "to_dense_adj": lambda g=graphs, n=nodes: published.mean_by_dense_batches(g, n),
         }
         repeats = 2 if options.quick else 5
@@ -136,11 +139,12 @@ def sampling(records: Records, where: Where, options: argparse.Namespace) -> Non
             "ours": lambda w=w, c=count, n=nodes: sample_mixtures(
                 [w], Mixtures.of_one(c, n), torch.Generator().manual_seed(0)
             ),
-            "loop": lambda w=w, c=count: published.sample_by_loop(w.numpy(), c, 0),
+            "numpy loop": lambda w=w, c=count: published.sample_by_loop(w.numpy(), c, 0),
+            "loop to Data": lambda w=w, c=count: published.data_by_loop(w.numpy(), c, 0),
         }
         edges = {
             "ours": calls["ours"]().edge_index.shape[1] / 2 / count,
-            "loop": statistics.mean(e.shape[1] / 2 for e, _ in calls["loop"]()),
+            "numpy loop": statistics.mean(e.shape[1] / 2 for e, _ in calls["numpy loop"]()),
         }
         repeats = 2 if options.quick else 5
         seconds = {name: statistics.median(timed(call, repeats)) for name, call in calls.items()}
@@ -153,8 +157,6 @@ def sampling(records: Records, where: Where, options: argparse.Namespace) -> Non
 def encoding(records: Records, where: Where, options: argparse.Namespace) -> None:
     """Random walks beside the loop and PyG's AddRandomWalkPE; nearest features."""
     from torch_geometric.transforms import AddRandomWalkPE
-
-    from graftkit.pyg.hgoe_graphs import to_data_list
 
     count = 50 if options.quick else 1000
     key = f"encoding/{count}"

@@ -5,10 +5,13 @@ value decomposition; one dense Bernoulli draw a graph. With ``ties`` the order i
 then index), so that results can be compared exactly; without it, it is the cheaper plain sort.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
-from torch_geometric.utils import to_dense_adj
+from torch_geometric.data import Data
+from torch_geometric.utils import dense_to_sparse, to_dense_adj
 
 from graftkit.methods.hgoe.graphs import PackedGraphs
 
@@ -34,6 +37,17 @@ def mean_by_loop(graphs: Adjacencies, size: int, ties: bool = False) -> np.ndarr
         order = np.lexsort((-(a @ degree), -degree)) if ties else np.argsort(-degree, kind="stable")
         kept = order[:size]
         total[: len(kept), : len(kept)] += a[kept][:, kept]
+    return total / len(graphs)
+
+
+def mean_by_data(graphs: Sequence[Data], size: int) -> np.ndarray:
+    """The same over PyG's graphs, a dense adjacency each by `to_dense_adj`, as G-Mixup's procedure goes."""
+    total = np.zeros((size, size))
+    for data in graphs:
+        a = to_dense_adj(data.edge_index, max_num_nodes=data.num_nodes)[0].numpy().clip(max=1)
+        np.fill_diagonal(a, 0)
+        order = np.argsort(-a.sum(0), kind="stable")[:size]
+        total[: len(order), : len(order)] += a[order][:, order]
     return total / len(graphs)
 
 
@@ -63,14 +77,25 @@ def usvt(mean: np.ndarray, tau: float) -> np.ndarray:
 def sample_by_loop(w: np.ndarray, count: int, seed: int) -> Adjacencies:
     """One Bernoulli matrix a graph; isolated nodes dropped, empty graphs redrawn."""
     rng = np.random.default_rng(seed)
-    graphs: Adjacencies = []
-    while len(graphs) < count:
+    drawn = (_drawn(w, rng) for _ in range(count))
+    return [(np.argwhere(a).T, len(a)) for a in drawn]
+
+
+def data_by_loop(w: np.ndarray, count: int, seed: int) -> list[Data]:
+    """As :func:`sample_by_loop`, each graph made a `Data` as G-Mixup's procedure goes."""
+    return [
+        Data(edge_index=dense_to_sparse(torch.from_numpy(a.astype(np.float32)))[0], num_nodes=len(a))
+        for a in (_drawn(w, np.random.default_rng([seed, k])) for k in range(count))
+    ]
+
+
+def _drawn(w: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    while True:
         upper = np.triu(rng.random(w.shape) < w, 1)
         a = upper | upper.T
         a = a[a.sum(1) > 0][:, a.sum(1) > 0]
         if len(a):
-            graphs.append((np.argwhere(a).T, len(a)))
-    return graphs
+            return a
 
 
 def walks_by_loop(graphs: Adjacencies, length: int) -> list[np.ndarray]:

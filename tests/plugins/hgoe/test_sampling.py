@@ -105,8 +105,10 @@ def test_chunks_do_not_change_what_is_drawn(monkeypatch):
     w, entries = [dense(6, 0), dense(9, 1)], plan(50, 0, 1, 0.4, 4, 9)
     whole = sample_mixtures(w, entries, generator(3))
     monkeypatch.setattr(sampling, "CELLS", 40)
+    monkeypatch.setattr(sampling, "TABLE", 0)  # and nodes are searched instead of looked up
     pieces = sample_mixtures(w, entries, generator(3))
     assert torch.equal(whole.edge_index, pieces.edge_index)
+    assert torch.equal(whole.num_nodes, pieces.num_nodes)
 
 
 def test_one_seed_one_result():

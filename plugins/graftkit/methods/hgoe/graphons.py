@@ -281,7 +281,7 @@ def mix(first: Tensor, second: Tensor, lam: float, size: int, mode: str = "crop_
 
 
 def _rank_counts(graphs: PackedGraphs, size: int) -> np.ndarray:
-    """How often an edge joins ranks (a, b), a < b, flattened to ``a * size + b``."""
+    """How often an edge joins ranks (a, b), in one order or the other, flattened to ``a * size + b``."""
     low, high = (ends.numpy() for ends in undirected_pairs(graphs))
     total = int(graphs.num_nodes.sum())
     ptr, batch = graphs.ptr.numpy(), graphs.batch.numpy()
@@ -289,11 +289,12 @@ def _rank_counts(graphs: PackedGraphs, size: int) -> np.ndarray:
     around = np.bincount(low, degree[high], total) + np.bincount(high, degree[low], total)
     order = _degree_order(batch, degree, around.astype(np.int64), np.arange(total) - ptr[batch], ptr)
     rank = np.empty(total, dtype=np.int64)
-    rank[order] = np.arange(total) - ptr[batch]
-    a, b = rank[low], rank[high]
-    keep = (a < size) & (b < size)
-    a, b = a[keep], b[keep]
-    return np.bincount(np.minimum(a, b) * size + np.maximum(a, b), minlength=size * size)
+    rank[order] = np.minimum(
+        np.arange(total) - ptr[batch], size
+    )  # all later ranks share a cell, then dropped
+    wide = size + 1
+    cells = np.bincount(rank[low] * wide + rank[high], minlength=wide * wide)
+    return cells.reshape(wide, wide)[:size, :size].ravel()
 
 
 def _degree_order(

@@ -236,13 +236,19 @@ def undirected_pairs(graphs: PackedGraphs) -> tuple[Tensor, Tensor]:
         Global node numbers, ``low < high``, sorted by ``(low, high)``.
     """
     source, target = graphs.edge_index.numpy()
-    keep = source != target
-    source, target = source[keep], target[keep]
     total = max(int(graphs.num_nodes.sum()), 1)
     key = np.minimum(source, target) * total + np.maximum(source, target)
     key.sort()
-    unique = key[np.concatenate([[True], key[1:] != key[:-1]])] if len(key) else key
-    return torch.from_numpy(unique // total), torch.from_numpy(unique % total)
+    if len(key):
+        kept = np.empty(len(key), dtype=bool)
+        kept[0] = True
+        np.not_equal(key[1:], key[:-1], out=kept[1:])
+        key = key[kept]
+    low, high = np.divmod(key, total)
+    loops = low == high
+    if loops.any():  # rare, so that all edges are looked at once, here
+        low, high = low[~loops], high[~loops]
+    return torch.from_numpy(low), torch.from_numpy(high)
 
 
 def undirected(graphs: PackedGraphs) -> tuple[PackedGraphs, int | None]:

@@ -16,6 +16,7 @@ Draws of equal n share one call to the generator.
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,6 +26,7 @@ from graftkit.methods.hgoe.graphs import PackedGraphs
 __all__ = ["Mixtures", "sample_mixtures"]
 
 CELLS = 4_000_000  # pairs of nodes drawn at a time
+TABLE = 20_000_000  # entries of a table of all possible nodes; beyond it they are searched
 
 
 @dataclass(frozen=True)
@@ -183,10 +185,10 @@ def _draw_pairs(
     for n in sizes.unique().tolist():
         entries = (sizes == n).nonzero().flatten()
         low, high = torch.tril_indices(n, n, -1).flip(0)
-        per_chunk = max(1, CELLS // len(low))
-        for part in entries.split(per_chunk):
-            chances = _chances(matrices, plan.select(part), n, low, high, mode)
-            hit = torch.rand(chances.shape, generator=generator, dtype=torch.float32) < chances
+        for part in entries.split(max(1, CELLS // len(low))):
+            chances, kind = _chances(matrices, plan.select(part), n, low, high, mode)
+            drawn = torch.rand(len(part), len(low), generator=generator, dtype=torch.float32)
+            hit = drawn < (chances if len(chances) == 1 else chances[kind])
             row, pair = hit.nonzero().T
             owners.append(part[row])
             lows.append(low[pair])
@@ -199,35 +201,43 @@ def _draw_pairs(
 
 def _chances(
     matrices: Sequence[Tensor], plan: Mixtures, n: int, low: Tensor, high: Tensor, mode: str
-) -> Tensor:
-    """Edge probabilities, one row an entry, one column a pair of nodes."""
-    table = torch.empty(len(matrices), len(low), dtype=torch.float64)
-    for k in torch.cat([plan.first, plan.second]).unique().tolist():
+) -> tuple[Tensor, Tensor]:
+    """Edge probabilities of each distinct mixture, a column a pair of nodes; the mixture of each entry."""
+    weights, weight = plan.lam.unique(return_inverse=True)
+    count = len(matrices)
+    distinct, kind = ((weight * count + plan.first) * count + plan.second).unique(return_inverse=True)
+    first, second = distinct // count % count, distinct % count
+    table = torch.zeros(len(matrices), len(low), dtype=torch.float64)
+    for k in torch.cat([first, second]).unique().tolist():
         size = len(matrices[k])
         if mode == "interpolate":
-            a, b = (2 * low + 1) * size // (2 * n), (2 * high + 1) * size // (2 * n)
-            table[k] = matrices[k][a, b]
+            table[k] = matrices[k][(2 * low + 1) * size // (2 * n), (2 * high + 1) * size // (2 * n)]
         else:
             inside = high < size
-            table[k] = 0
             table[k, inside] = matrices[k][low[inside], high[inside]]
-    return torch.lerp(table[plan.second], table[plan.first], plan.lam[:, None]).float()
+    lam = weights[distinct // (count * count)]
+    return torch.lerp(table[second], table[first], lam[:, None]).float(), kind
 
 
 def _assemble(key: Tensor, sizes: Tensor, span: int, drop_isolated: bool) -> PackedGraphs:
     """Mirror, sort and renumber edges; key is ``(graph * span + low) * span + high``."""
-    both = torch.cat([key, _swap(key, span)]).sort().values
-    graph, source, target = both // (span * span), both // span % span, both % span
-    counts = sizes
-    if drop_isolated:
-        node = graph * span + source
-        used, source = torch.unique_consecutive(node, return_inverse=True)  # sorted: source is grouped
-        counts = torch.bincount(used // span, minlength=len(sizes))
-        target = torch.searchsorted(used, graph * span + target)
-        return PackedGraphs(torch.stack([source, target]), counts)
-    start = torch.cat([counts.new_zeros(1), counts.cumsum(0)])[graph]
-    return PackedGraphs(torch.stack([source + start, target + start]), counts)
-
-
-def _swap(key: Tensor, span: int) -> Tensor:
-    return (key // (span * span) * span + key % span) * span + key // span % span
+    node, high = torch.div(key, span, rounding_mode="floor"), key % span
+    graph = torch.div(node, span, rounding_mode="floor")
+    mirrored = (graph * span + high) * span + node - graph * span
+    both = torch.from_numpy(np.sort(torch.cat([key, mirrored]).numpy()))
+    source, target = torch.div(both, span, rounding_mode="floor"), both % span
+    graph = torch.div(source, span, rounding_mode="floor")
+    target = target + graph * span
+    if not drop_isolated:
+        start = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])[:-1]
+        shift = (start - torch.arange(len(sizes)) * span)[graph]
+        return PackedGraphs(torch.stack([source, target]) + shift, sizes)
+    if len(sizes) * span <= TABLE:
+        present = torch.zeros(len(sizes) * span, dtype=torch.bool)
+        present[source] = True
+        number = present.long().cumsum(0) - 1
+        counts = present.reshape(-1, span).sum(1)
+        return PackedGraphs(torch.stack([number[source], number[target]]), counts)
+    used, source = torch.unique_consecutive(source, return_inverse=True)  # sorted, so equal ones adjoin
+    counts = torch.bincount(torch.div(used, span, rounding_mode="floor"), minlength=len(sizes))
+    return PackedGraphs(torch.stack([source, torch.searchsorted(used, target)]), counts)
