@@ -125,11 +125,11 @@ def _synthesis(sections: dict[str, list[Record]]) -> str:
     parts.append(
         "### Speed beside graph-by-graph loops\n\n"
         "Median CPU seconds on one thread; in brackets how often ours goes into it. *Ours* starts from "
-        "packed tensors, as an in-memory data set has them; *from Data* from a list of PyG graphs. The loops "
-        "are our own transcription of the published procedure (`published_hgoe.py`): over plain NumPy arrays, "
-        "and over PyG's graphs as G-Mixup does it. They sort by degree alone, which is cheaper than our order. "
-        "*to_dense_adj* is PyG's function on batches of 1,000. *Apart* is the largest difference from a loop "
-        "with our order.\n"
+        "packed tensors, as an in-memory data set has them; *from Data* from a list of PyG graphs. The "
+        "loops are our own transcription of the published procedure (`published_hgoe.py`): over plain NumPy "
+        "arrays, and over PyG's graphs as G-Mixup does it. They sort by degree alone, which is cheaper than "
+        "our order. *to_dense_adj* is PyG's function on batches of 1,000. *Apart* is the largest difference "
+        "from a loop with our order.\n"
     )
     rows = [
         [f"{r['graphs']:,}", str(r["nodes"]), *_beside(r["seconds"]), f"{r['apart']:.0e}", f"{r['usvt']:.4f}"]
