@@ -47,7 +47,7 @@ def read_graphs(graphs: Any, name: str = "graphs") -> PackedGraphs:
         raise_invalid(name, graphs, "a data set or a list of Data", error=TypeError)
     stored = _read_stored(graphs)
     if stored is not None:
-        return stored
+        return _with_width(name, stored)
     edges, counts, features = [], [], []
     for index in range(len(graphs)):
         data = graphs[index]
@@ -60,7 +60,7 @@ def read_graphs(graphs: Any, name: str = "graphs") -> PackedGraphs:
         edges.append(edge_index.cpu())
         counts.append(int(data.num_nodes or 0))
         features.append(_read_features(f"{name}[{index}]", data, counts[-1]))
-    return PackedGraphs.from_lists(edges, counts, _same_features(name, features))
+    return _with_width(name, PackedGraphs.from_lists(edges, counts, _same_features(name, features)))
 
 
 def to_data_list(graphs: PackedGraphs, **attributes: Any) -> list[Data]:
@@ -244,6 +244,15 @@ def _same_features(name: str, features: Sequence[Tensor | None]) -> list[Tensor]
             )
         kept.append(x)
     return kept
+
+
+def _with_width(name: str, graphs: PackedGraphs) -> PackedGraphs:
+    if graphs.x is not None and graphs.x.shape[1] == 0:
+        raise ValueError(
+            f"x: {name} have features of width 0. TUDataset cuts its node attributes off after "
+            "pre_transform: pass use_node_attr=True, or use transform instead"
+        )
+    return graphs
 
 
 def _read_stored(graphs: Any) -> PackedGraphs | None:

@@ -216,6 +216,11 @@ class HGOEHarmonize(BaseTransform):
         If a width has the wrong type.
     ValueError
         If `features` is unknown or a width below 1.
+
+    Notes
+    -----
+    As ``pre_transform`` of a ``TUDataset``, pass ``use_node_attr=True`` too: otherwise that class cuts as
+    many columns off ``x`` as the raw data have node attributes.
     """
 
     def __init__(self, features: str = "keep", rw_dim: int = 16, degree_dim: int = 16) -> None:

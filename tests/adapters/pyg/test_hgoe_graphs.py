@@ -69,6 +69,7 @@ def test_a_graph_without_edge_index_or_with_one_node_is_a_graph():
             ValueError,
             r"x: graphs\[1\] has width 3 and torch.int64",
         ),
+        ([edge_pair(x=torch.ones(2, 0))], ValueError, "x: graphs have features of width 0"),
         ([edge_pair(x=torch.ones(2))], ValueError, r"graphs\[0\]\.x: expected shape \(2, d\)"),
         (
             [edge_pair(x=torch.tensor([[1.0], [torch.nan]]))],

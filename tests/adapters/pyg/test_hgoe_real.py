@@ -60,7 +60,10 @@ def flow(graphs, external, tmp_path, **arguments):
 @pytest.mark.data
 def test_molecules_as_transform_and_as_pre_transform(tu, tmp_path):
     read = Compose([HGOEHarmonize("constant"), HGOEStructuralEncoding()])
-    known = tu("BZR", pre_transform=read)[:200]
+    cut = tu("BZR", pre_transform=read)  # PyG's trap: BZR's three node attributes are cut from the new x
+    with pytest.raises(ValueError, match=r"x: graphs have features of width 0\. .*use_node_attr=True"):
+        OutlierExposureDataset(cut)
+    known = TUDataset(cut.root, "BZR", pre_transform=read, use_node_attr=True)[:200]
     other = tu("COX2", transform=HGOEHarmonize("constant"))
     data = flow(known, {"COX2": other}, tmp_path, transform=HGOEStructuralEncoding())
     assert (data[0].x == 1).all()
@@ -71,7 +74,7 @@ def test_molecules_as_transform_and_as_pre_transform(tu, tmp_path):
 def test_generated_graphs_take_the_same_way(tmp_path):
     read = Compose([HGOEHarmonize("constant"), HGOEStructuralEncoding()])
     known = Listed(id_graphs(40), pre_transform=read)
-    other = Listed(family("tree", 30), transform=HGOEHarmonize("constant"))
+    other = Listed(family("tree", 60), transform=HGOEHarmonize("constant"))
     flow(known, {"trees": other}, tmp_path, transform=HGOEStructuralEncoding())
 
 
