@@ -35,6 +35,20 @@ def test_third_snippet_recommends_and_explains():
     assert namespace["interest"].vector in (0, 1)
 
 
+def test_graph_snippet_pushes_outliers_out():
+    (snippet,) = (text for text in SNIPPETS if "graftkit.pyg" in text)
+    loop = snippet[snippet.index("outliers = ") :].splitlines()
+    assert len(loop) == 10
+    namespace: dict[str, object] = {}
+    exec(compile(snippet, "README.md", "exec"), namespace)  # noqa: S102  (our own README)
+    model, loader = namespace["model"], namespace["loader"]
+    sides = [[], []]
+    for pair in loader:
+        for side, batch in zip(sides, pair, strict=True):
+            side.append(-model(batch).logsumexp(dim=1).mean().item())
+    assert sum(sides[1]) > sum(sides[0])
+
+
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
 def test_relative_links_exist(name):
     text = (ROOT / name).read_text(encoding="utf-8")

@@ -1,0 +1,304 @@
+"""Training and scoring of any detector with outlier exposure.
+
+A detector that is not coupled within the batch sees ID graphs and outliers in one pass, so that batch
+normalisation has the same statistics for both; a coupled (contrastive) one sees them in two, so that outliers
+are no negatives of ID graphs.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Batch
+
+from graftkit.core.progress import progress_bar
+from graftkit.core.validation import check_integer, raise_invalid
+
+__all__ = ["GraphOODDetector", "fit_outlier_exposure", "join_batches", "score_graphs"]
+
+Scores = Tensor | Mapping[str, Tensor]
+
+
+@runtime_checkable
+class GraphOODDetector(Protocol):
+    """What a detector needs for outlier exposure; any module with these members will do.
+
+    Optional members: ``part_weights`` (a dictionary of floats), ``end_epoch()`` and ``combine(scores)`` for
+    detectors with several parts.
+
+    Parameters
+    ----------
+    *args, **kwargs
+        None: a protocol describes a class and makes no object.
+
+    Attributes
+    ----------
+    batch_coupled : bool
+        Whether a graph's score depends on its batch mates.
+
+    Raises
+    ------
+    TypeError
+        If it is called.
+    """
+
+    batch_coupled: bool
+
+    def prepare(self, loader: Iterable[Any]) -> None:
+        """Look at the ID graphs once before training.
+
+        Parameters
+        ----------
+        loader : iterable of Batch
+            ID batches.
+        """
+
+    def score(self, batch: Any) -> Scores:
+        """Score graphs, higher = more out-of-distribution.
+
+        Parameters
+        ----------
+        batch : Batch
+            B graphs.
+
+        Returns
+        -------
+        Tensor of shape (B,) or mapping of them
+            Scores, or the scores of several parts.
+        """
+
+    def id_loss(self, batch: Any, scores: Any) -> Tensor:
+        """Loss of the ID graphs that were just scored.
+
+        Parameters
+        ----------
+        batch : Batch
+            ID graphs.
+        scores : Tensor of shape (B,) or mapping of them
+            Their scores.
+
+        Returns
+        -------
+        Tensor of shape ()
+            The loss.
+        """
+
+
+def fit_outlier_exposure(
+    detector: Any,
+    loader: Iterable[Any],
+    loss: Any = None,
+    optimizer: torch.optim.Optimizer | None = None,
+    epochs: int = 40,
+    callbacks: Sequence[Callable[[dict[str, float]], Any]] = (),
+    verbose: int = 0,
+) -> list[dict[str, float]]:
+    """Train a detector on ID graphs, with outliers where the loader gives them.
+
+    Parameters
+    ----------
+    detector : GraphOODDetector
+        A ``torch.nn.Module`` with the protocol's members; trained in place, on its own device.
+    loader : iterable
+        An `OutlierExposureLoader`, or any iterable of ID batches or of pairs ``(id, outliers)``.
+    loss : callable or None, default=None
+        Such as `BoundaryAwareOELoss`; called with outlier scores, ID scores and part weights. None trains
+        on ID graphs alone.
+    optimizer : torch.optim.Optimizer or None, default=None
+        Adam with step size 1e-3 by default.
+    epochs : int, default=40
+        Passes over the ID graphs; the last one is kept, nothing is selected.
+    callbacks : sequence of callable, default=()
+        Each gets the epoch's record.
+    verbose : int, default=0
+        1 shows a progress bar.
+
+    Returns
+    -------
+    list of dict
+        "epoch", "loss", "id_loss", "oe_loss" and "seconds" of each epoch.
+
+    Raises
+    ------
+    TypeError
+        If `detector` lacks a member of the protocol, or `loss` is given and the loader has no outliers.
+    ValueError
+        If scores have the wrong shape or are not finite, or the loader is empty.
+    """
+    missing = [m for m in ("prepare", "score", "id_loss", "batch_coupled") if not hasattr(detector, m)]
+    if missing or not isinstance(detector, torch.nn.Module):
+        raise_invalid(
+            "detector",
+            detector,
+            f"a torch.nn.Module with {', '.join(missing) or 'parameters'}",
+            error=TypeError,
+        )
+    check_integer("epochs", epochs, low=0)
+    device = _device(detector)
+    if optimizer is None:
+        optimizer = torch.optim.Adam(detector.parameters(), lr=1e-3)
+    detector.train()
+    id_loader: Any = getattr(loader, "id_loader", None)
+    detector.prepare(_id_side(loader) if id_loader is None else id_loader())
+    history = []
+    for epoch in progress_bar(range(epochs), verbose=verbose, desc="outlier exposure"):
+        start = time.perf_counter()
+        totals, steps = torch.zeros(3), 0
+        for step in loader:
+            id_batch, oe_batch = _sides(step)
+            if loss is not None and oe_batch is None:
+                raise_invalid(
+                    "loader", loader, "pairs (id, outliers), since a loss is given", error=TypeError
+                )
+            id_loss, oe_loss = _losses(detector, id_batch.to(device), oe_batch, loss, device)
+            optimizer.zero_grad()
+            (id_loss + oe_loss).backward()
+            optimizer.step()
+            totals += torch.stack([id_loss + oe_loss, id_loss, oe_loss]).detach().cpu()
+            steps += 1
+        if steps == 0:
+            raise_invalid("loader", loader, "at least one batch")
+        if hasattr(detector, "end_epoch"):
+            detector.end_epoch()
+        values = (totals / steps).tolist()
+        record = {"epoch": epoch, **dict(zip(("loss", "id_loss", "oe_loss"), values, strict=True))}
+        record["seconds"] = time.perf_counter() - start
+        history.append(record)
+        for callback in callbacks:
+            callback(record)
+    return history
+
+
+def score_graphs(detector: Any, loader: Iterable[Any]) -> Tensor:
+    """Scores of all graphs of a loader, in its order.
+
+    Parameters
+    ----------
+    detector : GraphOODDetector
+        A trained detector; its mode is as before afterwards.
+    loader : iterable of Batch
+        Graphs, not shuffled. A batch-coupled detector's scores depend on the batches.
+
+    Returns
+    -------
+    Tensor of shape (n,)
+        Scores on the CPU, higher = more out-of-distribution; the parts of a detector with several are
+        combined by its ``combine``, or added.
+
+    Raises
+    ------
+    ValueError
+        If scores have the wrong shape or are not finite, or the loader is empty.
+    """
+    device = _device(detector)
+    mode = detector.training
+    detector.eval()
+    found = []
+    try:
+        with torch.no_grad():
+            for batch in loader:
+                scores = _checked(detector, detector.score(batch.to(device)), batch.num_graphs)
+                if isinstance(scores, Mapping):
+                    combined = getattr(detector, "combine", _add)(scores)
+                else:
+                    combined = scores
+                found.append(combined.cpu())
+    finally:
+        detector.train(mode)
+    if not found:
+        raise_invalid("loader", loader, "at least one batch")
+    return torch.cat(found)
+
+
+def join_batches(first: Batch, second: Batch) -> Batch:
+    """Two batches as one, the first one's graphs first; attributes that only one has are left out.
+
+    Parameters
+    ----------
+    first, second : Batch
+        Batches of homogeneous graphs.
+
+    Returns
+    -------
+    Batch
+        All graphs.
+    """
+    joined = Batch()
+    for key in first.keys():  # noqa: SIM118  (a Batch iterates over its attributes' pairs)
+        if key not in second or key in ("batch", "ptr"):
+            continue
+        a, b = first[key], second[key]
+        if key == "num_nodes":
+            joined.num_nodes = a + b
+        elif isinstance(a, Tensor) and isinstance(b, Tensor) and a.dim() and a.dim() == b.dim():
+            dim = first.__cat_dim__(key, a)
+            other = [size for axis, size in enumerate(b.shape) if axis != dim % a.dim()]
+            if other != [size for axis, size in enumerate(a.shape) if axis != dim % a.dim()]:
+                continue  # labels of other width, say; the model sees only what both have
+            shift = first.__inc__(key, a)
+            joined[key] = torch.cat([a, b + shift if _moves(shift) else b], dim)
+    joined.batch = torch.cat([first.batch, second.batch + first.num_graphs])
+    joined.ptr = torch.cat([first.ptr, second.ptr[1:] + first.ptr[-1]])
+    joined._num_graphs = first.num_graphs + second.num_graphs
+    return joined
+
+
+def _moves(shift: Any) -> bool:
+    return bool(shift.any()) if isinstance(shift, Tensor) else bool(shift)
+
+
+def _losses(
+    detector: Any, id_batch: Batch, oe_batch: Batch | None, loss: Any, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    n = id_batch.num_graphs
+    if loss is None or oe_batch is None:
+        scores = _checked(detector, detector.score(id_batch), n)
+        id_loss = detector.id_loss(id_batch, scores)
+        return id_loss, torch.zeros_like(id_loss)
+    oe_batch = oe_batch.to(device)
+    if detector.batch_coupled:
+        id_scores = _checked(detector, detector.score(id_batch), n)
+        oe_scores = _checked(detector, detector.score(oe_batch), oe_batch.num_graphs)
+    else:
+        joint = join_batches(id_batch, oe_batch)
+        both = _checked(detector, detector.score(joint), joint.num_graphs)
+        id_scores, oe_scores = _cut(both, slice(None, n)), _cut(both, slice(n, None))
+    id_loss = detector.id_loss(id_batch, id_scores)
+    weights = getattr(detector, "part_weights", None)
+    return id_loss, loss(oe_scores, id_scores=id_scores, part_weights=weights)
+
+
+def _checked(detector: Any, scores: Any, count: int) -> Scores:
+    for name, value in (scores if isinstance(scores, Mapping) else {"score": scores}).items():
+        where = f"{type(detector).__name__}.score: {name}"
+        if not isinstance(value, Tensor) or value.shape != (count,):
+            raise_invalid(where, value, f"a tensor of shape ({count},), one score a graph")
+        if not bool(torch.isfinite(value).all()):
+            graph = int((~torch.isfinite(value)).nonzero()[0, 0])
+            raise_invalid(where, float(value[graph]), f"finite scores, graph {graph} of its batch")
+    checked: Scores = scores
+    return checked
+
+
+def _cut(scores: Scores, rows: slice) -> Scores:
+    if isinstance(scores, Mapping):
+        return {name: value[rows] for name, value in scores.items()}
+    return scores[rows]
+
+
+def _add(scores: Mapping[str, Tensor]) -> Tensor:
+    return torch.stack(list(scores.values())).sum(0)
+
+
+def _sides(step: Any) -> tuple[Any, Any]:
+    return (step[0], step[1]) if isinstance(step, tuple | list) else (step, None)
+
+
+def _id_side(loader: Iterable[Any]) -> Iterable[Any]:
+    return (_sides(step)[0] for step in loader)
+
+
+def _device(detector: torch.nn.Module) -> torch.device:
+    return next((p.device for p in detector.parameters()), torch.device("cpu"))
