@@ -46,6 +46,8 @@ def test_labels_look_up():
 def test_soft_targets_give_their_mass():
     share = Membership([2]).of_soft_targets(torch.tensor([[0.5, 0.0, 0.5], [0.0, 0.0, 0.0], [0.2, 0.2, 0.6]]))
     torch.testing.assert_close(share, torch.tensor([0.5, 0.0, 0.6]))
+    # Labels that do not add up to 1, such as several of one sample, count by their share of the sum.
+    assert Membership([2]).of_soft_targets(torch.tensor([[1.0, 0.0, 1.0]])).tolist() == [0.5]
 
 
 def test_spreading_over_outputs():

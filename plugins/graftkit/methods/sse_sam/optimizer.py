@@ -41,7 +41,8 @@ class SSESAM(LoopForm, ClosureForm, ExplicitForm):
     Intended to follow the majority out of the overall loss's saddles first and to concentrate on the tail
     afterwards; near a saddle SAM can also be attracted, so look with :func:`class_curvature`. In our runs,
     with logit adjustment and a memorised training set, it moved recall from frequent to rare classes and
-    hardly changed the average; where the tail was not fitted yet it hurt. Look at that first.
+    hardly changed the average; with plain cross-entropy, and where the tail was not fitted yet, the rare
+    classes lost. Look at the tail's training accuracy first.
 
     Parameters
     ----------
