@@ -48,5 +48,11 @@ def test_slow_banks_are_named():
     assert "missed with 7 tail classes" in render([record])
 
 
+@pytest.mark.parametrize(("extra", "verdict"), [(210, "met"), (230, "missed at 1 x 1 x 5 x 5")])
+def test_verdict_on_memory(extra, verdict):
+    record = {"section": "memory", "case": [1, 1, 5, 5, 1], "loss": "ours", "extra_bytes": extra}
+    assert f"beside it: {verdict}" in render([{**record, "image_bytes": 100, "gradient_bytes": 100}])
+
+
 def test_sections_without_records_say_so():
     assert render([]).count("Not run.") == 5

@@ -138,6 +138,7 @@ def test_fifo_update_drops_the_oldest():
     bank = everything([1], memory_size=3, update="fifo")
     for step in range(7):
         bank.store(*picture(step, [[1]]))
+        assert bank.nbytes == 4 * min(step + 1, 3)  # 3 colours and the mask, a pixel each
     assert values(bank) == [4, 5, 6]
 
 

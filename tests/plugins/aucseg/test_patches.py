@@ -46,8 +46,10 @@ def test_crop_of_the_scaled_picture(ratio, size):
 
 
 @pytest.mark.parametrize("ratio", [0.4, 0.75, 1.5])
-def test_colours_are_those_of_torchs_interpolation(ratio):
+@pytest.mark.parametrize("whole", [False, True])
+def test_colours_are_those_of_torchs_interpolation(ratio, whole):
     image, mask = case(1, 30, 40)
+    mask |= whole  # up to the border, beyond whose outermost centres there is nothing to interpolate
     image = image.double()
     small = scaled_mask(mask, ratio)
     patch = cut_patch(image, small, serial=0)

@@ -308,7 +308,7 @@ def _degree_order(
         # One sort of unique keys that carry the index is several times faster than a stable argsort.
         key = ((batch * (top + 1) + top - degree) * (most + 1) + most - around) * widest + local
         key.sort()
-        return key % widest + ptr[batch]
+        return np.asarray(key % widest + ptr[batch])
     order: np.ndarray = np.lexsort((local, -around, -degree, batch))
     return order
 
