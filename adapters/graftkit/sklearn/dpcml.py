@@ -29,6 +29,7 @@ from graftkit.methods.dpcml import (
     evaluate,
     fit_vectors,
 )
+from graftkit.methods.dpcml.devices import check_device
 from graftkit.methods.dpcml.interactions import (
     from_pairs,
     matching_interactions,
@@ -37,7 +38,6 @@ from graftkit.methods.dpcml.interactions import (
 from graftkit.methods.dpcml.serialization import read_model, restore_generator, write_model
 from graftkit.methods.dpcml.splitting import PerUserRatioSplit, hold_out_share
 from graftkit.methods.dpcml.state import TrainingState
-from graftkit.methods.dpcml.training import check_device
 from graftkit.methods.dpcml.vectors import assign_vectors, pointers
 from graftkit.sklearn.dpcml_recommender import RecommenderMixin
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone

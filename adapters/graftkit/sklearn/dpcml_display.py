@@ -9,7 +9,6 @@ import numpy.typing as npt
 
 from graftkit.core.extras import require
 from graftkit.core.validation import raise_invalid
-from sklearn.decomposition import PCA
 
 if TYPE_CHECKING:
     from graftkit.sklearn.dpcml import DPCML
@@ -92,6 +91,8 @@ class DPCMLDisplay:
         IndexError
             If `user_id` is out of range.
         """
+        from sklearn.decomposition import PCA
+
         (vectors,) = estimator.get_user_vectors(user_id)
         labels = None if groups is None else np.asarray(groups)
         if labels is not None and labels.shape != (estimator.n_features_in_,):

@@ -18,7 +18,6 @@ from graftkit.methods.dpcml.interactions import (
 )
 from graftkit.methods.dpcml.metrics import METRICS, parse_metric
 from sklearn.base import clone
-from sklearn.model_selection import ParameterGrid
 
 __all__ = ["cross_validate_ranking", "make_ranking_scorer", "ranking_metrics"]
 
@@ -188,6 +187,8 @@ def cross_validate_ranking(
     ValueError
         If a metric is unknown, or the splitter yields anything but two or three matrices.
     """
+    from sklearn.model_selection import ParameterGrid
+
     names = [scoring] if isinstance(scoring, str) else list(scoring)
     for name in names:
         parse_metric(name)

@@ -6,10 +6,11 @@ import scipy.sparse as sp
 import torch
 
 from graftkit.methods.dpcml import Settings, Stopping, fit_vectors, make_multi_interest
+from graftkit.methods.dpcml.devices import check_device
 from graftkit.methods.dpcml.metrics import evaluate
 from graftkit.methods.dpcml.ranking import Ranker
 from graftkit.methods.dpcml.state import TrainingState
-from graftkit.methods.dpcml.training import Trainer, check_device
+from graftkit.methods.dpcml.training import Trainer
 from tests.plugins.dpcml import reference
 
 OPTIONS = {"n_components": 5, "n_vectors": 3, "n_negatives": 4, "batch_size": 16, "dtype": "float64"}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from warnings import warn
 
 import numpy as np
@@ -20,7 +20,9 @@ from graftkit.methods.dpcml.metrics import evaluate, parse_metric
 from graftkit.methods.dpcml.ranking import Ranker
 from graftkit.methods.dpcml.settings import Settings
 from graftkit.methods.dpcml.state import TrainingState
-from graftkit.methods.dpcml.training import Trainer
+
+if TYPE_CHECKING:
+    from graftkit.methods.dpcml.training import Trainer
 
 __all__ = ["FitResult", "Stopping", "fit_vectors"]
 
@@ -129,6 +131,9 @@ def fit_vectors(
     """
     if stopping is not None and isinstance(stopping.scoring, str):
         parse_metric(stopping.scoring)
+    # torch comes with training, not with the import of this package.
+    from graftkit.methods.dpcml.training import Trainer
+
     owned = positives if owned is None else owned
     trainer = Trainer(positives, owned, settings, rng, state)
     _warn_about_users(trainer, stacklevel)

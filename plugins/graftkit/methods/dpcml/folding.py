@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["fold_in"]
+__all__ = ["constrained", "fold_in"]
 
 FloatArray = npt.NDArray[np.float64]
 LLOYD_STEPS = 10
@@ -56,10 +56,10 @@ def fold_in(
     if not len(liked):
         share = np.ones(len(item_vectors)) if weights is None or not np.any(weights) else np.asarray(weights)
         mean = (share.astype(np.float64) @ item_vectors.astype(np.float64)) / share.sum()
-        return _constrained(mean[None], rule, radius)
+        return constrained(mean[None], rule, radius)
     points = item_vectors[liked].astype(np.float64)
     centres = _centres(points, min(n_vectors, len(points)))
-    return _constrained(centres, rule, radius)
+    return constrained(centres, rule, radius)
 
 
 def _centres(points: FloatArray, k: int) -> FloatArray:
@@ -89,7 +89,23 @@ def _squared(points: FloatArray, centres: FloatArray) -> FloatArray:
     return found
 
 
-def _constrained(rows: FloatArray, rule: str | None, radius: float) -> FloatArray:
+def constrained(rows: FloatArray, rule: str | None, radius: float) -> FloatArray:
+    """Vectors that obey a norm constraint, as `graftkit.methods.dpcml.constraints` says it for tensors.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (m, d)
+        Vectors.
+    rule : {"sphere", "ball"} or None
+        Norm exactly `radius`, norm at most `radius`, or anything.
+    radius : float
+        The norm.
+
+    Returns
+    -------
+    ndarray of shape (m, d)
+        Zero vectors stay zero.
+    """
     norm = np.linalg.norm(rows, axis=1, keepdims=True)
     if rule is None:
         return rows

@@ -12,16 +12,16 @@ within a processor's cache. Ties go to the smaller item id.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
-import torch
-from torch import Tensor
 
-from graftkit.methods.dpcml.distances import exact_distances
 from graftkit.methods.dpcml.vectors import padded_rows
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["Ranker", "block_size", "top_items"]
 
@@ -67,6 +67,8 @@ def top_items(distances: Tensor, n: int) -> tuple[Tensor, Tensor]:
     values : Tensor of shape (b, n)
         Their distances.
     """
+    import torch
+
     kept = min(n + 1, distances.shape[1])
     values, columns = torch.topk(distances, kept, dim=1, largest=False)
     # topk leaves the order of ties open: rows with one among their best, or at the cut, are sorted in full.
@@ -96,6 +98,8 @@ class Ranker:
     def __init__(
         self, user_vectors: FloatArray, user_ptr: IntArray, item_vectors: FloatArray, device: str = "cpu"
     ) -> None:
+        import torch
+
         self.device = torch.device(device)
         self._users = torch.as_tensor(np.ascontiguousarray(user_vectors)).to(self.device)
         self._items = torch.as_tensor(np.ascontiguousarray(item_vectors)).to(self.device)
@@ -123,6 +127,8 @@ class Ranker:
         Tensor of shape (b, n_items) or (b, m)
             Smaller is better.
         """
+        import torch
+
         rows = torch.from_numpy(padded_rows(self._ptr, users))
         p = self._users[rows.reshape(-1).to(self.device)]
         square = p.square().sum(1, keepdim=True)
@@ -186,6 +192,8 @@ class Ranker:
         distances : Tensor of shape (b, n_items) or (b, k)
             Squared distances.
         """
+        import torch
+
         width = int((self._ptr[users + 1] - self._ptr[users]).max()) if len(users) else 1
         n_columns = self.n_items if items is None else len(items)
         size = batch_size or block_size(width, n_columns, self._items.element_size())
@@ -263,6 +271,10 @@ class Ranker:
         vectors : ndarray of int, shape (m,)
             Position of the nearest of the user's vectors.
         """
+        import torch
+
+        from graftkit.methods.dpcml.distances import exact_distances
+
         width = int(np.diff(self._ptr).max())
         size = block_size(width, self._items.shape[1], self._items.element_size())
         scores, vectors = [], []

@@ -17,9 +17,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from graftkit.methods.dpcml.constraints import project
+from graftkit.methods.dpcml.folding import constrained
 from graftkit.methods.dpcml.settings import Settings
 from graftkit.methods.dpcml.vectors import pointers
 
@@ -167,6 +166,5 @@ def _unit(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def _projected(rows: npt.NDArray[np.float64], rule: str | None, settings: Settings) -> FloatArray:
-    cast = torch.from_numpy(rows.astype(settings.dtype))
-    projected: FloatArray = project(cast, rule, settings.max_norm).numpy()
+    projected: FloatArray = constrained(rows, rule, settings.max_norm).astype(settings.dtype)
     return projected

@@ -29,8 +29,8 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from graftkit.core.validation import raise_invalid
 from graftkit.methods.dpcml.constraints import project
+from graftkit.methods.dpcml.devices import check_device
 from graftkit.methods.dpcml.distances import gather_rows
 from graftkit.methods.dpcml.diversity import diversity_penalty
 from graftkit.methods.dpcml.losses import triplet_gradients
@@ -40,27 +40,7 @@ from graftkit.methods.dpcml.settings import Settings
 from graftkit.methods.dpcml.state import TrainingState
 from graftkit.methods.dpcml.vectors import assign_vectors, padded_rows
 
-__all__ = ["Trainer", "check_device"]
-
-
-def check_device(device: str) -> None:
-    """Refuse a device that torch does not know or that is not there.
-
-    Parameters
-    ----------
-    device : str
-        Such as ``"cpu"`` or ``"cuda:0"``.
-
-    Raises
-    ------
-    RuntimeError
-        If nothing can be allocated there.
-    """
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise_invalid("device", device, f"a torch device of this machine ({reason})", error=RuntimeError)
+__all__ = ["Trainer"]
 
 
 class Trainer:
