@@ -141,7 +141,8 @@ def fit_outlier_exposure(
         optimizer = torch.optim.Adam(detector.parameters(), lr=1e-3)
     detector.train()
     id_loader: Any = getattr(loader, "id_loader", None)
-    detector.prepare(_id_side(loader) if id_loader is None else id_loader())
+    prepare: Any = detector.prepare  # checked above; torch types a module's attributes as tensors
+    prepare(_id_side(loader) if id_loader is None else id_loader())
     history = []
     for epoch in progress_bar(range(epochs), verbose=verbose, desc="outlier exposure"):
         start = time.perf_counter()
@@ -160,8 +161,9 @@ def fit_outlier_exposure(
             steps += 1
         if steps == 0:
             raise_invalid("loader", loader, "at least one batch")
-        if hasattr(detector, "end_epoch"):
-            detector.end_epoch()
+        end_epoch: Any = getattr(detector, "end_epoch", None)
+        if end_epoch is not None:
+            end_epoch()
         values = (totals / steps).tolist()
         record = {"epoch": epoch, **dict(zip(("loss", "id_loss", "oe_loss"), values, strict=True))}
         record["seconds"] = time.perf_counter() - start
