@@ -1,6 +1,8 @@
 """The outliers of an ID data set as a PyG data set.
 
 >>> from torch_geometric.datasets.graph_generator import BAGraph, ERGraph
+>>> from torch_geometric import seed_everything
+>>> seed_everything(0)  # PyG's generators draw from the global state
 >>> graphs = [BAGraph(10 + k % 5, 2)() for k in range(12)]
 >>> outliers = OutlierExposureDataset(graphs, external={"random": [ERGraph(9, 0.3)()] * 9})
 >>> len(outliers), outliers[0].y.item(), outliers.sources.bincount().tolist()
