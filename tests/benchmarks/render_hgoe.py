@@ -67,7 +67,7 @@ def _quality(records: list[Record]) -> str:
     if not records:
         return "### Quality\n\nNot run.\n"
     parts = [f"### Quality\n\n{DEFINITIONS}"]
-    lost = []
+    cases, lost = 0, []
     for data, text in DATA.items():
         here = [record for record in records if record["data"] == data]
         for test in dict.fromkeys(name for record in here for name in record["metrics"]):
@@ -81,11 +81,11 @@ def _quality(records: list[Record]) -> str:
                 for arm, seeds in by_arm.items():
                     if seeds:
                         rows.append(_row(detector, arm, seeds, by_arm["base"], bold=arm == best))
+                cases += "HGOE" in means
                 if "HGOE" in means and means["HGOE"] < max(means.values()):
                     lost.append(f"{data} {test} {detector} (to {best}, by {means[best] - means['HGOE']:.3f})")
             header = ["detector", "arm", "seeds", "AUROC", "AUPR", "FPR95", "AUROC minus base"]
             parts.append(f"#### {data}, test set {test}\n\n{text}.\n\n{table(header, rows)}")
-    cases = len({(r["data"], t, r["detector"]) for r in records for t in r["metrics"]})
     parts.append(f"HGOE has the best mean AUROC in {cases - len(lost)} of {cases} cases.")
     parts.append(f"It loses: {'; '.join(lost)}.\n" if lost else "")
     return "\n".join(parts)
