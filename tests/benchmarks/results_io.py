@@ -4,11 +4,12 @@ import json
 import os
 import platform
 import subprocess
-import tempfile
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from graftkit.core.files import whole_file
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -63,9 +64,8 @@ class Records:
         lines = ",\n  ".join(json.dumps(self.records[key], sort_keys=True) for key in sorted(self.records))
         environments = json.dumps(self.environments, indent=1, sort_keys=True)
         text = f'{{"environments": {environments},\n "records": [\n  {lines}\n ]}}\n'
-        with tempfile.NamedTemporaryFile("w", dir=self.path.parent, suffix=".part", delete=False) as file:
-            file.write(text)
-        Path(file.name).replace(self.path)
+        with whole_file(self.path) as file:
+            file.write(text.encode())
 
 
 def _lines(path: str) -> list[str]:

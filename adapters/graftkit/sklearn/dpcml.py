@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
+from graftkit.core.devices import check_device
 from graftkit.core.random import numpy_generator
 from graftkit.core.validation import (
     check_bool,
@@ -29,7 +30,6 @@ from graftkit.methods.dpcml import (
     evaluate,
     fit_vectors,
 )
-from graftkit.methods.dpcml.devices import check_device
 from graftkit.methods.dpcml.interactions import (
     from_pairs,
     matching_interactions,
@@ -327,7 +327,7 @@ class DPCML(RecommenderMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             If training diverges or the device is not there.
         """
         settings = self._settings()
-        check_device(settings.device)
+        check_device(settings.device, error=RuntimeError)
         form = clone(self)
         matrix = self._read(form, X, reset=True)
         return self._fit_matrix(form, matrix, settings, X_val, callbacks)
@@ -386,7 +386,7 @@ class DPCML(RecommenderMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         """
         check_bool("allow_growth", allow_growth)
         settings = self._settings()
-        check_device(settings.device)
+        check_device(settings.device, error=RuntimeError)
         if not hasattr(self, "_state"):
             form = clone(self)
             matrix = self._read(form, X, reset=True)

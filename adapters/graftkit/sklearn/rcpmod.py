@@ -526,10 +526,8 @@ class RCPMOD(OutlierMixin, BaseEstimator):
         if not reset:
             check_is_fitted(self, "model_")
         if not is_view_collection(X):
-            if not hasattr(X, "shape") and not isinstance(X, list | tuple) and not hasattr(X, "__array__"):
+            if not (hasattr(X, "shape") or hasattr(X, "__array__") or (isinstance(X, list | tuple) and X)):
                 raise_invalid("X", X, "a list or mapping of views, or one 2-D array", error=TypeError)
-            if isinstance(X, list | tuple) and (not X or any(getattr(x, "ndim", 0) == 1 for x in X)):
-                read_views(X)  # refuses it in our words
             if reset and isinstance(self.view_slices, str):
                 warn(
                     "RCPMOD got one 2-D array and view_slices='auto': its columns are split into two "

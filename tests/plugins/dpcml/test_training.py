@@ -6,7 +6,6 @@ import scipy.sparse as sp
 import torch
 
 from graftkit.methods.dpcml import Settings, Stopping, fit_vectors, make_multi_interest
-from graftkit.methods.dpcml.devices import check_device
 from graftkit.methods.dpcml.metrics import evaluate
 from graftkit.methods.dpcml.ranking import Ranker
 from graftkit.methods.dpcml.state import TrainingState
@@ -301,7 +300,7 @@ def test_divergence_is_an_error():
 
 def test_missing_device():
     with pytest.raises(RuntimeError, match="device: expected a torch device of this machine"):
-        check_device("nowhere")
+        fitted(some(), device="nowhere")
     if not torch.cuda.is_available():
         with pytest.raises(RuntimeError, match=r"(?i)cuda"):
             fitted(some(), device="cuda")

@@ -62,7 +62,8 @@ def test_arrays_are_copies():
         ([sparse.csr_array(np.eye(2)), np.eye(2)], True),
         (A, False),
         ([[1.0, 2.0], [3.0, 4.0]], False),
-        ([np.array([1.0, 2.0]), np.array([3.0, 4.0])], False),
+        ([np.array([1.0, 2.0]), np.array([3.0, 4.0])], True),  # two columns or two rows: refused later
+        ([np.float64(1.0), np.float64(2.0)], False),
         ([], False),
         (sparse.dok_array((2, 2)), False),
     ],

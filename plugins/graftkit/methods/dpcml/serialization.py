@@ -10,13 +10,14 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from graftkit.core.files import whole_file
 
 __all__ = ["read_model", "restore_generator", "write_model"]
 
@@ -46,14 +47,8 @@ def write_model(path: str | Path, arrays: dict[str, npt.NDArray[Any]], meta: dic
             raise ValueError(f"{name}: expected a numeric array, got dtype {array.dtype}")
     header = {"format": FORMAT, "version": list(VERSION), **meta}
     text = np.frombuffer(json.dumps(header, default=_plain).encode(), dtype=np.uint8)
-    target = Path(path)
-    with tempfile.NamedTemporaryFile(dir=target.parent, suffix=".part", delete=False) as file:
-        try:
-            np.savez(file, allow_pickle=False, __meta__=text, **arrays)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
-    Path(file.name).replace(target)
+    with whole_file(path) as file:
+        np.savez(file, allow_pickle=False, __meta__=text, **arrays)
 
 
 def read_model(path: str | Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:

@@ -29,8 +29,8 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from graftkit.core.devices import check_device
 from graftkit.methods.dpcml.constraints import project
-from graftkit.methods.dpcml.devices import check_device
 from graftkit.methods.dpcml.distances import gather_rows
 from graftkit.methods.dpcml.diversity import diversity_penalty
 from graftkit.methods.dpcml.losses import triplet_gradients
@@ -68,7 +68,7 @@ class Trainer:
         rng: np.random.Generator,
         state: TrainingState | None = None,
     ) -> None:
-        check_device(settings.device)
+        check_device(settings.device, error=RuntimeError)
         self.settings = settings
         self.rng = rng
         counts = np.diff(owned.indptr).astype(np.int64)

@@ -8,8 +8,6 @@ checksum is wrong, is built again with a warning. Files hold tensors only and ar
 
 import hashlib
 import json
-import os
-import tempfile
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from graftkit.core.files import whole_file
 from graftkit.methods.hgoe.graphs import PackedGraphs
 
 __all__ = ["content_key", "load", "read", "write"]
@@ -63,14 +62,8 @@ def write(path: Path, tensors: Mapping[str, Tensor], summary: Mapping[str, Any])
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {"tensors": dict(tensors), "summary": json.dumps(dict(summary)), "checksum": _checksum(tensors)}
-    handle, part = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            torch.save(content, file)
-        Path(part).replace(path)
-    except BaseException:
-        Path(part).unlink(missing_ok=True)
-        raise
+    with whole_file(path) as file:
+        torch.save(content, file)
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from joblib import Parallel, delayed
 
+from graftkit.core.devices import check_device
 from graftkit.core.progress import progress_bar
 from graftkit.methods.rcpmod.autoencoder import Autoencoder, unit_rows
 from graftkit.methods.rcpmod.scaling import ViewScaler
@@ -233,9 +234,6 @@ def fit_pairs(
     RuntimeError
         If training diverges.
     """
-    # torch is needed for training only: a fitted model scores without it.
-    from graftkit.methods.rcpmod.training import check_device
-
     check_device(settings.device)
     root = int(rng.integers(2**63))
     scalers = tuple(ViewScaler.fit(array[mask[:, v]], settings.scale) for v, array in enumerate(arrays))

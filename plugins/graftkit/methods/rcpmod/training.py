@@ -32,33 +32,11 @@ from graftkit.methods.rcpmod.memory import OutlierMemory
 from graftkit.methods.rcpmod.neighbors import EXACT_LIMIT, neighbor_table, rank_neighbor
 from graftkit.methods.rcpmod.settings import Settings
 
-__all__ = ["check_device", "train_pair"]
+__all__ = ["train_pair"]
 
 IntArray = npt.NDArray[np.int64]
 ENCODE_CHUNK = 8192
 TERMS = ("reconstruction", "contrast", "alignment", "spreading")
-
-
-def check_device(device: str) -> None:
-    """Refuse a device that torch does not know or that is not there.
-
-    Parameters
-    ----------
-    device : str
-        Such as ``"cpu"`` or ``"cuda:0"``.
-
-    Raises
-    ------
-    ValueError
-        If nothing can be computed there.
-    """
-    try:
-        torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"device: expected a torch device of this machine, got {device!r} ({reason})"
-        ) from error
 
 
 def train_pair(

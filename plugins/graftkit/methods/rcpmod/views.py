@@ -192,8 +192,8 @@ def is_view_collection(X: Any) -> bool:
     Parameters
     ----------
     X : object
-        A mapping or a list or tuple of 2-D array-likes is a collection; a list of rows of numbers is a
-        table.
+        A mapping, or a list or tuple of arrays, Series or nested lists, is a collection; a list of rows
+        of numbers is a table.
 
     Returns
     -------
@@ -206,7 +206,7 @@ def is_view_collection(X: Any) -> bool:
         return True
     if not isinstance(X, list | tuple) or not len(X):
         return False
-    return any(entry is None or _ndim(entry) >= 2 for entry in X)
+    return any(entry is None or getattr(entry, "ndim", 0) >= 1 or _ndim(entry) >= 2 for entry in X)
 
 
 def _ndim(entry: Any) -> int:
@@ -239,8 +239,6 @@ def _split(
         if layout is not None and len(X) != len(names):
             raise ValueError(f"X: expected {len(names)} views as in fit, got {len(X)}")
         return _at_least_two(list(X)), names, None
-    if isinstance(X, list | tuple) and any(getattr(entry, "ndim", 0) == 1 for entry in X):
-        raise_invalid("X", X, "views of shape (n_samples, n_features)", fix="Give one column as x[:, None]")
     table = X if hasattr(X, "ndim") else _array("X", X)
     if table.ndim != 2:
         raise_invalid("X", X, "a list of two or more 2-D arrays, or one 2-D array with view_slices")
