@@ -1,9 +1,10 @@
-"""Run every method that exists on real data; print one table and save one figure a method.
+"""Run every method that exists on real data; print one table, save one figure a method and one page of all.
 
     python examples/tour.py [--data DIR] [--seed N] [--quick] [--out DIR]
 
 Each method runs through its own example in this folder. A failing method is reported and the others go
-on; the exit code then is 1.
+on; the exit code then is 1. ``tour.html`` holds the table and every figure, ``tour.png`` the figures, small.
+Ctrl-C stops the tour with exit code 130; what has finished by then is still in the table and on the page.
 """
 
 import argparse
@@ -16,6 +17,9 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from tour_page import COLUMNS, HEADINGS, write_page, write_sheet
 
 METHODS = (
     "rcpmod",
@@ -52,6 +56,19 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     console.print(f"Data: {options.data or 'what the dependencies ship'}")
     methods = [method for method in METHODS if (FOLDER / f"{method}.py").exists()]
     rows: dict[str, Any] = {}
+    try:
+        _run(console, methods, arguments, rows)
+    finally:  # Ctrl-C too: what has finished is shown
+        _report(console, rows)
+        if rows:
+            options.out.mkdir(parents=True, exist_ok=True)
+            write_sheet(rows, options.out / "tour.png")
+            data = str(options.data or "what the dependencies ship")
+            console.print(f"page: {write_page(rows, data, options.out / 'tour.html')}")
+    return rows
+
+
+def _run(console: Console, methods: list[str], arguments: list[str], rows: dict[str, Any]) -> None:
     for position, method in enumerate(methods, start=1):
         console.print(f"[bold]{position}/{len(methods)} {method}[/bold]")
         start = time.perf_counter()
@@ -61,8 +78,6 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
             rows[method] = {"error": f"{type(error).__name__}: {error}"}
             console.print_exception()
         console.print(f"{method}: {time.perf_counter() - start:.0f} s")
-    _report(console, rows)
-    return rows
 
 
 def _load(method: str) -> Any:
@@ -75,15 +90,12 @@ def _load(method: str) -> Any:
 
 
 def _report(console: Console, rows: dict[str, Any]) -> None:
-    table = Table(
-        "method", "host", "data", "metric", "best baseline", "ours", "seconds", title="graftkit tour"
-    )
+    table = Table(*HEADINGS, title="graftkit tour")
     for method, row in rows.items():
         if "error" in row:
             table.add_row(method, "", "", "", "", f"[red]failed: {row['error']}[/red]", "")
             continue
-        cells = (row[name] for name in ("method", "host", "data", "metric", "baseline", "ours", "seconds"))
-        table.add_row(*map(str, cells))
+        table.add_row(*(str(row[name]) for name in COLUMNS))
     console.print(table)
     for row in rows.values():
         if "figure" in row:

@@ -1,15 +1,18 @@
 """Every example runs in its quick form, with and without real data, and returns the tour's row."""
 
+import base64
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 KEYS = {"method", "host", "data", "metric", "baseline", "ours", "seconds", "figure"}
-METHODS = sorted(path.stem for path in EXAMPLES.glob("*.py") if path.stem != "tour")
+METHODS = sorted(path.stem for path in EXAMPLES.glob("*.py") if not path.stem.startswith("tour"))
 
 
 def run(code: str, *arguments: str, data: str = "") -> subprocess.CompletedProcess[str]:
@@ -55,22 +58,67 @@ def test_rcpmod_beats_isolation_forest_on_mismatched_views(tmp_path):
     assert figures["RCPMOD"]["class"] > figures["IsolationForest"]["class"] + 0.1
 
 
-def test_tour_reports_a_failure_and_goes_on(tmp_path):
-    """A broken example is a red row and exit code 1; the one after it still runs."""
-    folder = tmp_path / "examples"
-    folder.mkdir()
-    (folder / "tour.py").write_text((EXAMPLES / "tour.py").read_text())
-    (folder / "rcpmod.py").write_text("def main(argv=None):\n    raise ValueError('broken on purpose')\n")
-    fields = {key: "ok-" + key for key in KEYS}
-    (folder / "sse_sam.py").write_text(f"def main(argv=None):\n    return {fields!r}\n")
-    done = subprocess.run(
-        [sys.executable, str(folder / "tour.py"), "--out", str(tmp_path)],
+def tour(folder: Path, **examples: str) -> subprocess.CompletedProcess[str]:
+    """Run a copy of the tour beside these examples."""
+    (folder / "examples").mkdir()
+    for name in ("tour.py", "tour_page.py"):
+        (folder / "examples" / name).write_text((EXAMPLES / name).read_text())
+    for name, source in examples.items():
+        (folder / "examples" / f"{name}.py").write_text(source)
+    return subprocess.run(
+        [sys.executable, str(folder / "examples" / "tour.py"), "--out", str(folder / "out")],
         capture_output=True,
         text=True,
         env={"COLUMNS": "200", "PATH": ""},
         check=False,
     )
+
+
+def fine(figure: Path) -> str:
+    """An example that works and has this figure."""
+    fields = {**{key: f"ok-{key}" for key in KEYS}, "data": "<digits> & more", "figure": str(figure)}
+    return f"def main(argv=None):\n    return {fields!r}\n"
+
+
+@pytest.fixture
+def figure(tmp_path) -> Path:
+    path = tmp_path / "figure.png"
+    Image.effect_noise((900, 600), 80).save(path)
+    return path
+
+
+def test_tour_reports_a_failure_and_goes_on(tmp_path, figure):
+    """A broken example is a red row and exit code 1; the one after it still runs."""
+    broken = "def main(argv=None):\n    raise ValueError('broken on purpose')\n"
+    done = tour(tmp_path, rcpmod=broken, sse_sam=fine(figure))
     assert done.returncode == 1
     assert "broken on purpose" in done.stdout
     assert "ok-ours" in done.stdout
-    assert "figure: ok-figure" in done.stdout
+    assert f"figure: {figure}" in done.stdout.replace("\n", "")
+    page = (tmp_path / "out" / "tour.html").read_text()
+    assert "1 of 2 methods ran" in page
+    assert "failed: ValueError: broken on purpose" in page
+
+
+def test_tour_page_stands_alone(tmp_path, figure):
+    """Figures are inside, nothing is fetched, text is escaped; the sheet fits a landing page."""
+    done = tour(tmp_path, rcpmod=fine(figure), aucseg=fine(figure))
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "out" / "tour.html").read_text()
+    pictures = re.findall(r"src='data:image/png;base64,([^']+)'", page)
+    assert [base64.b64decode(code) for code in pictures] == [figure.read_bytes()] * 2
+    assert not re.search(r"https?:|<script|<link|url\(", page)
+    assert "width=device-width" in page
+    assert "&lt;digits&gt; &amp; more" in page
+    with Image.open(tmp_path / "out" / "tour.png") as sheet:
+        assert sheet.width > 700
+
+
+def test_tour_interrupted_shows_what_has_finished(tmp_path, figure):
+    """Ctrl-C: exit code 130, no traceback, and the rows so far."""
+    stopped = "def main(argv=None):\n    raise KeyboardInterrupt\n"
+    done = tour(tmp_path, rcpmod=fine(figure), sse_sam=stopped, aucseg=fine(figure))
+    assert done.returncode == 130
+    assert "Traceback" not in done.stderr
+    assert done.stdout.count("ok-ours") == 1
+    assert "1 of 1 methods ran" in (tmp_path / "out" / "tour.html").read_text()

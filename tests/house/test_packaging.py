@@ -30,7 +30,7 @@ EXTRAS = {
     "transformers": {"transformers", "accelerate"},
     "lightning": {"lightning"},
     "dask": {"dask", "distributed"},
-    "cli": {"typer", "rich"},
+    "cli": {"typer", "rich", "packaging"},
     "examples": {"matplotlib", "rich", "pandas", "pillow"},
     "bench": {"faiss-cpu", "implicit", "pytorch-optimizer", "pytorch-ood"},
 }

@@ -1,0 +1,95 @@
+"""What the tour leaves behind: one HTML page with every figure inside it, and one sheet of small figures."""
+
+import base64
+import html
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from PIL import Image, ImageDraw
+
+COLUMNS = ("method", "host", "data", "metric", "baseline", "ours", "seconds")
+HEADINGS = ("method", "host", "data", "metric", "best baseline", "ours", "seconds")
+
+# No script and nothing from elsewhere: the page opens from a disk without a network.
+PAGE = Template("""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>graftkit tour</title>
+<style>
+body { font: 16px/1.5 system-ui, sans-serif; color: #222; }
+body { max-width: 64rem; margin: auto; padding: 0 1rem 3rem; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; }
+th, td { text-align: left; padding: .35rem .6rem; border-bottom: 1px solid #ddd; vertical-align: top; }
+.failed td { color: #a00; }
+figure { margin: 2rem 0; }
+img { max-width: 100%; height: auto; }
+</style>
+</head>
+<body>
+<h1>graftkit tour</h1>
+<p>$summary</p>
+<div class="wide"><table>
+<tr>$headings</tr>
+$rows
+</table></div>
+$figures
+</body>
+</html>
+""")
+
+
+def write_page(rows: dict[str, dict[str, Any]], data: str, path: Path) -> Path:
+    """Write the table and all figures as one file."""
+    failed = sum("error" in row for row in rows.values())
+    summary = f"{len(rows) - failed} of {len(rows)} methods ran. Data: {html.escape(data)}."
+    lines, figures = [], []
+    for name, row in rows.items():
+        if "error" in row:
+            cells = f"<td>{html.escape(name)}</td><td colspan='6'>failed: {html.escape(row['error'])}</td>"
+            lines.append(f"<tr class='failed'>{cells}</tr>")
+            continue
+        lines.append("<tr>" + "".join(f"<td>{html.escape(str(row[c]))}</td>" for c in COLUMNS) + "</tr>")
+        picture = Path(row["figure"])
+        if picture.is_file():
+            code = base64.b64encode(picture.read_bytes()).decode()
+            title = html.escape(f"{row['method']} on {row['data']}")
+            figures.append(
+                f"<figure><figcaption><h2>{title}</h2></figcaption>"
+                f"<img alt='{title}' src='data:image/png;base64,{code}'></figure>"
+            )
+    headings = "".join(f"<th>{heading}</th>" for heading in HEADINGS)
+    text = PAGE.substitute(
+        summary=summary, headings=headings, rows="\n".join(lines), figures="\n".join(figures)
+    )
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def write_sheet(
+    rows: dict[str, dict[str, Any]], path: Path, columns: int = 3, width: int = 360
+) -> Path | None:
+    """Write all figures, small and with a title each, as one PNG; None if there are none."""
+    shown = [(row["method"], Path(row["figure"])) for row in rows.values() if "figure" in row]
+    shown = [(title, figure) for title, figure in shown if figure.is_file()]
+    if not shown:
+        return None
+    height, head, gap = width * 2 // 3, 18, 8
+    lines = -(-len(shown) // columns)
+    columns = min(columns, len(shown))
+    sheet = Image.new("RGB", (columns * (width + gap) + gap, lines * (height + head + gap) + gap), "white")
+    draw = ImageDraw.Draw(sheet)
+    for place, (title, figure) in enumerate(shown):
+        left = gap + place % columns * (width + gap)
+        top = gap + place // columns * (height + head + gap)
+        draw.text((left, top), title, fill="black", font_size=14)
+        with Image.open(figure) as picture:
+            small = picture.convert("RGB")
+            small.thumbnail((width, height), Image.Resampling.LANCZOS)
+            sheet.paste(small, (left + (width - small.width) // 2, top + head))
+    # A palette: figures have few colours, and the sheet is shown on a landing page.
+    sheet.quantize(128).save(path, optimize=True)
+    return path

@@ -1,0 +1,138 @@
+"""The command line: what it lists, diagnoses and cites, and how it fails."""
+
+import subprocess
+import sys
+from importlib import metadata
+
+import pytest
+
+from graftkit import cli
+from graftkit.core.catalogue import METHODS
+from tests.house.surface import existing_methods
+
+
+def run(*argv: str) -> int:
+    """The exit code of a command in this process."""
+    try:
+        cli.main(list(argv))
+    except SystemExit as error:
+        return int(error.code or 0)
+    return 0
+
+
+@pytest.fixture
+def wide(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+def versions(monkeypatch, **given: str | None) -> None:
+    """Pretend that packages have these versions; None is not installed."""
+    real = metadata.version
+    table = {name.replace("_", "-"): version for name, version in given.items()}
+
+    def version(name: str) -> str:
+        if name in table:
+            found = table[name]
+            if found is None:
+                raise metadata.PackageNotFoundError(name)
+            return found
+        return real(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+
+
+@pytest.mark.usefixtures("wide")
+def test_list_shows_every_method_with_its_imports(capsys):
+    assert run("list") == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name, method in METHODS.items():
+        (row,) = (line for line in lines if line.startswith(f"{name} "))
+        assert method.purpose in row
+        assert f"graftkit.{method.hosts[0]}" in row
+        assert ("planned" in row) == (name not in existing_methods())
+
+
+@pytest.mark.usefixtures("wide")
+def test_list_names_the_extra_of_a_missing_host(monkeypatch, capsys):
+    versions(monkeypatch, pyod=None)
+    assert run("list") == 0
+    (row,) = (line for line in capsys.readouterr().out.splitlines() if "graftkit.pyod" in line)
+    assert row.endswith("pip install 'graftkit[pyod]'")
+
+
+@pytest.mark.usefixtures("wide")
+def test_doctor_is_content_with_the_tested_versions(capsys):
+    assert run("doctor") == 0
+    out = capsys.readouterr().out
+    assert "will not work" not in out
+    assert "adversarial-robustness-toolbox" in out
+
+
+@pytest.mark.usefixtures("wide")
+@pytest.mark.parametrize(
+    ("given", "code", "words"),
+    [
+        ({"timm": None}, 0, "pip install 'graftkit[timm]'"),
+        ({"timm": "1.0.1"}, 1, "will not work: timm 1.0.1 is older than >=1.0.15"),
+        ({"timm": "99.0"}, 0, "newer than tested"),
+        ({"scipy": None}, 1, "will not work: scipy is not installed"),
+        ({"torch": "2.14.1+cpu"}, 1, "take both from one index"),
+        ({"torch": "2.13.0"}, 1, "torchvision 0.29.1 needs torch>=2.14.0, found 2.13.0"),
+        ({"torch": "2.13.0", "torchvision": None}, 0, "2.13.0"),
+        ({"onedl_mmsegmentation": None, "mmsegmentation": "1.2.2"}, 0, "original line is installed"),
+    ],
+)
+def test_doctor_says_what_is_wrong(monkeypatch, capsys, given, code, words):
+    versions(monkeypatch, **given)
+    assert run("doctor") == code
+    assert words in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("wide")
+def test_a_local_build_is_not_newer_than_its_version(monkeypatch, capsys):
+    versions(monkeypatch, torch="2.14.1+cu130", torchvision="0.29.1+cu130")
+    assert run("doctor") == 0
+    (row,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("torch "))
+    assert row.split()[-1] == "ok"
+
+
+@pytest.mark.parametrize("name", ["dpcml", "DPCML", "sse-sam"])
+def test_cite_prints_bibtex(capsys, name):
+    assert run("cite", name) == 0
+    out = capsys.readouterr().out
+    papers = METHODS[name.lower().replace("-", "_")].papers
+    assert out.count("archiveprefix") == len(papers)
+    assert all(paper.title in out for paper in papers)
+
+
+def test_cite_of_an_unknown_method_lists_the_known(capsys):
+    assert run("cite", "gpt") == 2
+    err = capsys.readouterr().err
+    assert "unknown method 'gpt'" in err
+    assert "rcpmod" in err
+
+
+@pytest.mark.parametrize("argv", [("cite",), ("nonsense",), ("list", "--nope")])
+def test_wrong_commands_exit_with_2(capsys, argv):
+    assert run(*argv) == 2
+    assert capsys.readouterr().err
+
+
+def test_without_typer_the_command_names_the_extra():
+    code = "import sys; sys.modules['typer'] = None; from graftkit.cli import main; main(['list'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.strip().endswith("pip install 'graftkit[cli]'")
+    assert "Traceback" not in done.stderr
+
+
+def test_module_runs_as_a_script_and_imports_no_host():
+    code = (
+        "import runpy, sys; sys.argv = ['graftkit', 'doctor']\n"
+        "try:\n    runpy.run_module('graftkit.cli', run_name='__main__')\n"
+        "except SystemExit as error:\n    assert not error.code, error.code\n"
+        "print(sorted({'torch', 'timm', 'mmcv', 'diffusers', 'sklearn', 'pyod'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().endswith("[]")
