@@ -4,6 +4,7 @@ from collections import defaultdict
 from statistics import mean
 from typing import Any
 
+from tests.benchmarks.headline import Headline
 from tests.benchmarks.report import spread, table
 
 TITLE = "AUCSeg: long-tailed semantic segmentation"
@@ -220,3 +221,25 @@ def _bank(records: list[Record], growth: list[Record]) -> str:
             f"{r['largest_bytes']} bytes were stored under a cap of {r['max_bytes']}.\n"
         )
     return text
+
+
+def headlines(records: list[Record]) -> list[Headline]:
+    """CamVid: all three parts beside the best arm that has neither the loss nor the bank; cost of a step."""
+    time = "-"
+    for r in records:
+        if r["section"] == "step":
+            own, plain = r["seconds"]["CE + AUC + bank"], r["seconds"]["CE"]
+            time = f"{own / plain:.2f} of a training step with cross-entropy alone"
+    lines = []
+    for architecture in dict.fromkeys(r["architecture"] for r in records if r["section"] == "quality"):
+        for metric in ("mIoU", "mIoU.tail"):
+            arms: dict[str, dict[int, float]] = {}
+            for r in records:
+                if r["section"] == "quality" and r["architecture"] == architecture:
+                    arms.setdefault(r["arm"], {})[r["seed"]] = r["metrics"][metric]
+            own_figures = arms.get("weighted CE + AUC + bank")
+            rivals = {arm: figures for arm, figures in arms.items() if "AUC" not in arm and "bank" not in arm}
+            if own_figures and rivals:
+                task = f"CamVid, {architecture}, weighted CE + AUC + bank"
+                lines.append(Headline(task, metric, own_figures, rivals, time, digits=1))
+    return lines

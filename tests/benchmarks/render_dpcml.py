@@ -4,6 +4,7 @@ from collections import defaultdict
 from statistics import mean
 from typing import Any
 
+from tests.benchmarks.headline import Headline
 from tests.benchmarks.report import spread, table
 
 TITLE = "DPCML: recommendation for users with several interests"
@@ -218,3 +219,28 @@ def _growth(records: list[Record]) -> str:
         f"Slope on logarithmic axes: {record['slope']:.2f}. Four times the users at the same number of "
         f"positives: {100 * record['users_times_four']:+.0f} % a pass.\n"
     )
+
+
+def headlines(records: list[Record]) -> list[Headline]:
+    """The library's defaults beside every other recommender; an epoch beside the published step."""
+    epochs = [r for r in records if r["section"] == "speed" and r["what"] == "epoch" and r["n_vectors"] == 5]
+    time = "-"
+    if epochs:
+        ratio = mean(min(r["ours"].values()) for r in epochs) / mean(r["published"] for r in epochs)
+        time = f"{ratio:.3f} of the published epoch (C = 5)"
+    lines = []
+    own_name = "DPCML2 (C=5, hard)"
+    outside = ("itemKNN", "ALS (implicit)", "BPR (implicit)", "popularity")
+    for data in dict.fromkeys(r["data"] for r in records if r["section"] == "quality"):
+        for name, protocol, metric in (
+            ("P@3", "libcml", "precision@3"), ("MRR", "libcml", "mrr"),
+            ("NDCG@10, rarest interest", "minority", "ndcg@10"),
+        ):  # fmt: skip
+            figures: dict[str, dict[int, float]] = {}
+            for r in records:
+                if r["section"] == "quality" and r["data"] == data:
+                    figures.setdefault(r["method"], {})[r["seed"]] = 100 * r[protocol][metric]
+            rivals = {method: values for method, values in figures.items() if method in outside}
+            if own_name in figures and rivals:
+                lines.append(Headline(data, name, figures[own_name], rivals, time, digits=2))
+    return lines

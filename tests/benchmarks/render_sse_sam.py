@@ -4,6 +4,7 @@ from collections import defaultdict
 from statistics import mean
 from typing import Any
 
+from tests.benchmarks.headline import Headline
 from tests.benchmarks.report import spread, table
 
 TITLE = "SSE-SAM: sharpness-aware training of long-tailed classes"
@@ -200,3 +201,29 @@ def _toy(records: list[Record]) -> str:
         f"{table(head, rows)}\n"
         "A small number is a path that stays at the saddle: on the quadratic SAM is attracted by it.\n"
     )
+
+
+def headlines(records: list[Record]) -> list[Headline]:
+    """Mean recall and few-shot recall with logit adjustment; the cost of a step beside a peer's SAM."""
+    time = "-"
+    for r in records:
+        if r["section"] == "speed" and (r["model"], r["base"], r["t"]) == ("resnet18", "sgd", 0.1):
+            ratio, peer = r["ratio"], "pytorch_optimizer SAM"
+            time = (
+                f"stage 1 {ratio['ours stage 1, loop'] / ratio[peer]:.2f}, stage 2 "
+                f"{ratio['ours stage 2, loop'] / ratio[peer]:.2f}, SAM mode "
+                f"{ratio['ours SAM, loop'] / ratio[peer]:.2f} of {peer}'s step (ResNet-18)"
+            )
+    lines = []
+    for what in ("all", "few"):
+        figures: dict[str, dict[int, float]] = {}
+        for r in records:
+            if r["section"] == "quality" and (r["data"], r["regime"], r["loss"]) == (
+                "tenth", "augmented", "la",
+            ):  # fmt: skip
+                figures.setdefault(r["method"], {})[r["seed"]] = r["recall"][what]
+        if "sse-sam" in figures and len(figures) > 1:
+            own = figures.pop("sse-sam")
+            task = "CIFAR-10-LT (a tenth), logit adjustment"
+            lines.append(Headline(task, f"recall, {what}", own, figures, time, digits=1))
+    return lines

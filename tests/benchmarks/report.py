@@ -2,8 +2,9 @@
 
 python tests/benchmarks/report.py
 
-A method takes part by a module ``render_<method>.py`` beside this one, with ``TITLE`` and
-``render(records) -> str``; a method without results says so.
+A method takes part by a module ``render_<method>.py`` beside this one, with ``TITLE``,
+``render(records) -> str`` and ``headlines(records)``, its lines of the summary; a method without results
+says so.
 """
 
 import importlib
@@ -24,6 +25,12 @@ measures, and each `bench_<method>.py` runs alone. Values are mean (standard dev
 said; **bold** is the best of a row. Rows that the method loses stay.
 """
 
+SUMMARY = """## Summary
+
+Ours beside the rival with the best mean on the same task, whether it wins or loses. The interval is of the
+paired difference over seeds, and decides the verdict. Time and memory are ratios to what the cell names.
+"""
+
 
 def main() -> None:
     """Write RESULTS.md."""
@@ -34,7 +41,10 @@ def main() -> None:
 
 def render_all(results: Path) -> str:
     """The whole text, one section a method."""
-    sections = [INTRODUCTION]
+    from tests.benchmarks.headline import HEADER
+
+    sections: list[str] = []
+    summary: list[list[str]] = []
     for renderer in sorted(FOLDER.glob("render_*.py")):
         module = importlib.import_module(f"tests.benchmarks.{renderer.stem}")
         path = results / f"{renderer.stem.removeprefix('render_')}.json"
@@ -42,12 +52,14 @@ def render_all(results: Path) -> str:
             sections.append(f"## {module.TITLE}\n\nNot run.\n")
             continue
         stored = json.loads(path.read_text())
+        name = module.TITLE.partition(":")[0].partition(",")[0]
+        summary += [[name, *headline.cells()] for headline in module.headlines(stored["records"])]
         sections += [
             f"## {module.TITLE}\n",
             module.render(stored["records"]),
             machines(stored["environments"]),
         ]
-    return "\n".join(sections)
+    return "\n".join([INTRODUCTION, SUMMARY, table(HEADER, summary), *sections])
 
 
 def machines(environments: list[dict[str, Any]]) -> str:
