@@ -212,11 +212,11 @@ def test_more_references_than_rows_means_all():
 
 
 def test_automatic_references_switch_to_a_sample(monkeypatch):
-    from graftkit.methods.rcpmod import model
+    from graftkit.methods.rcpmod import fitting
 
-    assert [model._reference_count("auto", n) for n in (4_999, 5_000, 5_001)] == [4_999, 5_000, 2_048]
-    monkeypatch.setattr(model, "ALL_REFERENCES", 59)
-    monkeypatch.setattr(model, "SAMPLED_REFERENCES", 12)
+    assert [fitting._reference_count("auto", n) for n in (4_999, 5_000, 5_001)] == [4_999, 5_000, 2_048]
+    monkeypatch.setattr(fitting, "ALL_REFERENCES", 59)
+    monkeypatch.setattr(fitting, "SAMPLED_REFERENCES", 12)
     views = make_views(missing=0)
     detector = tiny().fit(views)
     assert [scorer.n_references for scorer in detector.model_.scorers] == [12]

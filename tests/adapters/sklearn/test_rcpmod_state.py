@@ -69,7 +69,7 @@ def test_scores_do_not_depend_on_jobs(pairing, monkeypatch):
 
 
 def test_jobs_reach_the_workers(monkeypatch):
-    from graftkit.methods.rcpmod import model
+    from graftkit.methods.rcpmod import fitting, model
 
     asked = []
 
@@ -78,7 +78,8 @@ def test_jobs_reach_the_workers(monkeypatch):
             asked.append(n_jobs)
             super().__init__(n_jobs=n_jobs, **options)
 
-    monkeypatch.setattr(model, "Parallel", Watched)
+    for module in (fitting, model):
+        monkeypatch.setattr(module, "Parallel", Watched)
     detector = tiny(n_jobs=2, pairing="independent").fit(VIEWS)
     assert asked == [2, 2]  # the pairs, then the training rows' scores
     detector.score_samples(VIEWS)

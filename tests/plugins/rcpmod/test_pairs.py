@@ -6,7 +6,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from graftkit.methods.rcpmod.model import fit_pairs
+from graftkit.methods.rcpmod.fitting import fit_pairs
 from graftkit.methods.rcpmod.settings import Settings
 from tests.plugins.rcpmod import reference
 

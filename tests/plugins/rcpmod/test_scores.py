@@ -8,7 +8,7 @@ from scipy.special import logsumexp
 
 from graftkit.methods.rcpmod import scores
 from graftkit.methods.rcpmod.autoencoder import Autoencoder, unit_rows
-from graftkit.methods.rcpmod.model import _freeze
+from graftkit.methods.rcpmod.fitting import freeze_pair
 from graftkit.methods.rcpmod.scores import (
     PairScorer,
     encode_pair,
@@ -34,7 +34,7 @@ def problem(n=25, rate=0.4, seed=0, dims=(3, 5)):
 
 
 def freeze(networks, xs, observed, settings=SETTINGS, seed=0):
-    return _freeze(networks, xs, observed, settings, np.random.default_rng(seed))
+    return freeze_pair(networks, xs, observed, settings, np.random.default_rng(seed))
 
 
 def frozen_score(scorer, xs, observed):

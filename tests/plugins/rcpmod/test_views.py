@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from graftkit.methods.rcpmod.views import is_view_collection, read_views
+from graftkit.methods.rcpmod.slicing import is_view_collection
+from graftkit.methods.rcpmod.views import read_views
 
 A = np.array([[1.0, 2.0], [3.0, 4.0], [np.nan, np.nan], [5.0, 6.0]])
 B = np.array([[1.0], [np.nan], [2.0], [9.0]])

@@ -4,16 +4,12 @@ The estimator is ``graftkit.sklearn.RCPMOD``. This package holds the algorithm; 
 import torch, which only training (`graftkit.methods.rcpmod.training`) and the losses need.
 """
 
-from graftkit.methods.rcpmod.model import Explanation, FittedPairs, fit_pairs
+from graftkit.methods.rcpmod.fitting import fit_pairs
+from graftkit.methods.rcpmod.model import Explanation, FittedPairs
 from graftkit.methods.rcpmod.settings import PRESETS, Settings, check_jobs
+from graftkit.methods.rcpmod.slicing import ViewLayout, is_view_collection
 from graftkit.methods.rcpmod.thresholds import contamination_threshold, outlier_probability
-from graftkit.methods.rcpmod.views import (
-    MultiViewData,
-    ViewLayout,
-    is_view_collection,
-    read_views,
-    stack_views,
-)
+from graftkit.methods.rcpmod.views import MultiViewData, read_views, stack_views
 
 __all__ = [
     "Explanation",
