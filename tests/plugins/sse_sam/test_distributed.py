@@ -14,7 +14,7 @@ from tests.plugins.sse_sam.loops import weights
 def results(tmp_path_factory):
     """Every case on both processes, from one start of a pair."""
     folder = tmp_path_factory.mktemp("gloo")
-    mp.spawn(workers.run, args=(str(folder), EXACT | LOCAL | FAILING), nprocs=2)
+    mp.spawn(workers.run, args=(str(folder), EXACT | LOCAL | FAILING | WORK), nprocs=2)
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 
@@ -33,6 +33,13 @@ EXACT = {
 }
 LOCAL = {f"local {case}": (case, {"sync_perturbation": False}) for case in ("closures", "explicit", "loop")}
 FAILING = {"one bad rank": ("one_bad_rank", {}), "FSDP2, local": ("sharded", {"sync_perturbation": False})}
+
+WORK = {
+    f"{'local' if local else 'exact'} work, {'with' if tail else 'without'} tail": (
+        "work_of_stage_2", {"tail": tail, "sync_perturbation": not local},
+    )
+    for local in (True, False) for tail in (True, False)
+}  # fmt: skip
 
 
 def one_process():
@@ -88,3 +95,9 @@ def test_a_gradient_that_is_not_finite_on_one_process_stops_both(results):
 
 def test_sharded_parameters_refuse_local_perturbation(results):
     assert all("sync_perturbation: expected True with FSDP2" in result["FSDP2, local"] for result in results)
+
+
+@pytest.mark.parametrize("case", WORK)
+def test_work_of_a_processs_step_in_stage_2_is_that_of_the_table(results, case):
+    expected = 1 + 2 / 3 if "with tail" in case else 1.0
+    assert [result[case] for result in results] == pytest.approx([expected] * 2)

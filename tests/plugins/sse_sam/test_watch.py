@@ -201,6 +201,75 @@ def test_models_that_return_their_own_loss(kind):
     torch.testing.assert_close(weights(model), weights(closed), rtol=0, atol=1e-12)
 
 
+class WithAuxiliary(nn.Module):
+    """A second head's loss inside the model's own, which the class scores know nothing of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = net()[:3]
+        with torch.random.fork_rng():
+            torch.manual_seed(1)
+            self.top, self.aux = nn.Linear(8, 4).double(), nn.Linear(8, 4).double()
+
+    def forward(self, x: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        features = self.body(x)
+        logits = self.top(features)
+        loss = F.cross_entropy(logits, labels) + 0.4 * F.cross_entropy(self.aux(features), labels)
+        return {"loss": loss, "logits": logits}
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+@pytest.mark.parametrize("kind", ["mixed", "no tail", "tail only"])
+@pytest.mark.parametrize("tail_weight", [1.0, 2.0])
+def test_a_models_auxiliary_loss_goes_with_the_head(stage, kind, tail_weight):
+    x, y = BATCHES[0]
+    y = {"mixed": y, "no tail": y.clamp(max=2), "tail only": torch.full_like(y, 3)}[kind]
+    model, expected = WithAuxiliary(), WithAuxiliary()
+    optimizer = SSESAM(
+        model.parameters(),
+        lr=1.0,
+        tail_classes=[3],
+        switch_step=9 if stage == 1 else 0,
+        tail_weight=tail_weight,
+    )
+    optimizer.watch(model, None)
+    model(x, labels=y)["loss"].backward()
+    optimizer.step()
+    params = list(expected.parameters())
+
+    def tail() -> Tensor:
+        each = F.cross_entropy(expected(x, y)["logits"], y, reduction="none")
+        return (each * (y == 3)).mean()
+
+    def head() -> Tensor:
+        return expected(x, y)["loss"] - tail()
+
+    rho_head = 0.05 if stage == 1 else 0.0
+    for p, g in zip(params, ref.sharpened(
+        params, head, tail, rho_head=rho_head, rho_tail=0.1, tail_weight=tail_weight), strict=True,
+    ):  # fmt: skip
+        p.data -= g
+    torch.testing.assert_close(weights(model), weights(expected), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("tail_pass", ["subset", "full"])
+def test_a_batch_of_tail_samples_only_loses_no_other_term_in_stage_2(tail_pass):
+    x, y = BATCHES[0][0], torch.full_like(BATCHES[0][1], 3)
+    model, expected = net(), net()
+    optimizer = optimizer_for(model, switch_step=0, momentum=0.0, lr=1.0, tail_pass=tail_pass)
+    criterion = nn.CrossEntropyLoss()
+    optimizer.watch(model, criterion)
+    (criterion(model(x), y) + model[0].weight.square().sum()).backward()
+    optimizer.step()
+    params = list(expected.parameters())
+    for p, g in zip(params, ref.sharpened(
+        params, lambda: expected[0].weight.square().sum(), lambda: F.cross_entropy(expected(x), y),
+        rho_head=0.0, rho_tail=0.1), strict=True,
+    ):  # fmt: skip
+        p.data -= g
+    torch.testing.assert_close(weights(model), weights(expected), rtol=0, atol=1e-12)
+
+
 def test_criterion_parameters_and_auxiliary_losses_keep_their_gradient_in_stage_2():
     model, plain = net(), net()
     optimizer = optimizer_for(model, switch_step=0, rho=0.0, momentum=0.0)

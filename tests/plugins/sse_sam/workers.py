@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from graftkit.torch import SSESAM
-from tests.plugins.sse_sam.loops import mixed_batches, weights
+from tests.plugins.sse_sam.loops import counted, mixed_batches, weights
 
 SWITCH = 2
 
@@ -97,6 +97,21 @@ def loop(
             torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
         optimizer.step()
     return weights(model)
+
+
+def work_of_stage_2(rank: int, *, tail: bool, **kwargs) -> float:
+    """Forward+backward units of one watched step of stage 2, with a third of tail samples or without any."""
+    model = net()
+    ddp = DistributedDataParallel(model)
+    criterion = nn.CrossEntropyLoss()
+    optimizer = optimizer_for(model, **{**kwargs, "switch_step": 0})
+    optimizer.watch(ddp, criterion)
+    x, _ = halves(rank, *batches()[0])
+    y = torch.tensor([0, 1, 2, 0, 3, 3] if tail else [0, 1, 2, 0, 1, 2])
+    with counted(model[0], len(x)) as work:
+        criterion(ddp(x), y).backward()
+        optimizer.step()
+    return work.units
 
 
 def sharded(rank: int, *, form: str = "closure", nested: bool = False, **kwargs) -> Tensor:

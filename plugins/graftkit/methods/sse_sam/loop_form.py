@@ -135,6 +135,7 @@ class LoopForm(PerturbingOptimizer):
             processes,
             mode="full" if full else self._mode(watch.inner, True),
             whole=everything and self._settings.tail_weight == 1,
+            head_moves=self.moves("head"),
             unit=factor * unscale,
             seed_factor=self._seed_factor if found_inf is not None else 1.0,
         )
