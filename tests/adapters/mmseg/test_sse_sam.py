@@ -163,6 +163,11 @@ def test_the_base_is_named_as_in_a_config():
         SSESAM(model.parameters(), "NoSuchOptimizer", lr=0.01, tail_classes=[3], switch_step=5)
 
 
+def test_an_optimizer_that_exists_is_adopted_by_the_same_names():
+    base = torch.optim.AdamW(Toy().parameters())
+    assert SSESAM.from_optimizer(base, tail_classes=[3], switch_step=2).base_optimizer is base
+
+
 def test_models_that_hide_their_scores_are_told_both_arguments(tmp_path):
     with pytest.raises(ValueError, match=r"(?s)output_module.*targets_from"):
         runner(tmp_path, head=False, samples=False).train()

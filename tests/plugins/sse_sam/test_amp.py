@@ -175,6 +175,34 @@ def test_closure_overflow_skips_lowers_the_scale_and_is_not_counted():
     assert scaler.get_scale() == 2.0**11
 
 
+@pytest.mark.parametrize("overflow", [False, True])
+def test_the_explicit_form_on_scaled_losses(overflow):
+    x, y = BATCHES[3]
+    model, exact = net(), net()
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**12)
+    for m, s in ((model, scaler), (exact, None)):
+        optimizer = optimizer_for(m)
+        before = weights(m)
+
+        def losses(m=m, s=s):
+            with torch.autocast("cpu", dtype=torch.float16, enabled=s is not None):
+                each = F.cross_entropy(m(x), y, reduction="none")
+            return each if s is None else s.scale(each)
+
+        optimizer.first_step(losses(), y)
+        for part in optimizer.parts:
+            with optimizer.perturbed(part):
+                optimizer.second_step(losses() * (float("inf") if overflow and s is not None else 1.0), y)
+        optimizer.step(scaler=s)
+        if s is not None:
+            s.update()
+            assert optimizer.completed_steps == (0 if overflow else 1)
+            assert torch.equal(weights(m), before) == overflow
+            assert s.get_scale() == (2.0**11 if overflow else 2.0**12)
+    if not overflow:
+        assert (weights(model) - weights(exact)).norm() < 0.02 * (weights(exact) - weights(net())).norm()
+
+
 def test_non_finite_gradient_without_a_scaler_raises_before_anything_changes():
     model = net()
     optimizer = optimizer_for(model)

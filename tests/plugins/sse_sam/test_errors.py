@@ -201,6 +201,21 @@ def test_an_exception_inside_perturbed_brings_the_weights_home():
     assert torch.equal(weights(model), before)
 
 
+@pytest.mark.parametrize("part", ["head", "tail"])
+def test_an_explicit_pass_that_is_not_finite_never_reaches_the_weights(part):
+    model = net()
+    optimizer = build(model)
+    before = weights(model)
+    optimizer.first_step(losses(model), Y)
+    for moved in optimizer.parts:
+        with optimizer.perturbed(moved):
+            optimizer.second_step(losses(model) * (float("inf") if moved == part else 1.0), Y)
+    with pytest.raises(RuntimeError, match="non-finite gradient"):
+        optimizer.step()
+    assert torch.equal(weights(model), before)
+    assert optimizer.completed_steps == 0
+
+
 def test_backward_through_a_graph_from_before_the_perturbation_is_noticed():
     model = net()
     optimizer = build(model)

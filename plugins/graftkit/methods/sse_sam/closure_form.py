@@ -3,10 +3,8 @@
 Source: specification sections 3.3, 3.5, 3.6 (accumulation).
 """
 
-import math
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from graftkit.core.validation import raise_invalid
@@ -29,10 +27,7 @@ class ClosureForm(PerturbingOptimizer):
         except NonFiniteGradient:
             if scaler is None:
                 raise
-            # The scaler counts the overflow itself when it finds it in the gradients.
-            for p in self._params():
-                p.grad = torch.full_like(p, math.inf)
-            scaler.step(self.base_optimizer)
+            self._skip(scaler)
             return passes.loss
         self._apply(grads, scaler)
         return passes.loss

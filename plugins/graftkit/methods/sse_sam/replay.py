@@ -10,8 +10,9 @@ so no per-sample loss is needed: the user's own loss is differentiated with resp
 tail's rows are kept, and pushed back through the model. A pass on some samples puts its rows among the
 recorded outputs of the others before calling the criterion, whose normaliser (mean, class weights,
 ``ignore_index``) stays the whole batch's. Both tail passes draw the same random numbers, so the sum
-:math:`g + [g_T(w + \varepsilon_T) - g_T(w)]` carries little noise and stays unbiased. What belongs to no sample's
-scores, such as an auxiliary head's loss inside the model's own, is in :math:`g - g_T` and goes with the head.
+:math:`g + [g_T(w + \varepsilon_T) - g_T(w)]` carries little noise and stays unbiased. What belongs to no
+sample's scores, such as an auxiliary head's loss inside the model's own, is in :math:`g - g_T` and goes with
+the head.
 
 Beyond the paper and the released code, which need a rewritten loop.
 """
