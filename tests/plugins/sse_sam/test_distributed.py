@@ -22,6 +22,7 @@ EXACT = {
     "closures": ("closures", {}),
     "closures, subset": ("closures", {"tail_pass": "subset"}),
     "explicit": ("explicit", {}),
+    "copied": ("copied", {}),
     "loop": ("loop", {}),
     "loop, full": ("loop", {"tail_pass": "full"}),
     "loop, accumulation": ("loop", {"accumulate": True}),

@@ -130,6 +130,16 @@ def test_an_exception_in_any_pass_leaves_the_weights_bitwise(at_call):
     assert not optimizer.is_perturbed
 
 
+def test_arguments_that_bind_a_loops_batch_are_no_index():
+    model, expected = net(), net()
+    optimizer = build(model, model=model)
+    optimizer.step(lambda x=X, y=Y: (F.cross_entropy(model(x), y, reduction="none"), y))
+    build(expected).step(lambda: (losses(expected), Y))
+    assert torch.equal(weights(model), weights(expected))
+    with pytest.raises(ValueError, match=r"closure\(index=None\)"):
+        build(model, tail_pass="subset").step(lambda x=X: (F.cross_entropy(model(x), Y, reduction="none"), Y))
+
+
 def test_zero_gradient_is_no_error():
     model = net()
     optimizer = build(model, weight_decay=0.5)

@@ -86,6 +86,16 @@ def test_copies_work_on_their_own(copier):
     assert not torch.equal(frozen, weights(model))
 
 
+@pytest.mark.parametrize("copier", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))])
+def test_copies_keep_their_model_still_in_repeated_passes(copier):
+    model = nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.Linear(8, 4)).double()
+    optimizer = SSESAM(model.parameters(), lr=0.1, tail_classes=[3], switch_step=3, model=model)
+    other_model, other = copier((model, optimizer))
+    steps(other, other_model, BATCHES[:1])
+    assert other_model[1].num_batches_tracked == 1
+    assert model[1].num_batches_tracked == 0
+
+
 def test_a_base_optimizers_state_loads_with_a_warning_that_names_the_radii():
     model = net()
     base = torch.optim.SGD(model.parameters(), lr=0.3, momentum=0.9)

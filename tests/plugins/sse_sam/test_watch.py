@@ -463,6 +463,27 @@ def test_copies_and_pickles_of_a_watched_model_carry_no_hook():
     by_loop(optimizer, model, criterion, BATCHES[:1])
 
 
+@pytest.mark.parametrize("required", [False, True])
+def test_a_closure_of_per_sample_losses_runs_as_often_as_without_a_watched_model(required):
+    x, y = BATCHES[0]
+    forwards = []
+    model = nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.Linear(8, 4)).double()
+    model[0].register_forward_hook(lambda *_: forwards.append(1))
+    optimizer = SSESAM(model.parameters(), lr=0.5, tail_classes=[3], switch_step=1, model=model)
+    optimizer.watch(model, nn.CrossEntropyLoss())
+    before = weights(model)
+
+    def losses(index=None):
+        rows = slice(None) if index is None else index
+        return F.cross_entropy(model(x[rows]), y[rows], reduction="none"), y[rows]
+
+    optimizer.step((lambda index: losses(index)) if required else losses)
+    assert len(forwards) == 3
+    assert model[1].num_batches_tracked == 1
+    assert optimizer.completed_steps == 1
+    assert not torch.equal(weights(model), before)
+
+
 def test_unwatch_removes_every_hook_and_allows_another_optimizer():
     model = net()
     first, second = optimizer_for(model), optimizer_for(model)

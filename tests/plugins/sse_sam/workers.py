@@ -1,5 +1,6 @@
 """What each of two gloo processes runs; results come back as files."""
 
+import copy
 import os
 from datetime import timedelta
 from pathlib import Path
@@ -59,6 +60,16 @@ def closures(rank: int, **kwargs) -> Tensor:
     optimizer = optimizer_for(model, model=ddp, **kwargs)
     for x, y in batches():
         optimizer.step(closure_of(ddp, *halves(rank, x, y)))
+    return weights(model)
+
+
+def copied(rank: int) -> Tensor:
+    """An optimizer that knows its DDP model, copied before it steps."""
+    model = net()
+    optimizer = optimizer_for(model, model=DistributedDataParallel(model))
+    model, optimizer = copy.deepcopy((model, optimizer))
+    for x, y in batches():
+        optimizer.step(closure_of(model, *halves(rank, x, y)))
     return weights(model)
 
 

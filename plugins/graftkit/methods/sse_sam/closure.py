@@ -34,7 +34,7 @@ from graftkit.methods.sse_sam.parts import SplitLosses, split, tail_share
 from graftkit.methods.sse_sam.settings import Settings
 from graftkit.methods.sse_sam.surroundings import random_state, with_random_state
 
-__all__ = ["ClosurePasses", "takes_index"]
+__all__ = ["ClosurePasses", "call_whole", "takes_index"]
 
 Closure = Callable[..., Any]
 
@@ -50,25 +50,45 @@ def takes_index(closure: Closure) -> bool:
     Returns
     -------
     bool
-        ``True`` where it takes a positional argument.
+        ``True`` where its first positional argument may be an index: one without a default, or whose default
+        is ``None`` or a slice. In ``lambda x=x, y=y: ...``, which binds a loop's batch, it is not.
     """
-    return _positionals(closure)[0]
+    taken, _, default = _positionals(closure)
+    return taken and (default is None or default is inspect.Parameter.empty or isinstance(default, slice))
 
 
-def _positionals(closure: Closure) -> tuple[bool, bool]:
-    """Whether a closure takes a positional argument, and whether it must be given one."""
+def call_whole(closure: Closure) -> Any:
+    """Run a closure on the whole batch.
+
+    Parameters
+    ----------
+    closure : callable
+        The user's.
+
+    Returns
+    -------
+    object
+        What it returns.
+    """
+    return closure(None) if _positionals(closure)[1] else closure()
+
+
+def _positionals(closure: Closure) -> tuple[bool, bool, Any]:
+    """Whether a closure takes a positional argument, whether it must get one, and the first's default."""
     code = getattr(closure, "__code__", None)
     if isinstance(closure, FunctionType) and not hasattr(closure, "__wrapped__") and code is not None:
         # What inspect.signature would say, without its cost in every step.
-        count = code.co_argcount
-        return count > 0 or bool(code.co_flags & inspect.CO_VARARGS), count > len(closure.__defaults__ or ())
+        count, defaults = code.co_argcount, closure.__defaults__ or ()
+        first = defaults[0] if 0 < count == len(defaults) else inspect.Parameter.empty
+        return count > 0 or bool(code.co_flags & inspect.CO_VARARGS), count > len(defaults), first
     kinds = (
         inspect.Parameter.POSITIONAL_ONLY,
         inspect.Parameter.POSITIONAL_OR_KEYWORD,
         inspect.Parameter.VAR_POSITIONAL,
     )
     taken = [p for p in inspect.signature(closure).parameters.values() if p.kind in kinds]
-    return bool(taken), any(p.default is p.empty and p.kind is not p.VAR_POSITIONAL for p in taken)
+    must = any(p.default is p.empty and p.kind is not p.VAR_POSITIONAL for p in taken)
+    return bool(taken), must, taken[0].default if taken else inspect.Parameter.empty
 
 
 class ClosurePasses:
@@ -92,6 +112,8 @@ class ClosurePasses:
         The batch's targets where they are known beforehand (one closure only).
     scale : callable or None
         A GradScaler's ``scale``.
+    first : tuple or None
+        What the only closure returned at the weights, where it has run already.
     """
 
     def __init__(
@@ -105,10 +127,11 @@ class ClosurePasses:
         model: nn.Module | None,
         targets: Tensor | None = None,
         scale: Callable[[Tensor], Tensor] | None = None,
+        first: Any = None,
     ) -> None:
         self.closures, self.params, self.settings, self.processes = closures, params, settings, processes
         self.mode, self.model, self.targets = mode, model, targets
-        self.scale = scale
+        self.scale, self._first = scale, first
         self.loss: Tensor | None = None
         self._count = 0
         self._rows: list[dict[str, Tensor]] = []
@@ -242,8 +265,10 @@ class ClosurePasses:
         with torch.enable_grad(), self._repeating(k, first=len(self._random) <= k, subset=rows is not None):
             if rows is not None:
                 result = closure(rows)
+            elif self._first is not None:
+                result, self._first = self._first, None
             else:
-                result = closure(None) if _positionals(closure)[1] else closure()
+                result = call_whole(closure)
         if not isinstance(result, tuple | list) or len(result) != 2:
             raise TypeError(
                 "closure: expected (losses, targets) with per-sample losses (reduction='none') and "

@@ -20,8 +20,10 @@ __all__ = ["ClosureForm"]
 class ClosureForm(PerturbingOptimizer):
     """The part of the optimizer that runs closures."""
 
-    def _step_closures(self, closure: Any, targets: Tensor | None, scaler: Any) -> Tensor | None:
-        passes = self._closure_passes(closure, targets, scaler)
+    def _step_closures(
+        self, closure: Any, targets: Tensor | None, scaler: Any, first: Any = None
+    ) -> Tensor | None:
+        passes = self._closure_passes(closure, targets, scaler, first)
         try:
             grads = self._run(passes, self._processes())
         except NonFiniteGradient:
@@ -32,7 +34,9 @@ class ClosureForm(PerturbingOptimizer):
         self._apply(grads, scaler)
         return passes.loss
 
-    def _closure_passes(self, closure: Any, targets: Tensor | None, scaler: Any) -> ClosurePasses:
+    def _closure_passes(
+        self, closure: Any, targets: Tensor | None, scaler: Any, first: Any = None
+    ) -> ClosurePasses:
         closures = list(closure) if isinstance(closure, tuple | list) else [closure]
         if not closures or not all(callable(c) for c in closures):
             raise_invalid("closure", closure, "a function, or a sequence of them", error=TypeError)
@@ -53,6 +57,8 @@ class ClosureForm(PerturbingOptimizer):
             model=self._model,
             targets=targets,
             scale=scale,
+            # Nobody has recorded that call's batch statistics or random numbers.
+            first=None if mode == "frozen_stats" or self._settings.preserve_rng else first,
         )
 
     def accumulate(self, closure: Any, weight: float = 1.0) -> Tensor | None:

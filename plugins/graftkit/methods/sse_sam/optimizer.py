@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
 from graftkit.core.validation import check_bool, raise_invalid
+from graftkit.methods.sse_sam.closure import call_whole
 from graftkit.methods.sse_sam.closure_form import ClosureForm
 from graftkit.methods.sse_sam.explicit_form import THREE_WAYS, ExplicitForm
 from graftkit.methods.sse_sam.loop_form import LoopForm
@@ -270,7 +271,8 @@ class SSESAM(LoopForm, ClosureForm, ExplicitForm):
         ----------
         closure : callable, sequence of callable, or None, default=None
             ``closure(index=None)`` returns ``(losses, targets)``: one loss an entry on the graph, and
-            labels, a bool mask or a share in [0, 1] of the same shape. It runs no ``backward()``. A sequence
+            labels, a bool mask or a share in [0, 1] of the same shape. It runs no ``backward()``. Subset
+            passes hand it row numbers, if its first argument has no default, ``None`` or a slice. A sequence
             holds one closure a micro-batch. With a watched model a plain torch closure (which runs backward
             and returns the loss) is accepted too.
         targets : Tensor of the losses' shape or None, default=None
@@ -341,12 +343,13 @@ class SSESAM(LoopForm, ClosureForm, ExplicitForm):
             and scaler is None
         ):
             with torch.enable_grad():  # what was recorded before is accumulated micro-batches
-                result = closure()
+                result = call_whole(closure)
             if not isinstance(result, tuple | list):
                 self._step_watched(None, None)
                 return result
             self._watch.clear()
-        elif found_inf is not None:
+            return self._step_closures(closure, None, None, result)
+        if found_inf is not None:
             raise RuntimeError(
                 "GradScaler.step: a closure cannot be repeated under it; use step(closure, scaler=scaler)"
             )

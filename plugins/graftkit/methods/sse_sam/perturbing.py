@@ -30,7 +30,6 @@ __all__ = ["PerturbingOptimizer"]
 class PerturbingOptimizer(LinkedOptimizer):
     """An optimizer that moves its weights away, looks at the gradient there, and brings them back."""
 
-    _model: nn.Module | None
     _process_group: "dist.ProcessGroup | None"
 
     def _fresh(self) -> None:
