@@ -268,6 +268,32 @@ def test_repeats_that_overflow_alone_run_under_a_lower_scale_until_they_fit():
     assert (runs[0] - runs[1]).norm() < 0.02 * (runs[1] - start).norm()
 
 
+def test_repeats_that_are_never_finite_stop_the_run_in_the_end():
+    # Skipping for ever would look like training.
+    model = net()
+    optimizer = optimizer_for(model, switch_step=0)
+    criterion = nn.CrossEntropyLoss()
+    forwards = []
+
+    def guard(module, args, output):
+        del module, args
+        forwards.append(1)
+        return output * float("nan") if len(forwards) == 3 else output
+
+    model[3].register_forward_hook(guard)
+    optimizer.watch(model, criterion, verify=False)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    before = weights(model)
+    for _ in range(24):
+        forwards.clear()
+        scaled_step(model, optimizer, criterion, scaler, BATCHES[3])
+    forwards.clear()
+    with pytest.raises(RuntimeError, match=r"stay non-finite at 6e-08 of the loss scale"):
+        scaled_step(model, optimizer, criterion, scaler, BATCHES[3])
+    assert torch.equal(weights(model), before)
+    assert optimizer.completed_steps == 0
+
+
 @pytest.mark.parametrize("kind", [{}, {"stage1": "sam", "gamma": None, "switch_step": None}])
 def test_a_step_inside_the_users_autocast_sees_the_moved_weights(kind):
     # Autocast keeps casts of weights while its outermost context is open; a stale one would undo the move.

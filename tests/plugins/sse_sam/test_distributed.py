@@ -14,7 +14,7 @@ from tests.plugins.sse_sam.loops import weights
 def results(tmp_path_factory):
     """Every case on both processes, from one start of a pair."""
     folder = tmp_path_factory.mktemp("gloo")
-    mp.spawn(workers.run, args=(str(folder), EXACT | LOCAL | FAILING | WORK), nprocs=2)
+    mp.spawn(workers.run, args=(str(folder), EXACT | LOCAL | FAILING | UNUSED | WORK), nprocs=2)
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 
@@ -33,7 +33,12 @@ EXACT = {
     "FSDP2 nested, loop": ("sharded", {"form": "loop", "nested": True}),
 }
 LOCAL = {f"local {case}": (case, {"sync_perturbation": False}) for case in ("closures", "explicit", "loop")}
-FAILING = {"one bad rank": ("one_bad_rank", {}), "FSDP2, local": ("sharded", {"sync_perturbation": False})}
+FAILING = {
+    "one bad rank": ("one_bad_rank", {}),
+    "FSDP2, local": ("sharded", {"sync_perturbation": False}),
+    "FSDP2, accumulate": ("sharded_accumulation", {}),
+}
+UNUSED = {"a layer that one process does not use": ("unused", {})}
 
 WORK = {
     f"{'local' if local else 'exact'} work, {'with' if tail else 'without'} tail": (
@@ -102,3 +107,17 @@ def test_sharded_parameters_refuse_local_perturbation(results):
 def test_work_of_a_processs_step_in_stage_2_is_that_of_the_table(results, case):
     expected = 1 + 2 / 3 if "with tail" in case else 1.0
     assert [result[case] for result in results] == pytest.approx([expected] * 2)
+
+
+def test_sharded_parameters_refuse_gradients_of_one_process(results):
+    assert all("Use step([closure, ...]) instead" in result["FSDP2, accumulate"] for result in results)
+
+
+@pytest.mark.parametrize("case", UNUSED)
+def test_a_layer_that_one_process_does_not_use_equals_one_process(results, case):
+    model = workers.Branching()
+    optimizer = workers.optimizer_for(model)
+    for x, y in workers.branching_batches():
+        optimizer.step(lambda x=x, y=y: (F.cross_entropy(model(x), y, reduction="none"), y))
+    for result in results:
+        torch.testing.assert_close(result[case], weights(model), rtol=0, atol=1e-12)

@@ -201,6 +201,29 @@ def test_explicit_form_misused():
     assert optimizer.parts == ()
 
 
+@pytest.mark.parametrize("waiting", ["explicit", "accumulated"])
+def test_a_batch_that_waits_for_its_step_is_not_lost(waiting):
+    model = net()
+    optimizer = build(model)
+    if waiting == "explicit":
+        optimizer.first_step(losses(model), Y)
+        optimizer.first_step(losses(model), Y)  # its passes were not run: given up
+        for part in optimizer.parts:
+            with optimizer.perturbed(part):
+                optimizer.second_step(losses(model), Y)
+    else:
+        optimizer.accumulate(lambda: (losses(model), Y))
+    with pytest.raises(RuntimeError, match=r"first_step: another batch waits.*accumulate\(closure"):
+        optimizer.first_step(losses(model), Y)
+    optimizer.step()
+    assert optimizer.completed_steps == 1
+    optimizer.first_step(losses(model), Y)
+    with pytest.raises(RuntimeError, match="accumulate: a first_step is pending"):
+        optimizer.accumulate(lambda: (losses(model), Y))
+    with pytest.raises(RuntimeError, match="first_step or accumulate is pending"):
+        optimizer.step(lambda: (losses(model), Y))
+
+
 def test_an_exception_inside_perturbed_brings_the_weights_home():
     model = net()
     optimizer = build(model)

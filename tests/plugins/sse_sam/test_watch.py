@@ -4,7 +4,8 @@ import copy
 import gc
 import pickle
 import weakref
-from collections import namedtuple
+from collections import OrderedDict, UserDict, namedtuple
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -435,6 +436,44 @@ def test_zero_grad_between_forward_and_backward_keeps_the_call():
     assert torch.equal(*results)
 
 
+@pytest.mark.parametrize("reset", ["model", "zeros", "parameters"])
+@pytest.mark.parametrize("losses", [1, 2])
+def test_gradients_that_others_reset_take_their_calls_with_them(reset, losses):
+    (x, y), (x2, y2) = BATCHES[0], BATCHES[1]
+    model, expected = net(), net()
+    criterion = nn.CrossEntropyLoss()
+    optimizer, other = (optimizer_for(m, switch_step=9) for m in (model, expected))
+    optimizer.watch(model, criterion, verify=False)
+    criterion(model(x), y).backward()
+    if reset == "parameters":
+        for p in model.parameters():
+            p.grad = None
+    else:
+        model.zero_grad(set_to_none=reset == "model")
+    sum(criterion(model(x2[k::losses]), y2[k::losses]) for k in range(losses)).backward()
+    optimizer.step()
+    other.watch(expected, criterion := nn.CrossEntropyLoss(), verify=False)
+    sum(criterion(expected(x2[k::losses]), y2[k::losses]) for k in range(losses)).backward()
+    other.step()
+    assert torch.equal(weights(model), weights(expected))
+
+
+def test_micro_batches_whose_gradients_are_scaled_in_between_are_all_repeated():
+    # Writing to a gradient, or giving up that of one layer, is no reset.
+    model = net()
+    criterion = nn.CrossEntropyLoss()
+    optimizer = optimizer_for(model, switch_step=9)
+    optimizer.watch(model, criterion, verify=False)
+    forwards = []
+    model[0].register_forward_hook(lambda *_: forwards.append(1))
+    criterion(model(BATCHES[0][0]), BATCHES[0][1]).backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1e6)
+    model[4].bias.grad = None
+    criterion(model(BATCHES[1][0]), BATCHES[1][1]).backward()
+    optimizer.step()
+    assert len(forwards) == 2 + 2 * 3
+
+
 def test_evaluation_between_steps_is_not_recorded():
     model = net()
     optimizer = optimizer_for(model)
@@ -535,6 +574,11 @@ def test_step_without_forward_backward_or_criterion():
     x, y = BATCHES[0]
     with pytest.raises(RuntimeError, match="the model was not called"):
         optimizer.step()
+    model.eval()
+    criterion(model(x), y).backward()
+    with pytest.raises(RuntimeError, match="not called in train mode"):
+        optimizer.step()
+    model.train()
     loss = criterion(model(x), y)
     with pytest.raises(RuntimeError, match=r"backward\(\) was not called"):
         optimizer.step()
@@ -550,6 +594,43 @@ def test_criterion_on_something_else_than_the_output():
     criterion(model(x) * 2, y).backward()
     with pytest.raises(RuntimeError, match="not the watched model's output itself"):
         optimizer.step()
+
+
+class Unpacking(nn.Module):
+    """Takes its tensor out of what a loader made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = net()
+
+    def forward(self, batch: object) -> Tensor:
+        return self.body(batch.x if isinstance(batch, SimpleNamespace) else batch["x"])
+
+
+@pytest.mark.parametrize("kind", [dict, OrderedDict, UserDict])
+def test_samples_are_picked_inside_mappings_of_any_kind(kind):
+    x, y = BATCHES[0]
+    model, expected = Unpacking(), Unpacking()
+    criterion = nn.CrossEntropyLoss()
+    for m, tail_pass in ((model, "subset"), (expected, "full")):
+        optimizer = optimizer_for(m, switch_step=0, tail_pass=tail_pass)
+        optimizer.watch(m, criterion)
+        batch = kind({"x": x, "id": "a"})
+        criterion(m(batch), y).backward()
+        optimizer.step()
+        optimizer.unwatch()
+        assert batch["x"] is x
+    torch.testing.assert_close(weights(model), weights(expected), rtol=0, atol=1e-12)
+
+
+def test_arguments_whose_samples_cannot_be_picked_are_told_about_full_passes():
+    model, optimizer, criterion = watching(Unpacking())
+    x, y = BATCHES[0]
+    before = weights(model)
+    criterion(model(SimpleNamespace(x=x)), y).backward()
+    with pytest.raises(RuntimeError, match=r"tail_pass: on \d of 12 samples .*tail_pass='full'"):
+        optimizer.step()
+    assert torch.equal(weights(model), before)
 
 
 def test_targets_that_cannot_be_found():

@@ -110,6 +110,54 @@ def loop(
     return weights(model)
 
 
+class Branching(nn.Module):
+    """The first process's samples use one more layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = net()
+        with torch.random.fork_rng():
+            torch.manual_seed(1)
+            self.extra = nn.Linear(5, 4).double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = x[:, 4] == 0
+        output = self.body(x)
+        if bool(first.any()):
+            output = output.index_add(0, torch.nonzero(first).flatten(), self.extra(x[first]))
+        return output
+
+
+def branching_batches() -> list[tuple[Tensor, Tensor]]:
+    result = batches()
+    for x, _ in result:
+        x[:6, 4] = 0
+    return result
+
+
+def unused(rank: int, **kwargs) -> Tensor:
+    model = Branching()
+    ddp = DistributedDataParallel(model, find_unused_parameters=True)
+    criterion = nn.CrossEntropyLoss()
+    optimizer = optimizer_for(model, **kwargs)
+    optimizer.watch(ddp, criterion)
+    for x, y in branching_batches():
+        x, y = halves(rank, x, y)
+        optimizer.zero_grad()
+        criterion(ddp(x), y).backward()
+        optimizer.step()
+    return weights(model)
+
+
+def sharded_accumulation(rank: int) -> Tensor:
+    from torch.distributed.fsdp import fully_shard
+
+    model = net()
+    fully_shard(model, mesh=dist.init_device_mesh("cpu", (2,)))
+    optimizer_for(model).accumulate(closure_of(model, *halves(rank, *batches()[0])))
+    return torch.zeros(1)
+
+
 def work_of_stage_2(rank: int, *, tail: bool, **kwargs) -> float:
     """Forward+backward units of one watched step of stage 2, with a third of tail samples or without any."""
     model = net()

@@ -4,8 +4,9 @@ Only references are kept: inputs, the output's values without its graph, targets
 user's backward weighted each loss (accumulation factors and loss scales included).
 """
 
+import copy
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,9 +63,17 @@ def map_tensors(value: Any, function: Callable[[Any], Any]) -> Any:
         return type(value)(*(map_tensors(item, function) for item in value))
     if isinstance(value, tuple | list):
         return type(value)(map_tensors(item, function) for item in value)
-    if type(value) is dict:
-        return {key: map_tensors(item, function) for key, item in value.items()}
+    if isinstance(value, MutableMapping):
+        return _with_items(value, lambda item: map_tensors(item, function))
     return function(value)
+
+
+def _with_items(mapping: MutableMapping[Any, Any], function: Callable[[Any], Any]) -> Any:
+    """A mapping of the same kind with other items: dicts, and what hosts make of them (BatchEncoding)."""
+    other = copy.copy(mapping)
+    for key in list(mapping):
+        other[key] = function(mapping[key])
+    return other
 
 
 class Versions:
@@ -126,16 +135,19 @@ class LossTerm:
     autocast: Autocast | None = None
     weight: Tensor | None = None
 
-    def listen(self, loss: Tensor) -> None:
+    def listen(self, loss: Tensor, before: Callable[[], object]) -> None:
         """Remember what backward sends into the loss.
 
         Parameters
         ----------
         loss : Tensor
             The loss itself.
+        before : callable
+            Called first, when the backward has not reached any parameter from this loss.
         """
 
         def arrived(grad: Tensor) -> None:
+            before()
             self.weight = grad.detach().clone() if self.weight is None else self.weight + grad.detach()
 
         loss.register_hook(arrived)
@@ -222,8 +234,8 @@ class ModelCall:
                 return [value[i] for i in positions]
             if isinstance(value, list):
                 return [walk(item) for item in value]
-            if type(value) is dict:
-                return {key: walk(item) for key, item in value.items()}
+            if isinstance(value, MutableMapping):
+                return _with_items(value, walk)
             return map_tensors(value, pick)
 
         return tuple(walk(a) for a in self.args), {key: walk(v) for key, v in self.kwargs.items()}

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from graftkit.core.validation import raise_invalid
-from graftkit.methods.sse_sam.arithmetic import add_, scale_
+from graftkit.methods.sse_sam.arithmetic import add_, any_sharded, scale_
 from graftkit.methods.sse_sam.closure import ClosurePasses, takes_index
 from graftkit.methods.sse_sam.gradients import Processes
 from graftkit.methods.sse_sam.perturbing import PerturbingOptimizer
@@ -83,11 +83,17 @@ class ClosureForm(PerturbingOptimizer):
         ------
         RuntimeError
             If a first_step is pending, or the gradient is not finite.
+        ValueError
+            If parameters are sharded (FSDP2): no process has a gradient of its own there.
         TypeError
             If the closure returns no per-sample losses.
         """
         if self._explicit is not None:
             raise RuntimeError("accumulate: a first_step is pending; call step() first")
+        if any_sharded(self._params()):
+            raise_invalid(
+                "params", "FSDP2's", "parameters of one process", fix="Use step([closure, ...]) instead."
+            )
         passes = self._closure_passes(closure, None, None)
         passes.processes = Processes(None)
         grads = scale_(self._run(passes, passes.processes), float(weight), self._settings.foreach)

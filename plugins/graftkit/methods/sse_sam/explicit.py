@@ -126,6 +126,11 @@ class ExplicitStep:
         self._total = add_(self._total, grads, self.settings.foreach)
         self._added.add(part)
 
+    @property
+    def complete(self) -> bool:
+        """Whether every pass has been run."""
+        return self._added.issuperset(self._moved)
+
     def finish(self) -> Gradients:
         """The final gradient.
 

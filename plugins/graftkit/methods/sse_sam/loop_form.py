@@ -24,6 +24,7 @@ from graftkit.methods.sse_sam.watch import Watch
 
 __all__ = ["LoopForm"]
 
+SMALLEST_SEED = 2.0**-24  # of the loss scale, in repeats; a finite one of today's scalers fits many times
 GOOD_STEPS = 200  # after so many steps without overflow, repeats run under the whole loss scale again
 
 
@@ -144,9 +145,15 @@ class LoopForm(PerturbingOptimizer):
                 verify_records(passes, params, self._settings, processes)
                 self._verify = False
             grads = self._run(passes, processes)
-        except NonFiniteGradient:
+        except NonFiniteGradient as error:
             if found_inf is None:
                 raise
+            if self._seed_factor <= SMALLEST_SEED:
+                raise NonFiniteGradient(
+                    f"repeated passes stay non-finite at {self._seed_factor:.1g} of the loss scale, so the "
+                    "scale is not the reason: the model overflows at the perturbed weights. The weights are "
+                    "as before the step. Take smaller radii (rho) or a wider type."
+                ) from error
             self._seed_factor, self._good_steps = self._seed_factor / 2, 0
             return
         if found_inf is not None:

@@ -147,7 +147,9 @@ class ReplayPasses:
         grads = self._repeat(part, self.settings.tail_weight)
         if part == "tail":
             return grads
-        return [own if g is None else g for g, own in zip(grads, self._grads, strict=True)]
+        # Where another process's samples do use the parameter, this one contributes nothing.
+        used = self.processes.any([g is not None for g in grads], self.params[0].device)
+        return [own if not yes else g for g, own, yes in zip(grads, self._grads, used, strict=True)]
 
     def whole(self) -> Gradients:
         """The user's gradient once more, from repeated full passes: what :meth:`SSESAM.watch` verifies.
@@ -223,6 +225,8 @@ class ReplayPasses:
                     return [*losses, output], [*seeds, slope * spread_over(weights[0] - 1, output)]
                 return [output], [slope * spread_over(weights[0], output)]
             output = self._output(returned)
+            if rows is not None:
+                _check_rows(output, call, len(rows))
             if weights is None:
                 terms = [self._loss(term, output) for term in call.used]
                 return terms, [self._seed(term) for term in call.used]
@@ -272,6 +276,18 @@ class ReplayPasses:
             slope = slope * spread_over(picked, output)
             total = slope if total is None else total + slope
         return total if total is not None else torch.zeros_like(output)
+
+
+def _check_rows(output: Tensor, call: ModelCall, n_rows: int) -> None:
+    """A pass on some samples must give what these samples gave in the recorded pass, in shape at least."""
+    recorded = call.output
+    if recorded is not None and output.shape != (n_rows, *recorded.shape[1:]):
+        raise RuntimeError(
+            f"tail_pass: on {n_rows} of {len(recorded)} samples the model gave an output of shape "
+            f"{tuple(output.shape)} instead of {(n_rows, *recorded.shape[1:])}. Samples are picked along the "
+            "first dimension of the tensors in the model's arguments, their lists and mappings; where that "
+            "does not fit, take tail_pass='full'."
+        )
 
 
 def _slope_of_own_losses(losses: list[Tensor], output: Tensor, seeds: list[Tensor | None]) -> Tensor:

@@ -129,6 +129,13 @@ class Watch:
         self.foreign = [term for term in self.foreign if term.weight is None]
         self.probes.clear()
 
+    def forget_reset(self) -> None:
+        """Forget earlier backwards, if their gradients were reset by another than the optimizer."""
+        if self.probes.reset:
+            for term in [*self.foreign, *(term for call in self.calls for term in call.terms)]:
+                term.weight = None
+            self.probes.clear()
+
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Record nothing inside the context.
@@ -249,7 +256,7 @@ class Watch:
                 )
             for loss in find_losses(output):
                 term = LossTerm(targets, weakref.ref(loss))
-                term.listen(loss)
+                term.listen(loss, Hook(self, "forget_reset"))
                 call.terms.append(term)
 
     def _after_criterion(
@@ -274,7 +281,7 @@ class Watch:
                 break
         if found is None:
             term = LossTerm(None, weakref.ref(loss))
-            term.listen(loss)
+            term.listen(loss, Hook(self, "forget_reset"))
             self.foreign.append(term)
             return
         place, scores, call = found
@@ -295,7 +302,7 @@ class Watch:
             targets, weakref.ref(loss), rest, named, place, Versions({"criterion args": rest, **named}),
             Autocast.now(self.device),
         )  # fmt: skip
-        term.listen(loss)
+        term.listen(loss, Hook(self, "forget_reset"))
         call.terms.append(term)
 
 
