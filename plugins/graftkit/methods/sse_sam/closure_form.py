@@ -9,7 +9,8 @@ from torch import Tensor
 
 from graftkit.core.validation import raise_invalid
 from graftkit.methods.sse_sam.arithmetic import add_, any_sharded, scale_
-from graftkit.methods.sse_sam.closure import ClosurePasses, takes_index
+from graftkit.methods.sse_sam.closure import ClosurePasses
+from graftkit.methods.sse_sam.closure_arguments import takes_index
 from graftkit.methods.sse_sam.gradients import Processes
 from graftkit.methods.sse_sam.perturbing import PerturbingOptimizer
 from graftkit.methods.sse_sam.sharpening import NonFiniteGradient

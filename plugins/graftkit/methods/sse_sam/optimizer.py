@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
 from graftkit.core.validation import check_bool, raise_invalid
-from graftkit.methods.sse_sam.closure import call_whole
+from graftkit.methods.sse_sam.closure_arguments import call_whole
 from graftkit.methods.sse_sam.closure_form import ClosureForm
 from graftkit.methods.sse_sam.explicit_form import THREE_WAYS, ExplicitForm
 from graftkit.methods.sse_sam.loop_form import LoopForm

@@ -22,13 +22,13 @@ from contextlib import nullcontext
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge
 
 from graftkit.methods.sse_sam.arithmetic import Gradients, add_, scale_, subtract_
-from graftkit.methods.sse_sam.calls import LossTerm, ModelCall, find_logits, find_losses
+from graftkit.methods.sse_sam.calls import LossTerm, ModelCall, find_logits
 from graftkit.methods.sse_sam.classes import spread_over
 from graftkit.methods.sse_sam.coupling import frozen_running_stats
 from graftkit.methods.sse_sam.gradients import Processes, differentiate
+from graftkit.methods.sse_sam.own_losses import find_losses, slope_of_losses
 from graftkit.methods.sse_sam.parts import part_weight
 from graftkit.methods.sse_sam.records import usable_calls
 from graftkit.methods.sse_sam.settings import Settings
@@ -219,7 +219,7 @@ class ReplayPasses:
                 if weights is None:
                     return losses, seeds
                 output = self._output(returned)
-                slope = _slope_of_own_losses(losses, output, seeds)
+                slope = slope_of_losses(losses, output, seeds)
                 if rest:
                     # The whole loss, less what the scores' gradient does not weigh fully.
                     return [*losses, output], [*seeds, slope * spread_over(weights[0] - 1, output)]
@@ -288,22 +288,3 @@ def _check_rows(output: Tensor, call: ModelCall, n_rows: int) -> None:
             "first dimension of the tensors in the model's arguments, their lists and mappings; where that "
             "does not fit, take tail_pass='full'."
         )
-
-
-def _slope_of_own_losses(losses: list[Tensor], output: Tensor, seeds: list[Tensor | None]) -> Tensor:
-    """Derivative of a model's own losses by its scores, also where a host cast the scores afterwards."""
-    (slope,) = torch.autograd.grad(losses, [output], seeds, retain_graph=True, allow_unused=True)
-    if slope is not None:
-        return slope
-    node, place = output.grad_fn, 0
-    while node is not None and node.name().startswith("ToCopyBackward"):
-        # accelerate hands out float32 copies of what the loss was computed from; a cast's derivative is 1.
-        node, place = node.next_functions[0]
-        edge = GradientEdge(node, place)
-        (slope,) = torch.autograd.grad(losses, [edge], seeds, retain_graph=True, allow_unused=True)
-        if slope is not None:
-            return slope.to(output.dtype)
-    raise RuntimeError(
-        "model output: the model's own loss does not depend on its class scores as it returned them; "
-        "name the submodule that makes them: watch(..., output_module=...)"
-    )

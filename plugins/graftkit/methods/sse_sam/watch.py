@@ -14,10 +14,12 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from graftkit.core.validation import describe, raise_invalid
-from graftkit.methods.sse_sam.calls import LossTerm, ModelCall, Versions, find_logits, find_losses
+from graftkit.methods.sse_sam.calls import LossTerm, ModelCall, find_logits
 from graftkit.methods.sse_sam.coupling import RecordedStatistics
 from graftkit.methods.sse_sam.hooks import FunctionCriterion, Hook
+from graftkit.methods.sse_sam.own_losses import find_losses, hides_scores
 from graftkit.methods.sse_sam.probes import GradientProbes
+from graftkit.methods.sse_sam.structures import Versions
 from graftkit.methods.sse_sam.surroundings import Autocast, random_state
 
 __all__ = ["TARGET_NAMES", "Watch"]
@@ -235,7 +237,7 @@ class Watch:
                     "this forward (a direct call of its forward() runs no hooks)"
                 )
             scores = captured
-        elif self.criterion is None and _only_losses(output):
+        elif self.criterion is None and hides_scores(output):
             raise TypeError(
                 f"model output: the model returned losses only ({describe(output)}), so its class scores "
                 "are hidden. Say where they are made and where the labels are: watch(model, "
@@ -304,8 +306,3 @@ class Watch:
         )  # fmt: skip
         term.listen(loss, Hook(self, "forget_reset"))
         call.terms.append(term)
-
-
-def _only_losses(output: Any) -> bool:
-    found = output.get("logits") if isinstance(output, dict) else getattr(output, "logits", None)
-    return not isinstance(found, Tensor)
