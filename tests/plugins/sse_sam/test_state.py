@@ -69,6 +69,24 @@ def test_resume_is_bit_equal_before_at_and_after_the_switch(base, saved_at, way,
     assert torch.equal(weights(again), weights(model))
 
 
+@pytest.mark.parametrize("saved_at", [1, 3, 5])
+def test_a_watched_loop_resumes_bit_equal(saved_at):
+    model, criterion = net(), nn.CrossEntropyLoss()
+    optimizer = build(model)
+    optimizer.watch(model, criterion)
+    by_loop(optimizer, model, criterion, BATCHES[:saved_at])
+    state = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
+    by_loop(optimizer, model, criterion, BATCHES[saved_at:])
+    again, criterion = net(seed=1), nn.CrossEntropyLoss()
+    resumed = build(again)
+    resumed.watch(again, criterion)
+    again.load_state_dict(state[0])
+    resumed.load_state_dict(state[1])
+    by_loop(resumed, again, criterion, BATCHES[saved_at:])
+    assert torch.equal(weights(again), weights(model))
+    assert resumed.completed_steps == 6
+
+
 @pytest.mark.parametrize("copier", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))])
 def test_copies_work_on_their_own(copier):
     model = net()

@@ -90,8 +90,12 @@ class LoopForm(PerturbingOptimizer):
 
         Notes
         -----
-        Gradient clipping and unscaling by a common factor are recognised and applied to the final gradient
-        too. Between forward and step, inputs must not be changed in place.
+        Clipping by norm and unscaling multiply all gradients alike; the factor is read from a few small
+        gradients, which are followed, and the final gradient is multiplied too. Any other change is refused
+        where it shows in those few, and goes unnoticed where it does not: clip by value in
+        ``base_optimizer.register_step_pre_hook``. Between forward and step, inputs must not be changed in
+        place. What is no sample's own (an auxiliary head's loss inside the model's, in stage 2 any further
+        term) goes with the head.
         """
         if self._watch is not None:
             raise RuntimeError("watch: this optimizer watches a model already; call unwatch() first")
