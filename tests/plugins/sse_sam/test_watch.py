@@ -327,7 +327,7 @@ def test_clipping_by_value_is_refused_with_the_place_where_it_belongs():
     x, y = BATCHES[0]
     criterion(model(x), y).backward()
     torch.nn.utils.clip_grad_value_(model.parameters(), 1e-3)
-    with pytest.raises(RuntimeError, match="more than a common factor.*register_step_pre_hook"):
+    with pytest.raises(RuntimeError, match=r"more than a common factor.*register_step_pre_hook"):
         optimizer.step()
 
 
