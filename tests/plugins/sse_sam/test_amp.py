@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from graftkit.methods.sse_sam import loop_form
 from graftkit.torch import SSESAM
 from tests.plugins.sse_sam.loops import counted, mixed_batches, weights
 
@@ -266,6 +267,21 @@ def test_repeats_that_overflow_alone_run_under_a_lower_scale_until_they_fit():
         runs.append(weights(model))
     start = weights(net())
     assert (runs[0] - runs[1]).norm() < 0.02 * (runs[1] - start).norm()
+
+
+def test_a_lowered_scale_of_repeats_comes_back_after_good_steps(monkeypatch):
+    monkeypatch.setattr(loop_form, "GOOD_STEPS", 2)
+    model = net()
+    optimizer = optimizer_for(model)
+    criterion = nn.CrossEntropyLoss()
+    optimizer.watch(model, criterion)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    optimizer._seed_factor = 0.25
+    factors = []
+    for k in range(6):
+        scaled_step(model, optimizer, criterion, scaler, BATCHES[k])
+        factors.append(optimizer._seed_factor)
+    assert factors == [0.25, 0.5, 0.5, 1.0, 1.0, 1.0]
 
 
 def test_repeats_that_are_never_finite_stop_the_run_in_the_end():

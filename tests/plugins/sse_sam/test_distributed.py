@@ -27,12 +27,16 @@ EXACT = {
     "loop, full": ("loop", {"tail_pass": "full"}),
     "loop, accumulation": ("loop", {"accumulate": True}),
     "loop, watched below DDP": ("loop", {"inner": True}),
+    "loop, gradients as views of DDP's buckets": ("loop", {"views": True}),
     "loop, clipping that does not bite": ("loop", {"clip": 1e6}),
     "FSDP2, closures": ("sharded", {}),
     "FSDP2, loop": ("sharded", {"form": "loop"}),
     "FSDP2 nested, loop": ("sharded", {"form": "loop", "nested": True}),
 }
-LOCAL = {f"local {case}": (case, {"sync_perturbation": False}) for case in ("closures", "explicit", "loop")}
+LOCAL = {
+    **{f"local {case}": (case, {"sync_perturbation": False}) for case in ("closures", "explicit", "loop")},
+    "accumulate": ("accumulated", {}),
+}
 FAILING = {
     "one bad rank": ("one_bad_rank", {}),
     "FSDP2, local": ("sharded", {"sync_perturbation": False}),

@@ -88,10 +88,16 @@ def explicit(rank: int, **kwargs) -> Tensor:
 
 
 def loop(
-    rank: int, *, accumulate: bool = False, inner: bool = False, clip: float | None = None, **kwargs
+    rank: int,
+    *,
+    accumulate: bool = False,
+    inner: bool = False,
+    clip: float | None = None,
+    views: bool = False,
+    **kwargs,
 ) -> Tensor:
     model = net()
-    ddp = DistributedDataParallel(model)
+    ddp = DistributedDataParallel(model, gradient_as_bucket_view=views)
     criterion = nn.CrossEntropyLoss()
     optimizer = optimizer_for(model, **kwargs)
     optimizer.watch(model if inner else ddp, criterion)
@@ -106,7 +112,10 @@ def loop(
             criterion(ddp(x), y).backward()
         if clip is not None:
             torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+        places = [p.grad.data_ptr() for p in model.parameters()]
         optimizer.step()
+        if places != [p.grad.data_ptr() for p in model.parameters()]:
+            raise RuntimeError("a gradient has left the memory that DDP may look at")
     return weights(model)
 
 
@@ -133,6 +142,16 @@ def branching_batches() -> list[tuple[Tensor, Tensor]]:
     for x, _ in result:
         x[:6, 4] = 0
     return result
+
+
+def accumulated(rank: int) -> Tensor:
+    """Each process perturbs by its own micro-batch; they meet in step()."""
+    model = net()
+    optimizer = optimizer_for(model)
+    for x, y in batches():
+        optimizer.accumulate(closure_of(model, *halves(rank, x, y)))
+        optimizer.step()
+    return weights(model)
 
 
 def unused(rank: int, **kwargs) -> Tensor:
