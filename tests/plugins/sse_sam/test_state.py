@@ -131,6 +131,36 @@ def test_a_base_optimizers_state_loads_with_a_warning_that_names_the_radii():
     steps(optimizer, model, BATCHES[2:3])
 
 
+def test_keys_that_an_older_checkpoint_lacks_are_filled_in_by_the_base():
+    model = net()
+    optimizer = build(model)
+    steps(optimizer, model, BATCHES[:1])
+    state = optimizer.state_dict()
+    for group in state["param_groups"]:
+        del group["maximize"], group["fused"]
+    optimizer.load_state_dict(state)
+    assert optimizer.param_groups[0]["maximize"] is False
+    assert optimizer.base_optimizer.param_groups is optimizer.param_groups
+    steps(optimizer, model, BATCHES[1:2])
+
+
+def test_foreach_reaches_a_base_that_knows_it_and_no_other():
+    class Plain(torch.optim.Optimizer):
+        def __init__(self, params, lr):
+            super().__init__(params, {"lr": lr})
+
+        def step(self):
+            for p in self.param_groups[0]["params"]:
+                p.data -= self.param_groups[0]["lr"] * p.grad
+
+    model = net()
+    assert build(model, foreach=False).param_groups[0]["foreach"] is False
+    options = {"lr": 0.1, "tail_classes": [3], "switch_step": 3}
+    optimizer = SSESAM(model.parameters(), Plain, foreach=False, **options)
+    assert "foreach" not in optimizer.param_groups[0]
+    steps(optimizer, model, BATCHES[:1])
+
+
 def test_momentum_is_in_the_state_dict_and_no_weights_are():
     model = net()
     optimizer = build(model)
@@ -243,7 +273,15 @@ def test_stage_can_be_set_by_hand_and_survives_a_checkpoint():
 
 @pytest.mark.parametrize(
     ("gamma", "total", "expected"),
-    [(0.7, 200, 140), (0.7, 10, 7), (0.0, None, 0), (None, None, None), (1.0, None, None), (0.55, 10, 6)],
+    [
+        (0.7, 200, 140),
+        (0.7, 10, 7),
+        (0.0, None, 0),
+        (None, None, None),
+        (1.0, None, None),
+        (0.55, 10, 6),
+        (0.55, 100, 55),
+    ],
 )
 def test_switch_from_gamma(gamma, total, expected):
     optimizer = build(net(), switch_step=None, gamma=gamma, total_steps=total)

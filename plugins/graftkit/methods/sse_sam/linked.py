@@ -133,6 +133,5 @@ class LinkedOptimizer(Optimizer):
         ):  # a copy or an unpickled one; load_state_dict brings groups and state only
             self._fresh()
         super().__setstate__(state)
-        self._link()
-        # The base fills in keys that older checkpoints lack, on the very groups that are shared.
+        # Links both, and the base fills in keys that older checkpoints lack, on the groups that are shared.
         self.base_optimizer.__setstate__({"state": self.state, "param_groups": self.param_groups})
