@@ -30,6 +30,7 @@ EXACT = {
     "loop, gradients as views of DDP's buckets": ("loop", {"views": True}),
     "loop, clipping that does not bite": ("loop", {"clip": 1e6}),
     "FSDP2, closures": ("sharded", {}),
+    "FSDP2, closures, subset": ("sharded", {"tail_pass": "subset"}),
     "FSDP2, loop": ("sharded", {"form": "loop"}),
     "FSDP2 nested, loop": ("sharded", {"form": "loop", "nested": True}),
 }
