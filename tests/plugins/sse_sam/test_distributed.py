@@ -14,7 +14,7 @@ from tests.plugins.sse_sam.loops import weights
 def results(tmp_path_factory):
     """Every case on both processes, from one start of a pair."""
     folder = tmp_path_factory.mktemp("gloo")
-    mp.spawn(workers.run, args=(str(folder), EXACT | LOCAL | FAILING | UNUSED | WORK), nprocs=2)
+    mp.spawn(workers.run, args=(str(folder), EXACT | LOCAL | FAILING | UNUSED | NEVER | WORK), nprocs=2)
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 
@@ -44,6 +44,7 @@ FAILING = {
     "FSDP2, accumulate": ("sharded_accumulation", {}),
 }
 UNUSED = {"a layer that one process does not use": ("unused", {})}
+NEVER = {"never used": ("never_used", {})}
 
 WORK = {
     f"{'local' if local else 'exact'} work, {'with' if tail else 'without'} tail": (
@@ -126,3 +127,8 @@ def test_a_layer_that_one_process_does_not_use_equals_one_process(results, case)
         optimizer.step(lambda x=x, y=y: (F.cross_entropy(model(x), y, reduction="none"), y))
     for result in results:
         torch.testing.assert_close(result[case], weights(model), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("case", NEVER)
+def test_a_parameter_that_nobody_uses_has_no_gradient(results, case):
+    assert [result[case] for result in results] == [True, True]

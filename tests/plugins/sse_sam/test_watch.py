@@ -254,6 +254,29 @@ def test_a_models_auxiliary_loss_goes_with_the_head(stage, kind, tail_weight):
     torch.testing.assert_close(weights(model), weights(expected), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("tokens", [4, 6])
+def test_token_labels_split_token_by_token_also_with_as_many_tokens_as_classes(tokens):
+    class Tagger(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = net()
+
+        def forward(self, x: Tensor, labels: Tensor) -> dict[str, Tensor]:
+            logits = self.body(x)
+            return {"loss": F.cross_entropy(logits.flatten(0, 1), labels.flatten()), "logits": logits}
+
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(5, tokens, 5, generator=generator, dtype=torch.float64)
+    y = torch.randint(0, 4, (5, tokens), generator=generator)
+    model, closed = Tagger(), net()
+    optimizer, other = (optimizer_for(m, switch_step=9) for m in (model, closed))
+    optimizer.watch(model, None)
+    model(x, labels=y)["loss"].backward()
+    optimizer.step()
+    other.step(lambda: (F.cross_entropy(closed(x).flatten(0, 1), y.flatten(), reduction="none"), y.flatten()))
+    torch.testing.assert_close(weights(model), weights(closed), rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("tail_pass", ["subset", "full"])
 def test_a_batch_of_tail_samples_only_loses_no_other_term_in_stage_2(tail_pass):
     x, y = BATCHES[0][0], torch.full_like(BATCHES[0][1], 3)

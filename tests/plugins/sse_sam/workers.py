@@ -154,6 +154,15 @@ def accumulated(rank: int) -> Tensor:
     return weights(model)
 
 
+def never_used(rank: int) -> bool:
+    """A parameter that no process uses keeps no gradient, so that weight decay leaves it alone."""
+    model = net()
+    model.register_parameter("spare", nn.Parameter(torch.ones(2, dtype=torch.float64)))
+    optimizer = optimizer_for(model, weight_decay=0.1)
+    optimizer.step(closure_of(model, *halves(rank, *batches()[0])))
+    return model.spare.grad is None and bool((model.spare == 1).all())
+
+
 def unused(rank: int, **kwargs) -> Tensor:
     model = Branching()
     ddp = DistributedDataParallel(model, find_unused_parameters=True)

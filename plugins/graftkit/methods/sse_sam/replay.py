@@ -220,10 +220,12 @@ class ReplayPasses:
                     return losses, seeds
                 output = self._output(returned)
                 slope = slope_of_losses(losses, output, seeds)
+                # Sequence models score (B, tokens, classes); images have their classes first.
+                weight = spread_over(weights[0], output, classes_last=output.ndim == 3)
                 if rest:
                     # The whole loss, less what the scores' gradient does not weigh fully.
-                    return [*losses, output], [*seeds, slope * spread_over(weights[0] - 1, output)]
-                return [output], [slope * spread_over(weights[0], output)]
+                    return [*losses, output], [*seeds, slope * (weight - 1)]
+                return [output], [slope * weight]
             output = self._output(returned)
             if rows is not None:
                 _check_rows(output, call, len(rows))
