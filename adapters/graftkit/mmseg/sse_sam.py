@@ -10,6 +10,8 @@ that makes the class scores and reads the labels from ``data_samples``::
         output_module="head.fc",
     )
 
+Other losses of the model, an auxiliary head's for one, go with the head classes.
+
 >>> from mmengine.registry import OPTIM_WRAPPERS
 >>> OPTIM_WRAPPERS.get("SSESAMOptimWrapper") is SSESAMOptimWrapper
 True

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 pytest.importorskip("mmengine", reason="needs the mmseg extra")
 
-from mmengine.model import BaseModel
+from mmengine.model import BaseModel, MMDistributedDataParallel
 from mmengine.registry import OPTIM_WRAPPERS, OPTIMIZERS
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
@@ -155,12 +155,73 @@ def test_mixed_precision(tmp_path, dtype, clip):
     assert ("loss_scaler" in run.optim_wrapper.state_dict()) == (dtype == "float16")
 
 
+def stepped(n: int = 1, *, growing: bool = False, **options):
+    """A model's own train_step under the wrapper; gives the wrapper and the final gradient's norms."""
+    model = Toy()
+    optimizer = SSESAM(model.parameters(), lr=0.1, tail_classes=[3], switch_step=5)
+    wrapper = SSESAMOptimWrapper(optimizer, **options)
+    if growing:
+        wrapper.loss_scaler.set_growth_interval(1)
+    norms = []
+    optimizer.base_optimizer.register_step_pre_hook(
+        lambda *_: norms.append(float(torch.nn.utils.get_total_norm([p.grad for p in model.parameters()])))
+    )
+    with counted(model.backbone[0], 12) as work:
+        for x, y in (DATA * n)[:n]:
+            model.train_step({"inputs": x, "data_samples": y}, wrapper)
+    return wrapper, norms, work
+
+
+def test_clipping_acts_on_unscaled_gradients():
+    _, norms, _ = stepped(dtype="float16", clip_grad={"max_norm": 0.05}, loss_scale=2.0**10)
+    assert 0.025 < norms[0] < 0.1  # the sharpened gradient takes the user's factor
+
+
+def test_a_constant_loss_scale_stays_and_a_dynamic_one_survives_a_checkpoint():
+    wrapper, _, _ = stepped(2, growing=True, dtype="float16", loss_scale=2.0**10)
+    assert wrapper.loss_scaler.get_scale() == 2.0**10
+    wrapper, _, _ = stepped(2, dtype="float16", loss_scale={"init_scale": 8.0, "growth_interval": 1})
+    assert wrapper.loss_scaler.get_scale() == 8.0 * 2**2
+    state = wrapper.state_dict()
+    other, _, _ = stepped(dtype="float16")
+    other.load_state_dict(state)
+    assert other.loss_scaler.get_scale() == 8.0 * 2**2
+    assert other.optimizer.completed_steps == 2
+    assert "loss_scaler" in state
+
+
+def test_what_watch_is_told_arrives():
+    assert stepped(verify=True)[2].units == stepped(verify=False)[2].units + 1
+    wrapper, _, work = stepped(membership=lambda labels: torch.zeros(len(labels)), verify=False)
+    assert wrapper.optimizer.completed_steps == 1
+    assert work.units == pytest.approx(2.0)  # nobody is of the tail: the user's pass and the head's
+
+
+def test_a_distributed_wrapper_is_watched_with_the_scores_inside(tmp_path):
+    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        model = Toy()
+        wrapped = MMDistributedDataParallel(model)
+        optimizer = SSESAM(model.parameters(), lr=0.1, tail_classes=[3], switch_step=5)
+        wrapper = SSESAMOptimWrapper(optimizer)
+        wrapped.train_step({"inputs": DATA[0][0], "data_samples": DATA[0][1]}, wrapper)
+        assert optimizer.completed_steps == 1
+    finally:
+        torch.distributed.destroy_process_group()
+
+
 def test_the_base_is_named_as_in_a_config():
     model = Toy()
     optimizer = SSESAM(model.parameters(), "AdamW", lr=0.01, tail_classes=[3], switch_step=5)
     assert isinstance(optimizer.base_optimizer, torch.optim.AdamW)
     with pytest.raises(ValueError, match=r"base_optimizer.*OPTIMIZERS"):
         SSESAM(model.parameters(), "NoSuchOptimizer", lr=0.01, tail_classes=[3], switch_step=5)
+
+
+def test_an_optimizer_that_exists_is_adopted_by_the_same_names():
+    base = torch.optim.AdamW(Toy().parameters())
+    assert SSESAM.from_optimizer(base, tail_classes=[3], switch_step=2).base_optimizer is base
 
 
 def test_models_that_hide_their_scores_are_told_both_arguments(tmp_path):

@@ -22,6 +22,7 @@ from mmengine.structures import PixelData
 from torch.utils.data import Dataset
 
 from graftkit.mmseg import SSESAM
+from tests.plugins.sse_sam import reference as ref
 from tests.plugins.sse_sam.loops import counted, weights
 
 pytestmark = pytest.mark.filterwarnings(
@@ -60,8 +61,16 @@ class Scenes(Dataset):
         return {"inputs": image.clamp(max=255).to(torch.uint8), "data_samples": sample}
 
 
-def model_config(stride: int = 1) -> dict:
-    norm = {"type": "BN"}
+def head_config(weight: float) -> dict:
+    return {
+        "type": "FCNHead", "in_channels": 8, "in_index": 0, "channels": 8, "num_convs": 1,
+        "concat_input": False, "dropout_ratio": 0.0, "num_classes": CLASSES, "norm_cfg": {"type": "BN"},
+        "align_corners": False, "loss_decode": {"type": "CrossEntropyLoss", "loss_weight": weight},
+        "init_cfg": None,  # the Runner would draw weights again
+    }  # fmt: skip
+
+
+def model_config(stride: int = 1, auxiliary: bool = False) -> dict:
     return {
         "type": "EncoderDecoder",
         "data_preprocessor": {
@@ -69,20 +78,18 @@ def model_config(stride: int = 1) -> dict:
             "seg_pad_val": 255,
         },
         "backbone": {"type": "GraftkitFlatBackbone", "stride": stride},
-        "decode_head": {
-            "type": "FCNHead", "in_channels": 8, "in_index": 0, "channels": 8, "num_convs": 1,
-            "concat_input": False, "dropout_ratio": 0.0, "num_classes": CLASSES, "norm_cfg": norm,
-            "align_corners": False, "loss_decode": {"type": "CrossEntropyLoss"},
-            "init_cfg": None,  # the Runner would draw weights again
-        },
+        "decode_head": head_config(1.0),
+        "auxiliary_head": head_config(0.4) if auxiliary else None,
         "train_cfg": {},
         "test_cfg": {"mode": "whole"},
     }  # fmt: skip
 
 
-def runner(folder, *, stride: int = 1, switch_step: int = 2, iterations: int = 4, **wrapper) -> Runner:
+def runner(
+    folder, *, stride: int = 1, switch_step: int = 2, iterations: int = 4, auxiliary: bool = False, **wrapper
+) -> Runner:
     return Runner(
-        model=model_config(stride),
+        model=model_config(stride, auxiliary),
         work_dir=str(folder),
         train_dataloader={
             "batch_size": 4, "num_workers": 0, "dataset": Scenes(),
@@ -96,7 +103,7 @@ def runner(folder, *, stride: int = 1, switch_step: int = 2, iterations: int = 4
         },
         train_cfg={"type": "IterBasedTrainLoop", "max_iters": iterations},
         default_hooks={"checkpoint": None, "logger": None},
-        experiment_name=f"{folder.name}-{stride}-{switch_step}",
+        experiment_name=f"{folder.name}-{stride}-{switch_step}-{auxiliary}",
         log_level="ERROR",
         default_scope="mmseg",
     )  # fmt: skip
@@ -151,3 +158,34 @@ def test_scores_at_half_resolution_split_cell_by_cell(tmp_path, dtype):
     assert run.optim_wrapper.optimizer.stage == 2
     assert work.units == pytest.approx(2 * (2 * 4 + 1 + 2 * 3))
     assert torch.isfinite(weights(run.model)).all()
+
+
+def test_an_auxiliary_heads_loss_goes_with_the_head_in_both_stages(tmp_path):
+    run = runner(tmp_path, switch_step=1, iterations=2, auxiliary=True)
+    twin = copy.deepcopy(run.model)
+    run.train()
+    assert run.optim_wrapper.optimizer.completed_steps == 2
+    twin.train()
+    params = list(twin.parameters())
+    base = torch.optim.SGD(params, lr=0.1, momentum=0.9)
+    for k in range(2):
+        some = [Scenes()[i] for i in range(4 * k, 4 * k + 4)]
+        x = torch.stack([s["inputs"].float() for s in some]).sub(60).div(40)
+        y = torch.stack([s["data_samples"].gt_sem_seg.data[0] for s in some])
+
+        def each(head: nn.Module, x: torch.Tensor = x, y: torch.Tensor = y) -> torch.Tensor:
+            return F.cross_entropy(head(twin.backbone(x)), y, ignore_index=255, reduction="none")
+
+        def tail(y: torch.Tensor = y, each=each) -> torch.Tensor:
+            return (each(twin.decode_head) * (y == TAIL)).mean()
+
+        def head(y: torch.Tensor = y, each=each) -> torch.Tensor:
+            return (each(twin.decode_head) * (y != TAIL)).mean() + 0.4 * each(twin.auxiliary_head).mean()
+
+        rho_head = 0.05 if k == 0 else 0.0
+        for p, g in zip(
+            params, ref.sharpened(params, head, tail, rho_head=rho_head, rho_tail=0.1), strict=True
+        ):
+            p.grad = g
+        base.step()
+    torch.testing.assert_close(weights(run.model), weights(twin), rtol=0, atol=2e-5)

@@ -90,6 +90,14 @@ def test_the_base_may_be_named(base, kwargs, expected):
     )
 
 
+def test_an_optimizer_that_exists_is_adopted_by_the_same_names():
+    base = torch.optim.AdamW(vit().parameters())
+    optimizer = SSESAM.from_optimizer(base, tail_classes=[3], switch_step=2)
+    assert optimizer.base_optimizer is base
+    with pytest.raises(TypeError, match="lr"):
+        SSESAM.from_optimizer(base, lr=0.1, tail_classes=[3], switch_step=2)
+
+
 def test_unknown_bases_are_refused():
     for name in ("adamww", "ssesam"):
         with pytest.raises(ValueError, match=r"base_optimizer.*list_optimizers"):

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from graftkit.methods.sse_sam import loop_form
 from graftkit.torch import SSESAM
 from tests.plugins.sse_sam.loops import counted, mixed_batches, weights
 
@@ -175,6 +176,34 @@ def test_closure_overflow_skips_lowers_the_scale_and_is_not_counted():
     assert scaler.get_scale() == 2.0**11
 
 
+@pytest.mark.parametrize("overflow", [False, True])
+def test_the_explicit_form_on_scaled_losses(overflow):
+    x, y = BATCHES[3]
+    model, exact = net(), net()
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**12)
+    for m, s in ((model, scaler), (exact, None)):
+        optimizer = optimizer_for(m)
+        before = weights(m)
+
+        def losses(m=m, s=s):
+            with torch.autocast("cpu", dtype=torch.float16, enabled=s is not None):
+                each = F.cross_entropy(m(x), y, reduction="none")
+            return each if s is None else s.scale(each)
+
+        optimizer.first_step(losses(), y)
+        for part in optimizer.parts:
+            with optimizer.perturbed(part):
+                optimizer.second_step(losses() * (float("inf") if overflow and s is not None else 1.0), y)
+        optimizer.step(scaler=s)
+        if s is not None:
+            s.update()
+            assert optimizer.completed_steps == (0 if overflow else 1)
+            assert torch.equal(weights(m), before) == overflow
+            assert s.get_scale() == (2.0**11 if overflow else 2.0**12)
+    if not overflow:
+        assert (weights(model) - weights(exact)).norm() < 0.02 * (weights(exact) - weights(net())).norm()
+
+
 def test_non_finite_gradient_without_a_scaler_raises_before_anything_changes():
     model = net()
     optimizer = optimizer_for(model)
@@ -238,6 +267,47 @@ def test_repeats_that_overflow_alone_run_under_a_lower_scale_until_they_fit():
         runs.append(weights(model))
     start = weights(net())
     assert (runs[0] - runs[1]).norm() < 0.02 * (runs[1] - start).norm()
+
+
+def test_a_lowered_scale_of_repeats_comes_back_after_good_steps(monkeypatch):
+    monkeypatch.setattr(loop_form, "GOOD_STEPS", 2)
+    model = net()
+    optimizer = optimizer_for(model)
+    criterion = nn.CrossEntropyLoss()
+    optimizer.watch(model, criterion)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    optimizer._seed_factor = 0.25
+    factors = []
+    for k in range(6):
+        scaled_step(model, optimizer, criterion, scaler, BATCHES[k])
+        factors.append(optimizer._seed_factor)
+    assert factors == [0.25, 0.5, 0.5, 1.0, 1.0, 1.0]
+
+
+def test_repeats_that_are_never_finite_stop_the_run_in_the_end():
+    # Skipping for ever would look like training.
+    model = net()
+    optimizer = optimizer_for(model, switch_step=0)
+    criterion = nn.CrossEntropyLoss()
+    forwards = []
+
+    def guard(module, args, output):
+        del module, args
+        forwards.append(1)
+        return output * float("nan") if len(forwards) == 3 else output
+
+    model[3].register_forward_hook(guard)
+    optimizer.watch(model, criterion, verify=False)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    before = weights(model)
+    for _ in range(24):
+        forwards.clear()
+        scaled_step(model, optimizer, criterion, scaler, BATCHES[3])
+    forwards.clear()
+    with pytest.raises(RuntimeError, match=r"stay non-finite at 6e-08 of the loss scale"):
+        scaled_step(model, optimizer, criterion, scaler, BATCHES[3])
+    assert torch.equal(weights(model), before)
+    assert optimizer.completed_steps == 0
 
 
 @pytest.mark.parametrize("kind", [{}, {"stage1": "sam", "gamma": None, "switch_step": None}])

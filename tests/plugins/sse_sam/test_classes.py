@@ -38,6 +38,7 @@ def test_labels_look_up():
     assert tail.of_labels(labels).tolist() == [[False, True], [True, False]]
     assert tail.of_labels(torch.tensor([255, 3]), ignore_index=255).tolist() == [False, True]
     assert Membership([1]).of_labels(torch.tensor([7, 1], dtype=torch.uint8)).tolist() == [False, True]
+    assert Membership([0]).of_labels(torch.tensor([7, 0])).tolist() == [False, True]  # 7 is of no tail
     for bad in ([5], [-2]):
         with pytest.raises(ValueError, match="targets"):
             tail.of_labels(torch.tensor(bad))
@@ -55,6 +56,9 @@ def test_spreading_over_outputs():
     assert spread_over(torch.ones(2, 5, 6), torch.zeros(2, 3, 5, 6)).shape == (2, 1, 5, 6)
     assert spread_over(torch.ones(2, 7), torch.zeros(2, 7, 3)).shape == (2, 7, 1)
     assert spread_over(torch.ones(2, 3), torch.zeros(2, 3)).shape == (2, 3)
+    assert spread_over(torch.ones(2, 3), torch.zeros(2, 3, 3)).shape == (2, 1, 3)
+    assert spread_over(torch.ones(2, 3), torch.zeros(2, 3, 3), classes_last=True).shape == (2, 3, 1)
+    assert spread_over(torch.ones(2, 7), torch.zeros(2, 3, 7), classes_last=True).shape == (2, 1, 7)
     with pytest.raises(ValueError, match="targets"):
         spread_over(torch.ones(3), torch.zeros(2, 3))
     with pytest.raises(ValueError, match="targets"):

@@ -130,6 +130,16 @@ def test_an_exception_in_any_pass_leaves_the_weights_bitwise(at_call):
     assert not optimizer.is_perturbed
 
 
+def test_arguments_that_bind_a_loops_batch_are_no_index():
+    model, expected = net(), net()
+    optimizer = build(model, model=model)
+    optimizer.step(lambda x=X, y=Y: (F.cross_entropy(model(x), y, reduction="none"), y))
+    build(expected).step(lambda: (losses(expected), Y))
+    assert torch.equal(weights(model), weights(expected))
+    with pytest.raises(ValueError, match=r"closure\(index=None\)"):
+        build(model, tail_pass="subset").step(lambda x=X: (F.cross_entropy(model(x), Y, reduction="none"), Y))
+
+
 def test_zero_gradient_is_no_error():
     model = net()
     optimizer = build(model, weight_decay=0.5)
@@ -191,6 +201,29 @@ def test_explicit_form_misused():
     assert optimizer.parts == ()
 
 
+@pytest.mark.parametrize("waiting", ["explicit", "accumulated"])
+def test_a_batch_that_waits_for_its_step_is_not_lost(waiting):
+    model = net()
+    optimizer = build(model)
+    if waiting == "explicit":
+        optimizer.first_step(losses(model), Y)
+        optimizer.first_step(losses(model), Y)  # its passes were not run: given up
+        for part in optimizer.parts:
+            with optimizer.perturbed(part):
+                optimizer.second_step(losses(model), Y)
+    else:
+        optimizer.accumulate(lambda: (losses(model), Y))
+    with pytest.raises(RuntimeError, match=r"first_step: another batch waits.*accumulate\(closure"):
+        optimizer.first_step(losses(model), Y)
+    optimizer.step()
+    assert optimizer.completed_steps == 1
+    optimizer.first_step(losses(model), Y)
+    with pytest.raises(RuntimeError, match="accumulate: a first_step is pending"):
+        optimizer.accumulate(lambda: (losses(model), Y))
+    with pytest.raises(RuntimeError, match="first_step or accumulate is pending"):
+        optimizer.step(lambda: (losses(model), Y))
+
+
 def test_an_exception_inside_perturbed_brings_the_weights_home():
     model = net()
     optimizer = build(model)
@@ -199,6 +232,21 @@ def test_an_exception_inside_perturbed_brings_the_weights_home():
     with pytest.raises(ZeroDivisionError, match="inside"), optimizer.perturbed("tail"):
         raise ZeroDivisionError("inside")
     assert torch.equal(weights(model), before)
+
+
+@pytest.mark.parametrize("part", ["head", "tail"])
+def test_an_explicit_pass_that_is_not_finite_never_reaches_the_weights(part):
+    model = net()
+    optimizer = build(model)
+    before = weights(model)
+    optimizer.first_step(losses(model), Y)
+    for moved in optimizer.parts:
+        with optimizer.perturbed(moved):
+            optimizer.second_step(losses(model) * (float("inf") if moved == part else 1.0), Y)
+    with pytest.raises(RuntimeError, match="non-finite gradient"):
+        optimizer.step()
+    assert torch.equal(weights(model), before)
+    assert optimizer.completed_steps == 0
 
 
 def test_backward_through_a_graph_from_before_the_perturbation_is_noticed():

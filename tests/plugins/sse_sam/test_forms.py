@@ -241,6 +241,38 @@ def test_invariances(form):
     )
 
 
+@pytest.mark.parametrize("form", ["closure", "known", "explicit", "loop"])
+@pytest.mark.parametrize("stage", [1, 2])
+def test_a_factor_on_the_loss_scales_the_gradient_and_new_names_of_classes_change_nothing(form, stage):
+    x, y = data("mlp")[3]
+    order = torch.tensor([2, 0, 3, 1])  # class c becomes order[c]
+
+    def gradient(factor: float, names: torch.Tensor) -> torch.Tensor:
+        model = fresh("mlp")
+        with torch.no_grad():
+            for p in model[2].parameters():
+                p[names] = p.clone()
+        tail_pass = "subset" if form == "known" else "auto"
+        optimizer = SSESAM(
+            model.parameters(), lr=0.1, tail_classes=[int(names[3])], switch_step=9 if stage == 1 else 0,
+            tail_pass=tail_pass,
+        )  # fmt: skip
+        run = {"closure": by_closure, "known": by_closure, "explicit": by_explicit, "loop": by_loop}[form]
+
+        def criterion(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+            reduction = "mean" if form == "loop" else "none"
+            return factor * nn.functional.cross_entropy(logits, labels, reduction=reduction)
+
+        used = optimizer.watch(model, criterion) if form == "loop" else criterion
+        run(optimizer, model, used, [(x, names[y])], **({"targets": True} if form == "known" else {}))
+        return torch.cat([p.grad[names].flatten() if i > 1 else p.grad.flatten()
+                          for i, p in enumerate(model.parameters())])  # fmt: skip
+
+    plain = gradient(1.0, torch.arange(4))
+    torch.testing.assert_close(gradient(3.0, torch.arange(4)), 3 * plain, rtol=0, atol=1e-11)
+    torch.testing.assert_close(gradient(1.0, order), plain, rtol=0, atol=1e-12)
+
+
 def test_fractional_membership_splits_the_loss_by_share():
     x, _ = data("mlp")[3]
     share = torch.linspace(0, 1, len(x), dtype=torch.float64)

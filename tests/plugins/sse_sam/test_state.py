@@ -69,6 +69,24 @@ def test_resume_is_bit_equal_before_at_and_after_the_switch(base, saved_at, way,
     assert torch.equal(weights(again), weights(model))
 
 
+@pytest.mark.parametrize("saved_at", [1, 3, 5])
+def test_a_watched_loop_resumes_bit_equal(saved_at):
+    model, criterion = net(), nn.CrossEntropyLoss()
+    optimizer = build(model)
+    optimizer.watch(model, criterion)
+    by_loop(optimizer, model, criterion, BATCHES[:saved_at])
+    state = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
+    by_loop(optimizer, model, criterion, BATCHES[saved_at:])
+    again, criterion = net(seed=1), nn.CrossEntropyLoss()
+    resumed = build(again)
+    resumed.watch(again, criterion)
+    again.load_state_dict(state[0])
+    resumed.load_state_dict(state[1])
+    by_loop(resumed, again, criterion, BATCHES[saved_at:])
+    assert torch.equal(weights(again), weights(model))
+    assert resumed.completed_steps == 6
+
+
 @pytest.mark.parametrize("copier", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))])
 def test_copies_work_on_their_own(copier):
     model = net()
@@ -86,6 +104,16 @@ def test_copies_work_on_their_own(copier):
     assert not torch.equal(frozen, weights(model))
 
 
+@pytest.mark.parametrize("copier", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))])
+def test_copies_keep_their_model_still_in_repeated_passes(copier):
+    model = nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.Linear(8, 4)).double()
+    optimizer = SSESAM(model.parameters(), lr=0.1, tail_classes=[3], switch_step=3, model=model)
+    other_model, other = copier((model, optimizer))
+    steps(other, other_model, BATCHES[:1])
+    assert other_model[1].num_batches_tracked == 1
+    assert model[1].num_batches_tracked == 0
+
+
 def test_a_base_optimizers_state_loads_with_a_warning_that_names_the_radii():
     model = net()
     base = torch.optim.SGD(model.parameters(), lr=0.3, momentum=0.9)
@@ -101,6 +129,36 @@ def test_a_base_optimizers_state_loads_with_a_warning_that_names_the_radii():
         for b, p in zip(buffers, model.parameters(), strict=True)
     )
     steps(optimizer, model, BATCHES[2:3])
+
+
+def test_keys_that_an_older_checkpoint_lacks_are_filled_in_by_the_base():
+    model = net()
+    optimizer = build(model)
+    steps(optimizer, model, BATCHES[:1])
+    state = optimizer.state_dict()
+    for group in state["param_groups"]:
+        del group["maximize"], group["fused"]
+    optimizer.load_state_dict(state)
+    assert optimizer.param_groups[0]["maximize"] is False
+    assert optimizer.base_optimizer.param_groups is optimizer.param_groups
+    steps(optimizer, model, BATCHES[1:2])
+
+
+def test_foreach_reaches_a_base_that_knows_it_and_no_other():
+    class Plain(torch.optim.Optimizer):
+        def __init__(self, params, lr):
+            super().__init__(params, {"lr": lr})
+
+        def step(self):
+            for p in self.param_groups[0]["params"]:
+                p.data -= self.param_groups[0]["lr"] * p.grad
+
+    model = net()
+    assert build(model, foreach=False).param_groups[0]["foreach"] is False
+    options = {"lr": 0.1, "tail_classes": [3], "switch_step": 3}
+    optimizer = SSESAM(model.parameters(), Plain, foreach=False, **options)
+    assert "foreach" not in optimizer.param_groups[0]
+    steps(optimizer, model, BATCHES[:1])
 
 
 def test_momentum_is_in_the_state_dict_and_no_weights_are():
@@ -215,7 +273,15 @@ def test_stage_can_be_set_by_hand_and_survives_a_checkpoint():
 
 @pytest.mark.parametrize(
     ("gamma", "total", "expected"),
-    [(0.7, 200, 140), (0.7, 10, 7), (0.0, None, 0), (None, None, None), (1.0, None, None), (0.55, 10, 6)],
+    [
+        (0.7, 200, 140),
+        (0.7, 10, 7),
+        (0.0, None, 0),
+        (None, None, None),
+        (1.0, None, None),
+        (0.55, 10, 6),
+        (0.55, 100, 55),
+    ],
 )
 def test_switch_from_gamma(gamma, total, expected):
     optimizer = build(net(), switch_step=None, gamma=gamma, total_steps=total)

@@ -4,13 +4,15 @@ import copy
 import gc
 import pickle
 import weakref
-from collections import namedtuple
+from collections import OrderedDict, UserDict, namedtuple
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from graftkit.methods.sse_sam.probes import GradientProbes
 from graftkit.torch import SSESAM
 from tests.plugins.sse_sam import reference as ref
 from tests.plugins.sse_sam.loops import by_loop, counted, mixed_batches, weights
@@ -201,6 +203,98 @@ def test_models_that_return_their_own_loss(kind):
     torch.testing.assert_close(weights(model), weights(closed), rtol=0, atol=1e-12)
 
 
+class WithAuxiliary(nn.Module):
+    """A second head's loss inside the model's own, which the class scores know nothing of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = net()[:3]
+        with torch.random.fork_rng():
+            torch.manual_seed(1)
+            self.top, self.aux = nn.Linear(8, 4).double(), nn.Linear(8, 4).double()
+
+    def forward(self, x: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        features = self.body(x)
+        logits = self.top(features)
+        loss = F.cross_entropy(logits, labels) + 0.4 * F.cross_entropy(self.aux(features), labels)
+        return {"loss": loss, "logits": logits}
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+@pytest.mark.parametrize("kind", ["mixed", "no tail", "tail only"])
+@pytest.mark.parametrize("tail_weight", [1.0, 2.0])
+def test_a_models_auxiliary_loss_goes_with_the_head(stage, kind, tail_weight):
+    x, y = BATCHES[0]
+    y = {"mixed": y, "no tail": y.clamp(max=2), "tail only": torch.full_like(y, 3)}[kind]
+    model, expected = WithAuxiliary(), WithAuxiliary()
+    optimizer = SSESAM(
+        model.parameters(),
+        lr=1.0,
+        tail_classes=[3],
+        switch_step=9 if stage == 1 else 0,
+        tail_weight=tail_weight,
+    )
+    optimizer.watch(model, None)
+    model(x, labels=y)["loss"].backward()
+    optimizer.step()
+    params = list(expected.parameters())
+
+    def tail() -> Tensor:
+        each = F.cross_entropy(expected(x, y)["logits"], y, reduction="none")
+        return (each * (y == 3)).mean()
+
+    def head() -> Tensor:
+        return expected(x, y)["loss"] - tail()
+
+    rho_head = 0.05 if stage == 1 else 0.0
+    for p, g in zip(params, ref.sharpened(
+        params, head, tail, rho_head=rho_head, rho_tail=0.1, tail_weight=tail_weight), strict=True,
+    ):  # fmt: skip
+        p.data -= g
+    torch.testing.assert_close(weights(model), weights(expected), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("tokens", [4, 6])
+def test_token_labels_split_token_by_token_also_with_as_many_tokens_as_classes(tokens):
+    class Tagger(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = net()
+
+        def forward(self, x: Tensor, labels: Tensor) -> dict[str, Tensor]:
+            logits = self.body(x)
+            return {"loss": F.cross_entropy(logits.flatten(0, 1), labels.flatten()), "logits": logits}
+
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(5, tokens, 5, generator=generator, dtype=torch.float64)
+    y = torch.randint(0, 4, (5, tokens), generator=generator)
+    model, closed = Tagger(), net()
+    optimizer, other = (optimizer_for(m, switch_step=9) for m in (model, closed))
+    optimizer.watch(model, None)
+    model(x, labels=y)["loss"].backward()
+    optimizer.step()
+    other.step(lambda: (F.cross_entropy(closed(x).flatten(0, 1), y.flatten(), reduction="none"), y.flatten()))
+    torch.testing.assert_close(weights(model), weights(closed), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("tail_pass", ["subset", "full"])
+def test_a_batch_of_tail_samples_only_loses_no_other_term_in_stage_2(tail_pass):
+    x, y = BATCHES[0][0], torch.full_like(BATCHES[0][1], 3)
+    model, expected = net(), net()
+    optimizer = optimizer_for(model, switch_step=0, momentum=0.0, lr=1.0, tail_pass=tail_pass)
+    criterion = nn.CrossEntropyLoss()
+    optimizer.watch(model, criterion)
+    (criterion(model(x), y) + model[0].weight.square().sum()).backward()
+    optimizer.step()
+    params = list(expected.parameters())
+    for p, g in zip(params, ref.sharpened(
+        params, lambda: expected[0].weight.square().sum(), lambda: F.cross_entropy(expected(x), y),
+        rho_head=0.0, rho_tail=0.1), strict=True,
+    ):  # fmt: skip
+        p.data -= g
+    torch.testing.assert_close(weights(model), weights(expected), rtol=0, atol=1e-12)
+
+
 def test_criterion_parameters_and_auxiliary_losses_keep_their_gradient_in_stage_2():
     model, plain = net(), net()
     optimizer = optimizer_for(model, switch_step=0, rho=0.0, momentum=0.0)
@@ -252,11 +346,11 @@ def test_clipping_by_value_is_refused_with_the_place_where_it_belongs():
     model = net()
     optimizer = optimizer_for(model)
     criterion = nn.CrossEntropyLoss()
-    optimizer.watch(model, criterion)
+    optimizer.watch(model, criterion, verify=False)  # which would notice too, once
     x, y = BATCHES[0]
     criterion(model(x), y).backward()
     torch.nn.utils.clip_grad_value_(model.parameters(), 1e-3)
-    with pytest.raises(RuntimeError, match="register_step_pre_hook"):
+    with pytest.raises(RuntimeError, match=r"more than a common factor.*register_step_pre_hook"):
         optimizer.step()
 
 
@@ -366,6 +460,58 @@ def test_zero_grad_between_forward_and_backward_keeps_the_call():
     assert torch.equal(*results)
 
 
+@pytest.mark.parametrize("reset", ["model", "zeros", "parameters"])
+@pytest.mark.parametrize("losses", [1, 2])
+def test_gradients_that_others_reset_take_their_calls_with_them(reset, losses):
+    (x, y), (x2, y2) = BATCHES[0], BATCHES[1]
+    model, expected = net(), net()
+    criterion = nn.CrossEntropyLoss()
+    optimizer, other = (optimizer_for(m, switch_step=9) for m in (model, expected))
+    optimizer.watch(model, criterion, verify=False)
+    criterion(model(x), y).backward()
+    if reset == "parameters":
+        for p in model.parameters():
+            p.grad = None
+    else:
+        model.zero_grad(set_to_none=reset == "model")
+    sum(criterion(model(x2[k::losses]), y2[k::losses]) for k in range(losses)).backward()
+    optimizer.step()
+    other.watch(expected, criterion := nn.CrossEntropyLoss(), verify=False)
+    sum(criterion(expected(x2[k::losses]), y2[k::losses]) for k in range(losses)).backward()
+    other.step()
+    assert torch.equal(weights(model), weights(expected))
+
+
+def test_micro_batches_whose_gradients_are_scaled_in_between_are_all_repeated():
+    # Writing to a gradient, or giving up that of one layer, is no reset.
+    model = net()
+    criterion = nn.CrossEntropyLoss()
+    optimizer = optimizer_for(model, switch_step=9)
+    optimizer.watch(model, criterion, verify=False)
+    forwards = []
+    model[0].register_forward_hook(lambda *_: forwards.append(1))
+    criterion(model(BATCHES[0][0]), BATCHES[0][1]).backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1e6)
+    model[4].bias.grad = None
+    criterion(model(BATCHES[1][0]), BATCHES[1][1]).backward()
+    optimizer.step()
+    assert len(forwards) == 2 + 2 * 3
+
+
+def test_gradients_that_are_zero_by_themselves_are_not_taken_for_reset_ones():
+    p = nn.Parameter(torch.ones(3))
+    probes = GradientProbes([p])
+    (p * 0).sum().backward()
+    p.grad.mul_(1.0)
+    assert not probes.reset
+    probes.clear()
+    p.sum().backward()
+    p.grad.mul_(2.0)
+    assert not probes.reset
+    p.grad.zero_()
+    assert probes.reset
+
+
 def test_evaluation_between_steps_is_not_recorded():
     model = net()
     optimizer = optimizer_for(model)
@@ -392,6 +538,27 @@ def test_copies_and_pickles_of_a_watched_model_carry_no_hook():
         criterion(other(BATCHES[0][0]), BATCHES[0][1]).backward()
         assert optimizer._watch.calls == []
     by_loop(optimizer, model, criterion, BATCHES[:1])
+
+
+@pytest.mark.parametrize("required", [False, True])
+def test_a_closure_of_per_sample_losses_runs_as_often_as_without_a_watched_model(required):
+    x, y = BATCHES[0]
+    forwards = []
+    model = nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.Linear(8, 4)).double()
+    model[0].register_forward_hook(lambda *_: forwards.append(1))
+    optimizer = SSESAM(model.parameters(), lr=0.5, tail_classes=[3], switch_step=1, model=model)
+    optimizer.watch(model, nn.CrossEntropyLoss())
+    before = weights(model)
+
+    def losses(index=None):
+        rows = slice(None) if index is None else index
+        return F.cross_entropy(model(x[rows]), y[rows], reduction="none"), y[rows]
+
+    optimizer.step((lambda index: losses(index)) if required else losses)
+    assert len(forwards) == 3
+    assert model[1].num_batches_tracked == 1
+    assert optimizer.completed_steps == 1
+    assert not torch.equal(weights(model), before)
 
 
 def test_unwatch_removes_every_hook_and_allows_another_optimizer():
@@ -445,6 +612,11 @@ def test_step_without_forward_backward_or_criterion():
     x, y = BATCHES[0]
     with pytest.raises(RuntimeError, match="the model was not called"):
         optimizer.step()
+    model.eval()
+    criterion(model(x), y).backward()
+    with pytest.raises(RuntimeError, match="not called in train mode"):
+        optimizer.step()
+    model.train()
     loss = criterion(model(x), y)
     with pytest.raises(RuntimeError, match=r"backward\(\) was not called"):
         optimizer.step()
@@ -460,6 +632,43 @@ def test_criterion_on_something_else_than_the_output():
     criterion(model(x) * 2, y).backward()
     with pytest.raises(RuntimeError, match="not the watched model's output itself"):
         optimizer.step()
+
+
+class Unpacking(nn.Module):
+    """Takes its tensor out of what a loader made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = net()
+
+    def forward(self, batch: object) -> Tensor:
+        return self.body(batch.x if isinstance(batch, SimpleNamespace) else batch["x"])
+
+
+@pytest.mark.parametrize("kind", [dict, OrderedDict, UserDict])
+def test_samples_are_picked_inside_mappings_of_any_kind(kind):
+    x, y = BATCHES[0]
+    model, expected = Unpacking(), Unpacking()
+    criterion = nn.CrossEntropyLoss()
+    for m, tail_pass in ((model, "subset"), (expected, "full")):
+        optimizer = optimizer_for(m, switch_step=0, tail_pass=tail_pass)
+        optimizer.watch(m, criterion)
+        batch = kind({"x": x, "id": "a"})
+        criterion(m(batch), y).backward()
+        optimizer.step()
+        optimizer.unwatch()
+        assert batch["x"] is x
+    torch.testing.assert_close(weights(model), weights(expected), rtol=0, atol=1e-12)
+
+
+def test_arguments_whose_samples_cannot_be_picked_are_told_about_full_passes():
+    model, optimizer, criterion = watching(Unpacking())
+    x, y = BATCHES[0]
+    before = weights(model)
+    criterion(model(SimpleNamespace(x=x)), y).backward()
+    with pytest.raises(RuntimeError, match=r"tail_pass: on \d of 12 samples .*tail_pass='full'"):
+        optimizer.step()
+    assert torch.equal(weights(model), before)
 
 
 def test_targets_that_cannot_be_found():

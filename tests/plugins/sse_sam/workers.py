@@ -1,5 +1,6 @@
 """What each of two gloo processes runs; results come back as files."""
 
+import copy
 import os
 from datetime import timedelta
 from pathlib import Path
@@ -11,7 +12,7 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from graftkit.torch import SSESAM
-from tests.plugins.sse_sam.loops import mixed_batches, weights
+from tests.plugins.sse_sam.loops import counted, mixed_batches, weights
 
 SWITCH = 2
 
@@ -62,6 +63,16 @@ def closures(rank: int, **kwargs) -> Tensor:
     return weights(model)
 
 
+def copied(rank: int) -> Tensor:
+    """An optimizer that knows its DDP model, copied before it steps."""
+    model = net()
+    optimizer = optimizer_for(model, model=DistributedDataParallel(model))
+    model, optimizer = copy.deepcopy((model, optimizer))
+    for x, y in batches():
+        optimizer.step(closure_of(model, *halves(rank, x, y)))
+    return weights(model)
+
+
 def explicit(rank: int, **kwargs) -> Tensor:
     model = net()
     ddp = DistributedDataParallel(model)
@@ -77,10 +88,16 @@ def explicit(rank: int, **kwargs) -> Tensor:
 
 
 def loop(
-    rank: int, *, accumulate: bool = False, inner: bool = False, clip: float | None = None, **kwargs
+    rank: int,
+    *,
+    accumulate: bool = False,
+    inner: bool = False,
+    clip: float | None = None,
+    views: bool = False,
+    **kwargs,
 ) -> Tensor:
     model = net()
-    ddp = DistributedDataParallel(model)
+    ddp = DistributedDataParallel(model, gradient_as_bucket_view=views)
     criterion = nn.CrossEntropyLoss()
     optimizer = optimizer_for(model, **kwargs)
     optimizer.watch(model if inner else ddp, criterion)
@@ -95,8 +112,93 @@ def loop(
             criterion(ddp(x), y).backward()
         if clip is not None:
             torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+        places = [p.grad.data_ptr() for p in model.parameters()]
+        optimizer.step()
+        if places != [p.grad.data_ptr() for p in model.parameters()]:
+            raise RuntimeError("a gradient has left the memory that DDP may look at")
+    return weights(model)
+
+
+class Branching(nn.Module):
+    """The first process's samples use one more layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = net()
+        with torch.random.fork_rng():
+            torch.manual_seed(1)
+            self.extra = nn.Linear(5, 4).double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = x[:, 4] == 0
+        output = self.body(x)
+        if bool(first.any()):
+            output = output.index_add(0, torch.nonzero(first).flatten(), self.extra(x[first]))
+        return output
+
+
+def branching_batches() -> list[tuple[Tensor, Tensor]]:
+    result = batches()
+    for x, _ in result:
+        x[:6, 4] = 0
+    return result
+
+
+def accumulated(rank: int) -> Tensor:
+    """Each process perturbs by its own micro-batch; they meet in step()."""
+    model = net()
+    optimizer = optimizer_for(model)
+    for x, y in batches():
+        optimizer.accumulate(closure_of(model, *halves(rank, x, y)))
         optimizer.step()
     return weights(model)
+
+
+def never_used(rank: int) -> bool:
+    """A parameter that no process uses keeps no gradient, so that weight decay leaves it alone."""
+    model = net()
+    model.register_parameter("spare", nn.Parameter(torch.ones(2, dtype=torch.float64)))
+    optimizer = optimizer_for(model, weight_decay=0.1)
+    optimizer.step(closure_of(model, *halves(rank, *batches()[0])))
+    return model.spare.grad is None and bool((model.spare == 1).all())
+
+
+def unused(rank: int, **kwargs) -> Tensor:
+    model = Branching()
+    ddp = DistributedDataParallel(model, find_unused_parameters=True)
+    criterion = nn.CrossEntropyLoss()
+    optimizer = optimizer_for(model, **kwargs)
+    optimizer.watch(ddp, criterion)
+    for x, y in branching_batches():
+        x, y = halves(rank, x, y)
+        optimizer.zero_grad()
+        criterion(ddp(x), y).backward()
+        optimizer.step()
+    return weights(model)
+
+
+def sharded_accumulation(rank: int) -> Tensor:
+    from torch.distributed.fsdp import fully_shard
+
+    model = net()
+    fully_shard(model, mesh=dist.init_device_mesh("cpu", (2,)))
+    optimizer_for(model).accumulate(closure_of(model, *halves(rank, *batches()[0])))
+    return torch.zeros(1)
+
+
+def work_of_stage_2(rank: int, *, tail: bool, **kwargs) -> float:
+    """Forward+backward units of one watched step of stage 2, with a third of tail samples or without any."""
+    model = net()
+    ddp = DistributedDataParallel(model)
+    criterion = nn.CrossEntropyLoss()
+    optimizer = optimizer_for(model, **{**kwargs, "switch_step": 0})
+    optimizer.watch(ddp, criterion)
+    x, _ = halves(rank, *batches()[0])
+    y = torch.tensor([0, 1, 2, 0, 3, 3] if tail else [0, 1, 2, 0, 1, 2])
+    with counted(model[0], len(x)) as work:
+        criterion(ddp(x), y).backward()
+        optimizer.step()
+    return work.units
 
 
 def sharded(rank: int, *, form: str = "closure", nested: bool = False, **kwargs) -> Tensor:

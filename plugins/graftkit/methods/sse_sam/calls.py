@@ -5,94 +5,18 @@ user's backward weighted each loss (accumulation factors and loss scales include
 """
 
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 
-from graftkit.core.validation import describe, raise_invalid
+from graftkit.core.validation import raise_invalid
 from graftkit.methods.sse_sam.coupling import RecordedStatistics
+from graftkit.methods.sse_sam.structures import Versions, map_tensors, with_items
 from graftkit.methods.sse_sam.surroundings import Autocast, RandomState
 
-__all__ = ["LossTerm", "ModelCall", "Versions", "find_logits", "find_losses", "map_tensors", "tensors_in"]
-
-
-def tensors_in(value: Any, path: str) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor inside nested tuples, lists and mappings, with how one would spell it.
-
-    Parameters
-    ----------
-    value : object
-        What to search.
-    path : str
-        The spelling of `value` itself.
-
-    Yields
-    ------
-    (str, Tensor)
-        Such as ``("args[0]['image']", tensor)``.
-    """
-    if isinstance(value, Tensor):
-        yield path, value
-    elif isinstance(value, tuple | list):
-        for i, item in enumerate(value):
-            yield from tensors_in(item, f"{path}[{i}]")
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from tensors_in(item, f"{path}[{key!r}]")
-
-
-def map_tensors(value: Any, function: Callable[[Any], Any]) -> Any:
-    """Apply a function to the leaves of nested tuples, lists and mappings.
-
-    Parameters
-    ----------
-    value : object
-        What to map over.
-    function : callable
-        Applied to each leaf.
-
-    Returns
-    -------
-    object
-        Of the same structure.
-    """
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(map_tensors(item, function) for item in value))
-    if isinstance(value, tuple | list):
-        return type(value)(map_tensors(item, function) for item in value)
-    if type(value) is dict:
-        return {key: map_tensors(item, function) for key, item in value.items()}
-    return function(value)
-
-
-class Versions:
-    """Version counters of tensors at one moment, to notice what was changed in place since.
-
-    Parameters
-    ----------
-    values : mapping of str to object
-        What to watch, by the name that a message should use.
-    """
-
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        self._seen = [
-            (path, tensor, tensor._version)
-            for name, value in values.items()
-            for path, tensor in tensors_in(value, name)
-            if not tensor.is_inference()
-        ]
-
-    def changed(self) -> list[str]:
-        """Name what was changed in place since.
-
-        Returns
-        -------
-        list of str
-            The names.
-        """
-        return [path for path, tensor, version in self._seen if tensor._version != version]
+__all__ = ["LossTerm", "ModelCall", "find_logits"]
 
 
 @dataclass
@@ -126,16 +50,19 @@ class LossTerm:
     autocast: Autocast | None = None
     weight: Tensor | None = None
 
-    def listen(self, loss: Tensor) -> None:
+    def listen(self, loss: Tensor, before: Callable[[], object]) -> None:
         """Remember what backward sends into the loss.
 
         Parameters
         ----------
         loss : Tensor
             The loss itself.
+        before : callable
+            Called first, when the backward has not reached any parameter from this loss.
         """
 
         def arrived(grad: Tensor) -> None:
+            before()
             self.weight = grad.detach().clone() if self.weight is None else self.weight + grad.detach()
 
         loss.register_hook(arrived)
@@ -222,8 +149,8 @@ class ModelCall:
                 return [value[i] for i in positions]
             if isinstance(value, list):
                 return [walk(item) for item in value]
-            if type(value) is dict:
-                return {key: walk(item) for key, item in value.items()}
+            if isinstance(value, MutableMapping):
+                return with_items(value, walk)
             return map_tensors(value, pick)
 
         return tuple(walk(a) for a in self.args), {key: walk(v) for key, v in self.kwargs.items()}
@@ -259,37 +186,3 @@ def find_logits(output: Any) -> Tensor:
             error=TypeError,
         )
     return found
-
-
-def find_losses(output: Any) -> list[Tensor]:
-    """The losses that a model returned itself, always in the same order.
-
-    Parameters
-    ----------
-    output : object
-        A tensor, an object with ``loss``, or a mapping whose keys hold "loss".
-
-    Returns
-    -------
-    list of Tensor
-        Those that carry a graph.
-
-    Raises
-    ------
-    TypeError
-        If there is none.
-    """
-    if isinstance(output, Tensor):
-        found = [output]
-    elif isinstance(output, Mapping):
-        found = [t for key, value in output.items() if "loss" in str(key) for _, t in tensors_in(value, "")]
-    else:
-        found = [t for _, t in tensors_in(getattr(output, "loss", None), "")]
-    losses = [t for t in found if t.requires_grad]
-    if not losses:
-        raise TypeError(
-            "criterion: None means that the model returns its own loss, but its output "
-            f"{describe(output)} holds no 'loss' with a graph. Pass the criterion, or call the model with "
-            "labels."
-        )
-    return losses

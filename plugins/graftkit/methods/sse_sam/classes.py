@@ -188,7 +188,7 @@ class Membership:
         return self.table
 
 
-def spread_over(membership: Tensor, output: Tensor) -> Tensor:
+def spread_over(membership: Tensor, output: Tensor, *, classes_last: bool = False) -> Tensor:
     """Give a membership the dimensions of the model's output, so that it multiplies its gradient.
 
     Parameters
@@ -197,6 +197,8 @@ def spread_over(membership: Tensor, output: Tensor) -> Tensor:
         One value a sample, an element (pixel, token), or an entry.
     output : Tensor of shape (B, C, ...) or (B, ..., C)
         What the criterion was called on.
+    classes_last : bool, default=False
+        Which of the two it is where the shapes allow both, as with C tokens and C classes.
 
     Returns
     -------
@@ -217,10 +219,10 @@ def spread_over(membership: Tensor, output: Tensor) -> Tensor:
         return m.to(output.dtype)
     if m.ndim == 1:
         return m.to(output.dtype).reshape(-1, *(1,) * (output.ndim - 1))
-    if tuple(m.shape) == shape[:1] + shape[2:]:
-        return m.to(output.dtype).unsqueeze(1)
-    if tuple(m.shape) == shape[:-1]:
-        return m.to(output.dtype).unsqueeze(-1)
+    fits = {1: shape[:1] + shape[2:], -1: shape[:-1]}
+    for dim in (-1, 1) if classes_last else (1, -1):
+        if tuple(m.shape) == fits[dim]:
+            return m.to(output.dtype).unsqueeze(dim)
     raise_invalid("targets", membership, f"targets that fit an output of shape {shape}")
 
 

@@ -17,10 +17,8 @@ subset, targets known  2            1 + t
 Source: specification sections 1.4, 3.3, 3.6.
 """
 
-import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from types import FunctionType
 from typing import Any
 
 import torch
@@ -28,47 +26,14 @@ from torch import Tensor, nn
 
 from graftkit.core.validation import raise_invalid
 from graftkit.methods.sse_sam.arithmetic import Gradients, add_, scale_, subtract_
+from graftkit.methods.sse_sam.closure_arguments import Closure, call_whole
 from graftkit.methods.sse_sam.coupling import RecordedStatistics, frozen_running_stats
 from graftkit.methods.sse_sam.gradients import Processes, differentiate
 from graftkit.methods.sse_sam.parts import SplitLosses, split, tail_share
 from graftkit.methods.sse_sam.settings import Settings
 from graftkit.methods.sse_sam.surroundings import random_state, with_random_state
 
-__all__ = ["ClosurePasses", "takes_index"]
-
-Closure = Callable[..., Any]
-
-
-def takes_index(closure: Closure) -> bool:
-    """Whether a closure can be asked for some of its samples.
-
-    Parameters
-    ----------
-    closure : callable
-        The user's.
-
-    Returns
-    -------
-    bool
-        ``True`` where it takes a positional argument.
-    """
-    return _positionals(closure)[0]
-
-
-def _positionals(closure: Closure) -> tuple[bool, bool]:
-    """Whether a closure takes a positional argument, and whether it must be given one."""
-    code = getattr(closure, "__code__", None)
-    if isinstance(closure, FunctionType) and not hasattr(closure, "__wrapped__") and code is not None:
-        # What inspect.signature would say, without its cost in every step.
-        count = code.co_argcount
-        return count > 0 or bool(code.co_flags & inspect.CO_VARARGS), count > len(closure.__defaults__ or ())
-    kinds = (
-        inspect.Parameter.POSITIONAL_ONLY,
-        inspect.Parameter.POSITIONAL_OR_KEYWORD,
-        inspect.Parameter.VAR_POSITIONAL,
-    )
-    taken = [p for p in inspect.signature(closure).parameters.values() if p.kind in kinds]
-    return bool(taken), any(p.default is p.empty and p.kind is not p.VAR_POSITIONAL for p in taken)
+__all__ = ["ClosurePasses"]
 
 
 class ClosurePasses:
@@ -92,6 +57,8 @@ class ClosurePasses:
         The batch's targets where they are known beforehand (one closure only).
     scale : callable or None
         A GradScaler's ``scale``.
+    first : tuple or None
+        What the only closure returned at the weights, where it has run already.
     """
 
     def __init__(
@@ -105,10 +72,11 @@ class ClosurePasses:
         model: nn.Module | None,
         targets: Tensor | None = None,
         scale: Callable[[Tensor], Tensor] | None = None,
+        first: Any = None,
     ) -> None:
         self.closures, self.params, self.settings, self.processes = closures, params, settings, processes
         self.mode, self.model, self.targets = mode, model, targets
-        self.scale = scale
+        self.scale, self._first = scale, first
         self.loss: Tensor | None = None
         self._count = 0
         self._rows: list[dict[str, Tensor]] = []
@@ -242,8 +210,10 @@ class ClosurePasses:
         with torch.enable_grad(), self._repeating(k, first=len(self._random) <= k, subset=rows is not None):
             if rows is not None:
                 result = closure(rows)
+            elif self._first is not None:
+                result, self._first = self._first, None
             else:
-                result = closure(None) if _positionals(closure)[1] else closure()
+                result = call_whole(closure)
         if not isinstance(result, tuple | list) or len(result) != 2:
             raise TypeError(
                 "closure: expected (losses, targets) with per-sample losses (reduction='none') and "

@@ -3,15 +3,14 @@
 Source: specification sections 3.3, 3.5, 3.6 (accumulation).
 """
 
-import math
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from graftkit.core.validation import raise_invalid
-from graftkit.methods.sse_sam.arithmetic import add_, scale_
-from graftkit.methods.sse_sam.closure import ClosurePasses, takes_index
+from graftkit.methods.sse_sam.arithmetic import add_, any_sharded, scale_
+from graftkit.methods.sse_sam.closure import ClosurePasses
+from graftkit.methods.sse_sam.closure_arguments import takes_index
 from graftkit.methods.sse_sam.gradients import Processes
 from graftkit.methods.sse_sam.perturbing import PerturbingOptimizer
 from graftkit.methods.sse_sam.sharpening import NonFiniteGradient
@@ -22,22 +21,23 @@ __all__ = ["ClosureForm"]
 class ClosureForm(PerturbingOptimizer):
     """The part of the optimizer that runs closures."""
 
-    def _step_closures(self, closure: Any, targets: Tensor | None, scaler: Any) -> Tensor | None:
-        passes = self._closure_passes(closure, targets, scaler)
+    def _step_closures(
+        self, closure: Any, targets: Tensor | None, scaler: Any, first: Any = None
+    ) -> Tensor | None:
+        passes = self._closure_passes(closure, targets, scaler, first)
         try:
             grads = self._run(passes, self._processes())
         except NonFiniteGradient:
             if scaler is None:
                 raise
-            # The scaler counts the overflow itself when it finds it in the gradients.
-            for p in self._params():
-                p.grad = torch.full_like(p, math.inf)
-            scaler.step(self.base_optimizer)
+            self._skip(scaler)
             return passes.loss
         self._apply(grads, scaler)
         return passes.loss
 
-    def _closure_passes(self, closure: Any, targets: Tensor | None, scaler: Any) -> ClosurePasses:
+    def _closure_passes(
+        self, closure: Any, targets: Tensor | None, scaler: Any, first: Any = None
+    ) -> ClosurePasses:
         closures = list(closure) if isinstance(closure, tuple | list) else [closure]
         if not closures or not all(callable(c) for c in closures):
             raise_invalid("closure", closure, "a function, or a sequence of them", error=TypeError)
@@ -58,6 +58,8 @@ class ClosureForm(PerturbingOptimizer):
             model=self._model,
             targets=targets,
             scale=scale,
+            # Nobody has recorded that call's batch statistics or random numbers.
+            first=None if mode == "frozen_stats" or self._settings.preserve_rng else first,
         )
 
     def accumulate(self, closure: Any, weight: float = 1.0) -> Tensor | None:
@@ -82,11 +84,17 @@ class ClosureForm(PerturbingOptimizer):
         ------
         RuntimeError
             If a first_step is pending, or the gradient is not finite.
+        ValueError
+            If parameters are sharded (FSDP2): no process has a gradient of its own there.
         TypeError
             If the closure returns no per-sample losses.
         """
         if self._explicit is not None:
             raise RuntimeError("accumulate: a first_step is pending; call step() first")
+        if any_sharded(self._params()):
+            raise_invalid(
+                "params", "FSDP2's", "parameters of one process", fix="Use step([closure, ...]) instead."
+            )
         passes = self._closure_passes(closure, None, None)
         passes.processes = Processes(None)
         grads = scale_(self._run(passes, passes.processes), float(weight), self._settings.foreach)

@@ -17,6 +17,7 @@ from torch import Tensor
 from graftkit.methods.sse_sam.arithmetic import Gradients, add_
 from graftkit.methods.sse_sam.gradients import Processes, differentiate
 from graftkit.methods.sse_sam.parts import split
+from graftkit.methods.sse_sam.perturbation import gradient_norm
 from graftkit.methods.sse_sam.settings import Settings
 from graftkit.methods.sse_sam.sharpening import check_finite
 
@@ -125,6 +126,11 @@ class ExplicitStep:
         self._total = add_(self._total, grads, self.settings.foreach)
         self._added.add(part)
 
+    @property
+    def complete(self) -> bool:
+        """Whether every pass has been run."""
+        return self._added.issuperset(self._moved)
+
     def finish(self) -> Gradients:
         """The final gradient.
 
@@ -137,10 +143,16 @@ class ExplicitStep:
         ------
         RuntimeError
             If a part's pass is missing.
+        NonFiniteGradient
+            If a pass away from the weights overflowed.
         """
         if missing := [part for part in self._moved if part not in self._added]:
             raise RuntimeError(
                 f"step: second_step is missing for {', '.join(missing)}; run it inside `with "
                 "optimizer.perturbed(part):` for every part in optimizer.parts"
             )
-        return self.processes.average(self._total, self.params)
+        total = self.processes.average(self._total, self.params)
+        if self._moved:
+            norm = float(gradient_norm(self.params, total, (), self.settings.foreach))
+            check_finite([norm], self.processes, self.params)
+        return total

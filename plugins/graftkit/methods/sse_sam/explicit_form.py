@@ -48,6 +48,8 @@ class ExplicitForm(PerturbingOptimizer):
         ------
         TypeError
             If the losses are missing, with the lines that are right.
+        RuntimeError
+            If another batch waits for its ``step()``; one whose passes are not complete is given up.
         """
         if davda or not isinstance(losses, Tensor) or targets is None:
             raise TypeError(
@@ -55,6 +57,11 @@ class ExplicitForm(PerturbingOptimizer):
                 f"{sorted(davda) or type(losses).__name__}. Head and tail cannot be told apart in one "
                 "summed "
                 "gradient. " + THREE_WAYS
+            )
+        if self._accumulated is not None or (self._explicit is not None and self._explicit.complete):
+            raise RuntimeError(
+                "first_step: another batch waits for its step(), and would be lost; call step() first. "
+                "Micro-batches of one step go through accumulate(closure, weight) or step([closure, ...])."
             )
         with torch.enable_grad():
             step = ExplicitStep(

@@ -11,6 +11,8 @@ Source: specification section 3.4; the published optimizer, and SAM wrappers in 
 import warnings
 from typing import Any
 
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from graftkit.core.validation import check_choice, raise_invalid
@@ -26,6 +28,7 @@ class LinkedOptimizer(Optimizer):
 
     base_optimizer: Optimizer
     _settings: Settings
+    _model: nn.Module | None
 
     def _fresh(self) -> None:
         """Reset what lives between calls and belongs in no checkpoint."""
@@ -115,7 +118,14 @@ class LinkedOptimizer(Optimizer):
             )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "base_optimizer": self.base_optimizer, "_settings": self._settings}
+        # DDP's wrapper holds a process group, which cannot be copied.
+        wrapped = isinstance(self._model, DistributedDataParallel)
+        return {
+            **super().__getstate__(),
+            "base_optimizer": self.base_optimizer,
+            "_settings": self._settings,
+            "_model": self._model.module if wrapped and self._model is not None else self._model,
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         if (
@@ -123,6 +133,5 @@ class LinkedOptimizer(Optimizer):
         ):  # a copy or an unpickled one; load_state_dict brings groups and state only
             self._fresh()
         super().__setstate__(state)
-        self._link()
-        # The base fills in keys that older checkpoints lack, on the very groups that are shared.
+        # Links both, and the base fills in keys that older checkpoints lack, on the groups that are shared.
         self.base_optimizer.__setstate__({"state": self.state, "param_groups": self.param_groups})

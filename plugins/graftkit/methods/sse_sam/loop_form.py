@@ -24,6 +24,7 @@ from graftkit.methods.sse_sam.watch import Watch
 
 __all__ = ["LoopForm"]
 
+SMALLEST_SEED = 2.0**-24  # of the loss scale, in repeats; a finite one of today's scalers fits many times
 GOOD_STEPS = 200  # after so many steps without overflow, repeats run under the whole loss scale again
 
 
@@ -89,8 +90,12 @@ class LoopForm(PerturbingOptimizer):
 
         Notes
         -----
-        Gradient clipping and unscaling by a common factor are recognised and applied to the final gradient
-        too. Between forward and step, inputs must not be changed in place.
+        Clipping by norm and unscaling multiply all gradients alike; the factor is read from a few small
+        gradients, which are followed, and the final gradient is multiplied too. Any other change is refused
+        where it shows in those few, and goes unnoticed where it does not: clip by value in
+        ``base_optimizer.register_step_pre_hook``. Between forward and step, inputs must not be changed in
+        place. What is no sample's own (an auxiliary head's loss inside the model's, in stage 2 any further
+        term) goes with the head.
         """
         if self._watch is not None:
             raise RuntimeError("watch: this optimizer watches a model already; call unwatch() first")
@@ -135,6 +140,7 @@ class LoopForm(PerturbingOptimizer):
             processes,
             mode="full" if full else self._mode(watch.inner, True),
             whole=everything and self._settings.tail_weight == 1,
+            head_moves=self.moves("head"),
             unit=factor * unscale,
             seed_factor=self._seed_factor if found_inf is not None else 1.0,
         )
@@ -143,9 +149,15 @@ class LoopForm(PerturbingOptimizer):
                 verify_records(passes, params, self._settings, processes)
                 self._verify = False
             grads = self._run(passes, processes)
-        except NonFiniteGradient:
+        except NonFiniteGradient as error:
             if found_inf is None:
                 raise
+            if self._seed_factor <= SMALLEST_SEED:
+                raise NonFiniteGradient(
+                    f"repeated passes stay non-finite at {self._seed_factor:.1g} of the loss scale, so the "
+                    "scale is not the reason: the model overflows at the perturbed weights. The weights are "
+                    "as before the step. Take smaller radii (rho) or a wider type."
+                ) from error
             self._seed_factor, self._good_steps = self._seed_factor / 2, 0
             return
         if found_inf is not None:

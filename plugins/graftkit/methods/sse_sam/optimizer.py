@@ -27,10 +27,12 @@ from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
 from graftkit.core.validation import check_bool, raise_invalid
+from graftkit.methods.sse_sam.closure_arguments import call_whole
 from graftkit.methods.sse_sam.closure_form import ClosureForm
 from graftkit.methods.sse_sam.explicit_form import THREE_WAYS, ExplicitForm
 from graftkit.methods.sse_sam.loop_form import LoopForm
 from graftkit.methods.sse_sam.settings import Settings, check_rho, resolve_tail, switch_step
+from graftkit.methods.sse_sam.sharpening import NonFiniteGradient
 
 __all__ = ["SSESAM"]
 
@@ -250,12 +252,8 @@ class SSESAM(LoopForm, ClosureForm, ExplicitForm):
         """
         if not isinstance(optimizer, Optimizer):
             raise_invalid("optimizer", optimizer, "a torch.optim.Optimizer", error=TypeError)
-        known = set(inspect.signature(cls.__init__).parameters) - {
-            "self",
-            "params",
-            "base_optimizer",
-            "base_kwargs",
-        }
+        # A host's subclass takes **kwargs; the names are this class's.
+        known = set(inspect.signature(SSESAM).parameters) - {"params", "base_optimizer", "base_kwargs"}
         if unknown := sorted(set(kwargs) - known):
             raise_invalid("kwargs", unknown, f"only {', '.join(sorted(known))}", error=TypeError)
 
@@ -273,13 +271,15 @@ class SSESAM(LoopForm, ClosureForm, ExplicitForm):
         ----------
         closure : callable, sequence of callable, or None, default=None
             ``closure(index=None)`` returns ``(losses, targets)``: one loss an entry on the graph, and
-            labels, a bool mask or a share in [0, 1] of the same shape. It runs no ``backward()``. A sequence
+            labels, a bool mask or a share in [0, 1] of the same shape. It runs no ``backward()``. Subset
+            passes hand it row numbers, if its first argument has no default, ``None`` or a slice. A sequence
             holds one closure a micro-batch. With a watched model a plain torch closure (which runs backward
             and returns the loss) is accepted too.
         targets : Tensor of the losses' shape or None, default=None
             The batch's targets, where known before the forward: subset passes then run nothing twice.
         scaler : torch.amp.GradScaler or None, default=None
-            For fp16 with closures; call ``scaler.update()`` afterwards. A parameter named ``grad_scaler``
+            For fp16 with closures, or with the explicit form on losses that were scaled by it; call
+            ``scaler.update()`` afterwards. A parameter named ``grad_scaler``
             would switch on a deprecated protocol of torch's.
 
         Returns
@@ -322,7 +322,13 @@ class SSESAM(LoopForm, ClosureForm, ExplicitForm):
         if closure is None and not pending:
             raise RuntimeError("step() without a closure, a first_step, or a watched model. " + THREE_WAYS)
         if closure is None:
-            grads = self._finish_pending()
+            try:
+                grads = self._finish_pending()
+            except NonFiniteGradient:
+                if scaler is None:
+                    raise
+                self._skip(scaler)
+                return None
             self._apply(grads, scaler)
             return None
         if pending:
@@ -337,12 +343,13 @@ class SSESAM(LoopForm, ClosureForm, ExplicitForm):
             and scaler is None
         ):
             with torch.enable_grad():  # what was recorded before is accumulated micro-batches
-                result = closure()
+                result = call_whole(closure)
             if not isinstance(result, tuple | list):
                 self._step_watched(None, None)
                 return result
             self._watch.clear()
-        elif found_inf is not None:
+            return self._step_closures(closure, None, None, result)
+        if found_inf is not None:
             raise RuntimeError(
                 "GradScaler.step: a closure cannot be repeated under it; use step(closure, scaler=scaler)"
             )

@@ -3,10 +3,12 @@
 Source: specification sections 1.2, 1.4, 3.4, 3.6.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -28,7 +30,6 @@ __all__ = ["PerturbingOptimizer"]
 class PerturbingOptimizer(LinkedOptimizer):
     """An optimizer that moves its weights away, looks at the gradient there, and brings them back."""
 
-    _model: nn.Module | None
     _process_group: "dist.ProcessGroup | None"
 
     def _fresh(self) -> None:
@@ -158,6 +159,12 @@ class PerturbingOptimizer(LinkedOptimizer):
             self._weights,
             self._while_away,
         )
+
+    def _skip(self, scaler: Any) -> None:
+        """Show the scaler an overflow, which it counts and leaves the weights alone."""
+        for p in self._params():
+            p.grad = torch.full_like(p, math.inf)
+        scaler.step(self.base_optimizer)
 
     def _apply(self, grads: Gradients, scaler: Any = None) -> None:
         """Hand the final gradient to the base optimizer and count the step."""

@@ -37,7 +37,7 @@ class GradientProbes:
         self._handles = [p.register_post_accumulate_grad_hook(hook) for p in self._probes]
 
     def _arrived(self, param: Tensor) -> None:
-        if param.grad is not None:
+        if param.grad is not None and param.grad.layout is torch.strided:
             self._left[id(param)] = (param.grad.detach().clone(), param.grad, param.grad._version)
 
     def clear(self) -> None:
@@ -50,6 +50,15 @@ class GradientProbes:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+
+    @property
+    def reset(self) -> bool:
+        """Whether the followed gradients have been zeroed, or set to ``None``, since backward left them."""
+        kept = [(p.grad, self._left[id(p)]) for p in self._probes if id(p) in self._left]
+        return bool(kept) and all(
+            g is None or (g._version != version and not bool(g.any()) and bool(before.any()))
+            for g, (before, _, version) in kept
+        )
 
     @property
     def untouched(self) -> bool:
@@ -75,14 +84,19 @@ class GradientProbes:
         RuntimeError
             If the gradients were changed in another way.
         """
-        pairs = [(self._left[id(p)][0], p.grad) for p in self._probes if id(p) in self._left]
-        if not pairs or any(now is None for _, now in pairs):
+        left = [self._left[id(p)][0] if id(p) in self._left else None for p in self._probes]
+        # A collective: every process joins, also where it has not used a parameter that others have.
+        averaged = processes.average(list(left), self._probes)
+        pairs = [
+            (before, p.grad.detach())
+            for before, p in zip(averaged, self._probes, strict=True)
+            if before is not None and p.grad is not None
+        ]
+        if not pairs:
             return 1.0
         rough = min(before.dtype.itemsize for before, _ in pairs) < 4
-        left = [before for before, _ in pairs]
-        averaged = processes.average(list(left), left)
-        then = torch.cat([b.flatten().double() for b in averaged if b is not None])
-        now = torch.cat([n.detach().flatten().double() for _, n in pairs if n is not None])
+        then = torch.cat([before.flatten().double() for before, _ in pairs])
+        now = torch.cat([grad.flatten().double() for _, grad in pairs])
         if torch.equal(then, now):
             return 1.0
         square = then.dot(then)

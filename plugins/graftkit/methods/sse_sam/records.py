@@ -29,18 +29,18 @@ def usable_calls(watch: Watch) -> list[ModelCall]:
         If there is none, the criterion was called on another tensor than the output, or something that the
         repetition needs was changed in place.
     """
+    if not watch.calls:
+        raise RuntimeError(
+            "watch: the model was not called in train mode with gradients since the last step, so there "
+            "is nothing to repeat. Call the watched model itself (or its DDP wrapper), not a copy or a "
+            "submodule; to keep some layers still, put those into eval mode and not the model."
+        )
     if any(term.weight is not None for term in watch.foreign):
         raise RuntimeError(
             "criterion: it was called on a tensor that is not the watched model's output itself, so the "
             "step cannot be repeated. Move what lies between (a view, a cast, an interpolation) into the "
             "model or the criterion, or name the submodule that makes the scores: watch(..., "
             "output_module=...)."
-        )
-    if not watch.calls:
-        raise RuntimeError(
-            "watch: the model was not called in train mode with gradients since the last step, so there "
-            "is nothing to repeat. Call the watched model itself (or its DDP wrapper), not a copy or a "
-            "submodule."
         )
     calls = [call for call in watch.calls if call.used]
     if not calls:

@@ -10,7 +10,9 @@ so no per-sample loss is needed: the user's own loss is differentiated with resp
 tail's rows are kept, and pushed back through the model. A pass on some samples puts its rows among the
 recorded outputs of the others before calling the criterion, whose normaliser (mean, class weights,
 ``ignore_index``) stays the whole batch's. Both tail passes draw the same random numbers, so the sum
-:math:`g + [g_T(w + \varepsilon_T) - g_T(w)]` carries little noise and stays unbiased.
+:math:`g + [g_T(w + \varepsilon_T) - g_T(w)]` carries little noise and stays unbiased. What belongs to no
+sample's scores, such as an auxiliary head's loss inside the model's own, is in :math:`g - g_T` and goes with
+the head.
 
 Beyond the paper and the released code, which need a rewritten loop.
 """
@@ -20,13 +22,13 @@ from contextlib import nullcontext
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge
 
 from graftkit.methods.sse_sam.arithmetic import Gradients, add_, scale_, subtract_
-from graftkit.methods.sse_sam.calls import LossTerm, ModelCall, find_logits, find_losses
+from graftkit.methods.sse_sam.calls import LossTerm, ModelCall, find_logits
 from graftkit.methods.sse_sam.classes import spread_over
 from graftkit.methods.sse_sam.coupling import frozen_running_stats
 from graftkit.methods.sse_sam.gradients import Processes, differentiate
+from graftkit.methods.sse_sam.own_losses import find_losses, slope_of_losses
 from graftkit.methods.sse_sam.parts import part_weight
 from graftkit.methods.sse_sam.records import usable_calls
 from graftkit.methods.sse_sam.settings import Settings
@@ -56,6 +58,8 @@ class ReplayPasses:
         On which samples passes run.
     whole : bool, default=False
         Whether no part will be asked for, only everything.
+    head_moves : bool, default=True
+        Whether the head's gradient will be asked for away from the weights too.
     unit : float, default=1.0
         What a repeated gradient is multiplied by to be in the units of ``.grad``.
     seed_factor : float, default=1.0
@@ -76,11 +80,13 @@ class ReplayPasses:
         *,
         mode: str,
         whole: bool = False,
+        head_moves: bool = True,
         unit: float = 1.0,
         seed_factor: float = 1.0,
     ) -> None:
         self.watch, self.params, self.settings, self.processes = watch, params, settings, processes
         self.mode, self.unit, self.seed_factor = mode, unit, seed_factor
+        self.head_moves = head_moves
         self.calls = usable_calls(watch)
         self._shares = (
             None if whole else [[share_of(t, c, watch, settings) for t in c.used] for c in self.calls]
@@ -111,18 +117,18 @@ class ReplayPasses:
                 own = add_(own, self.processes.average(extra, self.params), foreach)
             return {"all": own}
         shares = [share for call in self._shares or [] for share in call]
-        device = self.params[0].device
-        here = [any(bool((s < 1).any()) for s in shares), any(bool((s > 0).any()) for s in shares)]
-        has_head, has_tail = self.processes.any(here, device)
-        if not has_tail:
-            return {"head": self._repeat("head", 1.0) if local else own}
-        if not has_head:
-            return {"tail": self._repeat("tail", weight) if local else scale_(own, weight, foreach)}
+        anywhere = self.processes.any([any(bool((s > 0).any()) for s in shares)], self.params[0].device)
+        # DDP has averaged the user's gradient: a direction of this process's own needs another pass.
+        repeat_head = local and self.head_moves
+        if not anywhere[0]:
+            return {"head": self._repeat("head", 1.0) if repeat_head else own}
         tail = self._repeat("tail", 1.0)
-        if local:
+        if repeat_head:
             return {"head": self._repeat("head", 1.0), "tail": scale_(tail, weight, foreach)}
-        tail = self.processes.average(tail, self.params)
-        return {"head": subtract_(own, tail, foreach), "tail": scale_(tail, weight, foreach)}
+        # Also where all samples are of the tail: what no sample accounts for is left, and must not be lost.
+        average = self.processes.average(tail, self.params)
+        head = subtract_(own, average, foreach)
+        return {"head": head, "tail": scale_(tail if local else average, weight, foreach)}
 
     def perturbed(self, part: str) -> Gradients:
         """Gradient of one part where the weights are now.
@@ -141,7 +147,9 @@ class ReplayPasses:
         grads = self._repeat(part, self.settings.tail_weight)
         if part == "tail":
             return grads
-        return [own if g is None else g for g, own in zip(grads, self._grads, strict=True)]
+        # Where another process's samples do use the parameter, this one contributes nothing.
+        used = self.processes.any([g is not None for g in grads], self.params[0].device)
+        return [own if not yes else g for g, own, yes in zip(grads, self._grads, used, strict=True)]
 
     def whole(self) -> Gradients:
         """The user's gradient once more, from repeated full passes: what :meth:`SSESAM.watch` verifies.
@@ -171,7 +179,7 @@ class ReplayPasses:
                 if not self.processes.averaged:
                     continue
                 rows = rows.new_zeros(1)  # a sharded pass is a collective; the sample's weight is 0
-            outputs, seeds = self._repeated_call(call, weights, rows)
+            outputs, seeds = self._repeated_call(call, weights, rows, rest=part != "tail")
             grads = differentiate(outputs, seeds, self.params)
             total = grads if total is None else add_(total, grads, self.settings.foreach)
         if total is None:
@@ -196,9 +204,9 @@ class ReplayPasses:
         return None if len(rows) == len(union) else rows
 
     def _repeated_call(
-        self, call: ModelCall, weights: list[Tensor] | None, rows: Tensor | None
+        self, call: ModelCall, weights: list[Tensor] | None, rows: Tensor | None, *, rest: bool
     ) -> tuple[list[Tensor], list[Tensor | None]]:
-        """Repeat one forward and give what its backward starts from."""
+        """Repeat one forward and give what its backward starts from, with or without the rest of the loss."""
         watch = self.watch
         args, kwargs = (call.args, call.kwargs) if rows is None else call.select(rows)
         still = frozen_running_stats(watch.inner) if self.settings.update_running_stats == "once" else ALWAYS
@@ -211,9 +219,16 @@ class ReplayPasses:
                 if weights is None:
                     return losses, seeds
                 output = self._output(returned)
-                slope = _slope_of_own_losses(losses, output, seeds)
-                return [output], [slope * spread_over(weights[0], output)]
+                slope = slope_of_losses(losses, output, seeds)
+                # Sequence models score (B, tokens, classes); images have their classes first.
+                weight = spread_over(weights[0], output, classes_last=output.ndim == 3)
+                if rest:
+                    # The whole loss, less what the scores' gradient does not weigh fully.
+                    return [*losses, output], [*seeds, slope * (weight - 1)]
+                return [output], [slope * weight]
             output = self._output(returned)
+            if rows is not None:
+                _check_rows(output, call, len(rows))
             if weights is None:
                 terms = [self._loss(term, output) for term in call.used]
                 return terms, [self._seed(term) for term in call.used]
@@ -265,20 +280,13 @@ class ReplayPasses:
         return total if total is not None else torch.zeros_like(output)
 
 
-def _slope_of_own_losses(losses: list[Tensor], output: Tensor, seeds: list[Tensor | None]) -> Tensor:
-    """Derivative of a model's own losses by its scores, also where a host cast the scores afterwards."""
-    (slope,) = torch.autograd.grad(losses, [output], seeds, retain_graph=True, allow_unused=True)
-    if slope is not None:
-        return slope
-    node, place = output.grad_fn, 0
-    while node is not None and node.name().startswith("ToCopyBackward"):
-        # accelerate hands out float32 copies of what the loss was computed from; a cast's derivative is 1.
-        node, place = node.next_functions[0]
-        edge = GradientEdge(node, place)
-        (slope,) = torch.autograd.grad(losses, [edge], seeds, retain_graph=True, allow_unused=True)
-        if slope is not None:
-            return slope.to(output.dtype)
-    raise RuntimeError(
-        "model output: the model's own loss does not depend on its class scores as it returned them; "
-        "name the submodule that makes them: watch(..., output_module=...)"
-    )
+def _check_rows(output: Tensor, call: ModelCall, n_rows: int) -> None:
+    """A pass on some samples must give what these samples gave in the recorded pass, in shape at least."""
+    recorded = call.output
+    if recorded is not None and output.shape != (n_rows, *recorded.shape[1:]):
+        raise RuntimeError(
+            f"tail_pass: on {n_rows} of {len(recorded)} samples the model gave an output of shape "
+            f"{tuple(output.shape)} instead of {(n_rows, *recorded.shape[1:])}. Samples are picked along the "
+            "first dimension of the tensors in the model's arguments, their lists and mappings; where that "
+            "does not fit, take tail_pass='full'."
+        )

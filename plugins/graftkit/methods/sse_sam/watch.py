@@ -14,10 +14,12 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from graftkit.core.validation import describe, raise_invalid
-from graftkit.methods.sse_sam.calls import LossTerm, ModelCall, Versions, find_logits, find_losses
+from graftkit.methods.sse_sam.calls import LossTerm, ModelCall, find_logits
 from graftkit.methods.sse_sam.coupling import RecordedStatistics
 from graftkit.methods.sse_sam.hooks import FunctionCriterion, Hook
+from graftkit.methods.sse_sam.own_losses import find_losses, hides_scores
 from graftkit.methods.sse_sam.probes import GradientProbes
+from graftkit.methods.sse_sam.structures import Versions
 from graftkit.methods.sse_sam.surroundings import Autocast, random_state
 
 __all__ = ["TARGET_NAMES", "Watch"]
@@ -129,6 +131,13 @@ class Watch:
         self.foreign = [term for term in self.foreign if term.weight is None]
         self.probes.clear()
 
+    def forget_reset(self) -> None:
+        """Forget earlier backwards, if their gradients were reset by another than the optimizer."""
+        if self.probes.reset:
+            for term in [*self.foreign, *(term for call in self.calls for term in call.terms)]:
+                term.weight = None
+            self.probes.clear()
+
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Record nothing inside the context.
@@ -228,7 +237,7 @@ class Watch:
                     "this forward (a direct call of its forward() runs no hooks)"
                 )
             scores = captured
-        elif self.criterion is None and _only_losses(output):
+        elif self.criterion is None and hides_scores(output):
             raise TypeError(
                 f"model output: the model returned losses only ({describe(output)}), so its class scores "
                 "are hidden. Say where they are made and where the labels are: watch(model, "
@@ -249,7 +258,7 @@ class Watch:
                 )
             for loss in find_losses(output):
                 term = LossTerm(targets, weakref.ref(loss))
-                term.listen(loss)
+                term.listen(loss, Hook(self, "forget_reset"))
                 call.terms.append(term)
 
     def _after_criterion(
@@ -274,7 +283,7 @@ class Watch:
                 break
         if found is None:
             term = LossTerm(None, weakref.ref(loss))
-            term.listen(loss)
+            term.listen(loss, Hook(self, "forget_reset"))
             self.foreign.append(term)
             return
         place, scores, call = found
@@ -295,10 +304,5 @@ class Watch:
             targets, weakref.ref(loss), rest, named, place, Versions({"criterion args": rest, **named}),
             Autocast.now(self.device),
         )  # fmt: skip
-        term.listen(loss)
+        term.listen(loss, Hook(self, "forget_reset"))
         call.terms.append(term)
-
-
-def _only_losses(output: Any) -> bool:
-    found = output.get("logits") if isinstance(output, dict) else getattr(output, "logits", None)
-    return not isinstance(found, Tensor)
