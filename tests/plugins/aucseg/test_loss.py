@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from graftkit.methods.aucseg import pairs
+from graftkit.methods.aucseg import blocks
 from graftkit.torch import PixelAUCLoss, pixel_auc_loss
 from tests.plugins.aucseg import reference as ref
 from tests.plugins.aucseg.cases import golden, gradient, random_case
@@ -52,7 +52,7 @@ def test_blocks_do_not_matter(monkeypatch, options, block):
     x.requires_grad_()
     whole = pixel_auc_loss(x, y, **options)
     whole_gradient = gradient(whole, x)
-    monkeypatch.setattr(pairs, "BLOCK", block * 37)
+    monkeypatch.setattr(blocks, "BLOCK", block * 37)
     parts = pixel_auc_loss(x, y, **options)
     torch.testing.assert_close(parts, whole, rtol=0, atol=1e-13)
     torch.testing.assert_close(gradient(parts, x), whole_gradient, rtol=0, atol=1e-15)
