@@ -123,7 +123,7 @@ def test_random_update_replaces_every_slot_alike():
         (slot,) = [k for k in range(4) if values(bank)[k] != before[k]] or [None]
         assert slot is not None
         replaced[slot] += 1
-        bank._patches[1][slot] = bank._patches[1][slot].__class__(
+        bank._store.patches[1][slot] = bank._store.patches[1][slot].__class__(
             torch.full((3, 1, 1), slot, dtype=torch.uint8),
             torch.ones(1, 1, dtype=torch.bool),
             0,

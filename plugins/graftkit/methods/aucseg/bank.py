@@ -34,13 +34,14 @@ from graftkit.core.validation import (
     raise_invalid,
 )
 from graftkit.methods.aucseg.bank_state import read_state, write_state
-from graftkit.methods.aucseg.patches import Patch, cut_patch, nearest_index, write_patch
+from graftkit.methods.aucseg.patches import cut_patch, nearest_index, write_patch
 from graftkit.methods.aucseg.pictures import (
     check_alike,
     check_picture,
     check_tail_classes,
     present_classes,
 )
+from graftkit.methods.aucseg.store import UPDATES, PatchStore, random_below
 
 __all__ = ["TailMemoryBank"]
 
@@ -115,7 +116,7 @@ class TailMemoryBank:
         self.memory_size = check_integer("memory_size", memory_size, low=1)
         self.sample_ratio = check_number("sample_ratio", sample_ratio, low=0, high=1, closed="(]")
         self.resize_ratio = check_number("resize_ratio", resize_ratio, low=0, high=4, closed="(]")
-        self.update: str = check_choice("update", update, ("random", "fifo", "reservoir"))
+        self.update: str = check_choice("update", update, UPDATES)
         self.scope: str = check_choice("scope", scope, ("image", "batch"))
         self.protect_tail = check_bool("protect_tail", protect_tail)
         self.min_pixels = check_integer("min_pixels", min_pixels, low=1)
@@ -128,19 +129,20 @@ class TailMemoryBank:
                 f"{most} objects into one picture; the published setting for so many classes is 0.05",
                 stacklevel=2,
             )
-        self._told_too_large = False
         self.clear()
 
     def clear(self) -> None:
         """Forget every patch and start the generator anew."""
-        self._patches: dict[int, list[Patch]] = {c: [] for c in self.tail_classes}
-        self._seen = dict.fromkeys(self.tail_classes, 0)
-        self._nbytes = 0
-        self._serial = 0
+        self._store = PatchStore(
+            self.tail_classes,
+            memory_size=self.memory_size,
+            update=self.update,
+            max_bytes=self.max_bytes,
+        )
         self._generator = torch.Generator().manual_seed(self.seed)
 
     def __len__(self) -> int:
-        return sum(map(len, self._patches.values()))
+        return len(self._store)
 
     def __repr__(self) -> str:
         return (
@@ -153,12 +155,12 @@ class TailMemoryBank:
     @property
     def counts(self) -> dict[int, int]:
         """Patches stored of each tail class."""
-        return {c: len(patches) for c, patches in self._patches.items()}
+        return {c: len(patches) for c, patches in self._store.patches.items()}
 
     @property
     def nbytes(self) -> int:
         """Bytes of all stored patches, at most `max_bytes`."""
-        return self._nbytes
+        return self._store.nbytes
 
     @property
     def generator(self) -> torch.Generator:
@@ -183,7 +185,7 @@ class TailMemoryBank:
             If shapes do not fit, or the picture differs in type or channels from those stored.
         """
         self._check(image, label)
-        self._store(image, label, present_classes(label, self.ignore_index))
+        self._keep(image, label, present_classes(label, self.ignore_index))
 
     def paste(
         self, image: Tensor, label: Tensor, present: Iterable[int] | None = None
@@ -253,7 +255,7 @@ class TailMemoryBank:
         check_alike(images)
         present = [present_classes(label, self.ignore_index) for label in labels]
         for image, label, here in zip(images, labels, present, strict=True):
-            self._store(image, label, here)
+            self._keep(image, label, here)
         chosen: list[list[int]] = [[] for _ in images]
         if self.scope == "image":
             chosen = [self._draw(here) for here in present]
@@ -296,13 +298,9 @@ class TailMemoryBank:
         ValueError
             If something is missing or malformed, or (strict) settings differ.
         """
-        patches, seen, serial, generator_state = read_state(self, state, check_bool("strict", strict))
-        generator = torch.Generator()
-        generator.set_state(generator_state)
-        self._patches, self._seen, self._serial = patches, seen, serial
+        patches, seen, serial, generator = read_state(self, state, check_bool("strict", strict))
+        self._store.fill(patches, seen, serial)
         self._generator = generator
-        self._nbytes = sum(p.nbytes for kept in patches.values() for p in kept)
-        self._bound()
 
     def reseed(self, *keys: int) -> None:
         """Seed the generator from the bank's seed and further numbers, such as rank and iteration.
@@ -324,7 +322,7 @@ class TailMemoryBank:
             mixed = (mixed * 1_000_003 + check_integer("keys", key, low=0) + 1) % (2**63)
         self._generator.manual_seed(mixed)
 
-    def _store(self, image: Tensor, label: Tensor, present: set[int]) -> None:
+    def _keep(self, image: Tensor, label: Tensor, present: set[int]) -> None:
         here = [c for c in self.tail_classes if c in present]
         if not here:
             return
@@ -334,42 +332,9 @@ class TailMemoryBank:
             rows, columns = (nearest_index(n, self.resize_ratio).numpy() for n in label.shape)
             canvas = canvas[rows][:, columns]
         for cls in here:
-            patch = cut_patch(image, torch.from_numpy(canvas == cls), self._serial)
+            patch = cut_patch(image, torch.from_numpy(canvas == cls), self._store.serial)
             if patch is not None and int(patch.mask.count_nonzero()) >= self.min_pixels:
-                self._keep(cls, patch)
-
-    def _keep(self, cls: int, patch: Patch) -> None:
-        self._seen[cls] += 1
-        if patch.nbytes > self.max_bytes:
-            if not self._told_too_large:
-                self._told_too_large = True
-                warnings.warn(
-                    f"a patch of {patch.nbytes} bytes is larger than max_bytes={self.max_bytes} and is not "
-                    "stored; said once",
-                    stacklevel=4,
-                )
-            return
-        kept = self._patches[cls]
-        if len(kept) < self.memory_size:
-            kept.append(patch)
-        elif self.update == "fifo":
-            self._nbytes -= kept.pop(0).nbytes
-            kept.append(patch)
-        else:
-            slot = self._random(self._seen[cls] if self.update == "reservoir" else self.memory_size)
-            if slot >= self.memory_size:
-                return
-            self._nbytes -= kept[slot].nbytes
-            kept[slot] = patch
-        self._serial += 1
-        self._nbytes += patch.nbytes
-        self._bound()
-
-    def _bound(self) -> None:
-        while self._nbytes > self.max_bytes:
-            largest = max(self._patches.values(), key=lambda kept: sum(p.nbytes for p in kept))
-            oldest = min(range(len(largest)), key=lambda k: largest[k].serial)
-            self._nbytes -= largest.pop(oldest).nbytes
+                self._store.add(cls, patch, self._generator)
 
     def _draw(self, present: set[int]) -> list[int]:
         missing = [c for c in self.tail_classes if c not in present]
@@ -379,7 +344,7 @@ class TailMemoryBank:
         return [missing[k] for k in order[: math.ceil(self.sample_ratio * len(missing))]]
 
     def _paste(self, image: Tensor, label: Tensor, chosen: list[int]) -> tuple[Tensor, Tensor, list[int]]:
-        chosen = [c for c in chosen if self._patches[c]]
+        chosen = [c for c in chosen if self._store.patches[c]]
         if not chosen:
             return image, label, []
         # The inputs may belong to a caching data set, or be expanded views.
@@ -389,7 +354,8 @@ class TailMemoryBank:
             protected = torch.isin(label, torch.tensor(self.tail_classes, device=label.device))
         pasted = []
         for cls in chosen:
-            patch = self._patches[cls][self._random(len(self._patches[cls]))]
+            kept = self._store.patches[cls]
+            patch = kept[self._random(len(kept))]
             room = (label.shape[k] - patch.canvas[k] for k in (0, 1))
             corner = tuple(self._random(r + 1) if r > 0 else 0 for r in room)
             if write_patch(image, label, patch, cls, corner, protected):  # type: ignore[arg-type]
@@ -397,10 +363,10 @@ class TailMemoryBank:
         return image, label, pasted
 
     def _random(self, high: int) -> int:
-        return int(torch.randint(high, (), generator=self._generator))
+        return random_below(high, self._generator)
 
     def _check(self, image: Any, label: Any) -> None:
         check_picture(image, label)
-        stored = next((p for kept in self._patches.values() for p in kept), None)
+        stored = self._store.first()
         if stored is not None:
             check_alike([stored.image, image])

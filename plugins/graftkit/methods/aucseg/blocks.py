@@ -23,8 +23,8 @@ from graftkit.methods.aucseg.presence import Presence
 
 __all__ = ["Block", "all_rows", "blocks", "exact_dtype", "rival_scale"]
 
-# Scores of a block on a CPU: a few arrays of this many float32 stay in a core's second-level cache.
-BLOCK = 2**17
+# Scores of a block on a CPU: its few arrays stay in a core's second-level cache, and small beside an image.
+BLOCK = 2**16
 # Fewer pixels than this are not worth the calls.
 FEWEST = 256
 

@@ -116,11 +116,11 @@ def _count(
     wide = torch.float64 if target.device.type != "mps" else torch.float32
     pixels = torch.zeros(n_classes + 2, dtype=torch.int64, device=target.device)
     weights = torch.zeros(n_classes + 2, dtype=wide, device=target.device)
-    a_class = 0 <= ignore_index < n_classes
+    one, a_class = torch.ones_like(pixels[0]), 0 <= ignore_index < n_classes
     for image in range(len(target)):  # one at a time: the index is the largest temporary
         index = _index(target[image], n_classes)
         if weight is None:
-            counted = torch.ones_like(index)
+            counted = one.expand_as(index)
         else:
             share = weight[image].to(wide).clamp(min=0)
             weights.scatter_add_(0, index, share)
