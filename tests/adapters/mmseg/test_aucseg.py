@@ -197,6 +197,12 @@ def test_bad_calls_of_the_loss(call, words):
         AUCSegLoss()(torch.zeros(1, 3, 2), torch.tensor([[0, 1]]), **call)
 
 
+@pytest.mark.parametrize("logits", [None, torch.zeros(3), [[0.0]]])
+def test_logits_of_another_kind(logits):
+    with pytest.raises((TypeError, ValueError), match="logits"):
+        AUCSegLoss(num_classes=3)(logits, torch.tensor([[0, 1]]))
+
+
 def test_number_of_classes_is_checked():
     target = torch.tensor([[0, 1]])
     with pytest.raises(ValueError, match="num_classes: expected the 3 channels of the logits, got 5"):
@@ -258,11 +264,17 @@ def test_names_become_numbers():
         ([2], {"classes": ("pole", "car")}, "tail_classes.*got 2"),
         (["pole"], None, "tail_classes.*class numbers"),
         (["pole", 0], {"classes": ("pole", "car")}, "tail_classes.*twice"),
+        (["pole", -1], {"classes": ("pole", "car")}, "tail_classes.*-1"),
     ],
 )
 def test_names_that_do_not_fit(tail, metainfo, words):
     with pytest.raises(ValueError, match=words):
         started(TMemoryBankHook(tail), metainfo=metainfo)
+
+
+def test_names_beside_what_is_no_class():
+    with pytest.raises(TypeError, match=r"tail_classes.*1.5"):
+        started(TMemoryBankHook(["pole", 1.5]), metainfo={"classes": ("pole", "car")})
 
 
 def test_numbers_need_no_names():
@@ -443,6 +455,10 @@ def test_format_only_evaluates_nothing(tmp_path):
         ({"groups": {}}, ValueError, "groups"),
         ({"groups": {"tail": []}}, ValueError, "groups.*empty.*'tail'"),
         ({"groups": ["a"]}, TypeError, "groups"),
+        ({"groups": {"tail": 3}}, TypeError, "groups.*lists"),
+        ({"groups": {"tail": [1.5]}}, TypeError, "groups.*1.5"),
+        ({"groups": {"tail": [True]}}, TypeError, "groups.*True"),
+        ({"groups": {"tail": [-1]}}, ValueError, "groups.*-1"),
         ({"groups": {"tail": "pole"}}, TypeError, "groups"),
         ({"groups": {"head": [1], "tail": [2, 1]}}, ValueError, "groups.*1 in 'head' and 'tail'"),
         ({"groups": {"a": [1]}, "iou_metrics": ["mDice"]}, ValueError, "iou_metrics.*mIoU"),
@@ -517,6 +533,19 @@ def test_a_picture_of_ignored_pixels():
         PixelAUCMetric(), torch.zeros(2, 3, 2, 2), torch.stack([torch.full((2, 2), 255), torch.eye(2).long()])
     )
     assert found["pixelAUC"] == 50
+
+
+def test_pixel_auc_of_nothing_is_nan():
+    nothing = torch.full((1, 2, 2), 255)
+    found = ranked(PixelAUCMetric(groups={"tail": ["c"]}), torch.zeros(1, 3, 2, 2), nothing)
+    assert math.isnan(found["pixelAUC"])
+    assert math.isnan(found["pixelAUC.tail"])
+
+
+def test_pixel_auc_of_one_class_under_two_spellings():
+    metric = PixelAUCMetric(groups={"head": ["a"], "tail": [0]})
+    with pytest.raises(ValueError, match=r"groups.*0 in 'head' and 'tail'"):
+        ranked(metric, torch.zeros(1, 3, 2, 2), torch.eye(2).long()[None])
 
 
 @pytest.mark.parametrize(

@@ -242,6 +242,22 @@ def test_protect_tail_leaves_tail_pixels_uncovered():
         assert image[0, 0].tolist() == [5, 0 if protect else 5, 5]
 
 
+@pytest.mark.parametrize("ratio", [1, 0.5])
+def test_no_graph_is_kept(ratio):
+    bank = everything([3], resize_ratio=ratio)
+    image, label = noise(0)
+    bank.store(image.float().requires_grad_(), label)
+    assert not bank.state_dict()["patches"][0][0]["image"].requires_grad
+
+
+def test_an_empty_batch_keeps_its_form():
+    bank = everything([1])
+    images, labels = bank(torch.zeros(0, 3, 4, 5), torch.zeros(0, 4, 5).long())
+    assert images.shape == (0, 3, 4, 5)
+    assert labels.shape == (0, 4, 5)
+    assert bank([], []) == ([], [])
+
+
 def test_batches_as_tensors_and_as_lists():
     images = torch.stack([noise(s, classes=(0, s))[0] for s in (1, 2)])
     labels = torch.stack([noise(s, classes=(0, s))[1] for s in (1, 2)])

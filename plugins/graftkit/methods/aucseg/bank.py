@@ -23,6 +23,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,7 +35,8 @@ from graftkit.core.validation import (
     raise_invalid,
 )
 from graftkit.methods.aucseg.bank_state import read_state, write_state
-from graftkit.methods.aucseg.patches import cut_patch, nearest_index, write_patch
+from graftkit.methods.aucseg.pasting import draw_missing, paste_patches
+from graftkit.methods.aucseg.patches import cut_patch, nearest_index
 from graftkit.methods.aucseg.pictures import (
     check_alike,
     check_picture,
@@ -121,7 +123,7 @@ class TailMemoryBank:
         self.protect_tail = check_bool("protect_tail", protect_tail)
         self.min_pixels = check_integer("min_pixels", min_pixels, low=1)
         self.max_bytes = check_integer("max_bytes", max_bytes, low=1)
-        self.seed = check_integer("seed", seed, low=0)
+        self.seed = check_integer("seed", seed, low=0, high=2**64 - 1)
         most = math.ceil(self.sample_ratio * len(self.tail_classes))
         if most > MANY_PASTES:
             warnings.warn(
@@ -210,12 +212,17 @@ class TailMemoryBank:
         Raises
         ------
         TypeError
-            If an argument is no tensor, or `label` not integer.
+            If an argument is no tensor, `label` not integer, or `present` not class numbers.
         ValueError
             If shapes do not fit, or the picture differs in type or channels from those stored.
         """
         self._check(image, label)
-        here = present_classes(label, self.ignore_index) if present is None else {int(c) for c in present}
+        if present is None:
+            here = present_classes(label, self.ignore_index)
+        elif isinstance(present, Iterable):
+            here = {check_integer("present", c) for c in present}
+        else:
+            raise_invalid("present", present, "class numbers or None", error=TypeError)
         return self._paste(image, label, self._draw(here))
 
     def __call__(
@@ -245,9 +252,14 @@ class TailMemoryBank:
 
         Raises
         ------
+        TypeError
+            If an argument is no tensor or sequence, or one of its elements no tensor.
         ValueError
             If there are not as many labels as pictures, or one of them does not fit.
         """
+        for name, value in (("images", images), ("labels", labels)):
+            if not isinstance(value, Tensor | Sequence) or isinstance(value, str | bytes):
+                raise_invalid(name, value, "a tensor or a sequence of tensors", error=TypeError)
         if len(images) != len(labels):
             raise_invalid("labels", len(labels), f"as many as images, {len(images)}")
         for image, label in zip(images, labels, strict=True):
@@ -261,14 +273,10 @@ class TailMemoryBank:
             chosen = [self._draw(here) for here in present]
         elif len(images):
             for cls in self._draw(set().union(*present)):
-                chosen[self._random(len(images))].append(cls)
+                chosen[random_below(len(images), self._generator)].append(cls)
         done = [self._paste(*args) for args in zip(images, labels, chosen, strict=True)]
         new_images, new_labels = [d[0] for d in done], [d[1] for d in done]
-        return (
-            torch.stack(new_images) if isinstance(images, Tensor) and new_images else new_images,
-            torch.stack(new_labels) if isinstance(labels, Tensor) and new_labels else new_labels,
-            [d[2] for d in done],
-        )
+        return _like(images, new_images), _like(labels, new_labels), [d[2] for d in done]
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that decides what is pasted next, as plain containers and tensors.
@@ -326,47 +334,33 @@ class TailMemoryBank:
         here = [c for c in self.tail_classes if c in present]
         if not here:
             return
-        # NumPy compares small integers several times faster, once a class.
-        canvas = label.detach().cpu().to(torch.int32).numpy()
+        canvas = label.detach().cpu().numpy()
         if self.resize_ratio != 1:
             rows, columns = (nearest_index(n, self.resize_ratio).numpy() for n in label.shape)
             canvas = canvas[rows][:, columns]
+        # NumPy compares small integers several times faster, once a class.
+        canvas = canvas.astype(np.int32, copy=False)
         for cls in here:
-            patch = cut_patch(image, torch.from_numpy(canvas == cls), self._store.serial)
+            patch = cut_patch(image.detach(), torch.from_numpy(canvas == cls), self._store.serial)
             if patch is not None and int(patch.mask.count_nonzero()) >= self.min_pixels:
                 self._store.add(cls, patch, self._generator)
 
     def _draw(self, present: set[int]) -> list[int]:
-        missing = [c for c in self.tail_classes if c not in present]
-        if not missing:
-            return []
-        order = torch.randperm(len(missing), generator=self._generator).tolist()
-        return [missing[k] for k in order[: math.ceil(self.sample_ratio * len(missing))]]
+        return draw_missing(self.tail_classes, present, self.sample_ratio, self._generator)
 
     def _paste(self, image: Tensor, label: Tensor, chosen: list[int]) -> tuple[Tensor, Tensor, list[int]]:
-        chosen = [c for c in chosen if self._store.patches[c]]
-        if not chosen:
-            return image, label, []
-        # The inputs may belong to a caching data set, or be expanded views.
-        image, label = (t.clone(memory_format=torch.contiguous_format) for t in (image, label))
-        protected = None
-        if self.protect_tail:
-            protected = torch.isin(label, torch.tensor(self.tail_classes, device=label.device))
-        pasted = []
-        for cls in chosen:
-            kept = self._store.patches[cls]
-            patch = kept[self._random(len(kept))]
-            room = (label.shape[k] - patch.canvas[k] for k in (0, 1))
-            corner = tuple(self._random(r + 1) if r > 0 else 0 for r in room)
-            if write_patch(image, label, patch, cls, corner, protected):  # type: ignore[arg-type]
-                pasted.append(cls)
-        return image, label, pasted
-
-    def _random(self, high: int) -> int:
-        return random_below(high, self._generator)
+        protected = self.tail_classes if self.protect_tail else ()
+        return paste_patches(image, label, chosen, self._store, protected, self._generator)
 
     def _check(self, image: Any, label: Any) -> None:
         check_picture(image, label)
         stored = self._store.first()
         if stored is not None:
             check_alike([stored.image, image])
+
+
+def _like(given: Tensor | Sequence[Tensor], new: list[Tensor]) -> Tensor | list[Tensor]:
+    """Stacked where a tensor came."""
+    if not isinstance(given, Tensor):
+        return new
+    return torch.stack(new) if new else given.clone()

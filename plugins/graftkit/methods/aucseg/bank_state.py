@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from graftkit.core.validation import check_integer, raise_invalid
+from graftkit.core.validation import check_integer, check_number, raise_invalid
 from graftkit.methods.aucseg.patches import Patch
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def read_state(bank: "TailMemoryBank", state: Any, strict: bool) -> Contents:
         raise ValueError(f"state: expected {FORMAT!r} version {VERSION}, got {found}")
     try:
         saved = [check_integer("tail_classes", c) for c in state["settings"]["tail_classes"]]
-        ratio = float(state["settings"]["resize_ratio"])
+        ratio = check_number("resize_ratio", state["settings"]["resize_ratio"])
         patches = [[_read(p) for p in kept] for kept in state["patches"]]
         seen = [check_integer("seen", n, low=0) for n in state["seen"]]
         serial, saved_generator = check_integer("serial", state["serial"], low=0), state["generator"]

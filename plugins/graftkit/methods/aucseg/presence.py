@@ -106,9 +106,7 @@ def _index(target: Tensor, n_classes: int) -> Tensor:
     return target.long().clamp(-1, n_classes).add_(1)
 
 
-def _count(
-    target: Tensor, weight: Tensor | None, n_classes: int, ignore_index: int
-) -> tuple[Tensor, Tensor]:
+def _count(target: Tensor, weight: Tensor | None, n_classes: int, ignore_index: int) -> tuple[Tensor, Tensor]:
     """Pixels and weight by class, (C + 1,) each; last those whose label is no class and not ignored.
 
     Pixels of no weight do not count.
