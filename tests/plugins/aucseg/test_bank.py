@@ -250,6 +250,28 @@ def test_no_graph_is_kept(ratio):
     assert not bank.state_dict()["patches"][0][0]["image"].requires_grad
 
 
+def test_pictures_of_several_sizes():
+    """Before padding they differ; each keeps its own, and a patch is cut where it does not fit."""
+    bank = everything([3])
+    sizes = [(20, 24), (12, 24), (9, 9)]
+    made = [noise(k, *size, classes=(0, 3 if k == 0 else 1)) for k, size in enumerate(sizes)]
+    images, labels, pasted = bank.process([m[0] for m in made], [m[1] for m in made])
+    assert sum(map(len, pasted)) > 0
+    mask = made[0][1] == 3
+    for image, label, size, (old, old_label), classes in zip(
+        images, labels, sizes, made, pasted, strict=True
+    ):
+        assert image.shape == (3, *size)
+        assert label.shape == size
+        cut = mask[: size[0], : size[1]]  # the canvas is no smaller, so it lies in the corner
+        pasted_here = old_label is not made[0][1] and bool(cut.any())
+        assert classes == [3] * pasted_here
+        if pasted_here:
+            assert torch.equal(label == 3, cut)
+            assert torch.equal(image[:, cut], made[0][0][:, : size[0], : size[1]][:, cut])
+        assert torch.equal(image[:, label != 3], old[:, label != 3])
+
+
 def test_an_empty_batch_keeps_its_form():
     bank = everything([1])
     images, labels = bank(torch.zeros(0, 3, 4, 5), torch.zeros(0, 4, 5).long())

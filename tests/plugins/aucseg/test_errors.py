@@ -112,6 +112,14 @@ def test_labels_of_a_byte_do_not_wrap(ignore_index):
         pixel_auc_loss(x[:, :100], y, ignore_index=ignore_index)
 
 
+def test_a_wrong_label_is_seen_beside_ignored_pixels_of_no_weight():
+    y = torch.tensor([[0, 1, 9, 255, 255]])
+    x = torch.zeros(1, 3, 5)
+    with pytest.raises(ValueError, match="label 9"):
+        pixel_auc_loss(x, y, weight=torch.tensor([[1.0, 1, 1, 0, 0]]))
+    assert pixel_auc_loss(x, y, weight=torch.tensor([[1.0, 1, 0, 0, 1]])).item() == 0.5
+
+
 def test_weights_below_zero_that_nobody_checked_count_as_none():
     weight = torch.ones(2, 3, 4)
     weight[0] = -5

@@ -338,7 +338,7 @@ class TailMemoryBank:
         if self.resize_ratio != 1:
             rows, columns = (nearest_index(n, self.resize_ratio).numpy() for n in label.shape)
             canvas = canvas[rows][:, columns]
-        # NumPy compares small integers several times faster, once a class.
+        # Compared once a class: small integers, and NumPy, take less time.
         canvas = canvas.astype(np.int32, copy=False)
         for cls in here:
             patch = cut_patch(image.detach(), torch.from_numpy(canvas == cls), self._store.serial)

@@ -128,7 +128,7 @@ def present_classes(label: Tensor, ignore_index: int) -> set[int]:
     ValueError
         If a label is negative or too large to be one.
     """
-    # NumPy: it finds the range faster than torch, and marking is faster than counting, on runs of one label.
+    # Marking, not counting: on runs of one label each count waits for the last.
     values = label.detach().cpu().numpy()
     if ignore_index < 0:
         values = values[values != ignore_index]
