@@ -121,6 +121,15 @@ def test_scale_of_the_weights_does_not_matter():
         torch.testing.assert_close(gradient(one, x), gradient(seven, x), rtol=0, atol=1e-15)
 
 
+def test_pooled_rivals_beside_a_class_of_nearly_all_weight():
+    """Their share is summed without the class: 1e17 + 1 - 1e17 is 0 in float64."""
+    x, y = torch.randn(1, 3, 6, generator=torch.Generator().manual_seed(0)).double(), [[0, 0, 1, 1, 2, 2]]
+    weight = torch.tensor([[1e17, 1e17, 1.0, 1.0, 1.0, 1.0]], dtype=torch.float64)
+    found = pixel_auc_loss(x, torch.tensor(y), scheme="ova", weight=weight)
+    expected = ref.pixel_auc_loss(x, torch.tensor(y), scheme="ova", weight=weight)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+
+
 def test_a_class_without_weight_is_absent():
     x, y = golden()
     loss = pixel_auc_loss(x, y, weight=(y != 1).double())
