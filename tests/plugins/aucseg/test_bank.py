@@ -163,6 +163,16 @@ def test_bytes_are_bounded_and_the_largest_class_gives_its_oldest():
     assert values(bank) == list(range(24, 40))
 
 
+def test_the_largest_class_is_that_of_most_bytes():
+    bank = everything([1, 2], memory_size=100, max_bytes=100)
+    for step in range(2):
+        bank.store(*picture(step, [[2] * 10]))  # 40 bytes each
+    for step in range(6):
+        bank.store(*picture(step, [[1]]))  # 4 bytes each, and more of them
+    assert bank.counts == {1: 6, 2: 1}
+    assert bank.nbytes == 64
+
+
 def test_a_patch_larger_than_the_bound_is_not_stored_and_said_once():
     bank = everything([1], max_bytes=30)
     with pytest.warns(UserWarning, match="max_bytes=30"):
@@ -240,6 +250,16 @@ def test_protect_tail_leaves_tail_pixels_uncovered():
         image, label, _ = bank.paste(*picture(0, [[0, 2, 0]]))
         assert label[0].tolist() == expected
         assert image[0, 0].tolist() == [5, 0 if protect else 5, 5]
+
+
+def test_expanded_views_can_be_pasted_into():
+    bank = everything([3])
+    bank.store(*noise(0))
+    label = torch.zeros(1, 1, dtype=torch.long).expand(20, 24)
+    image, new, _ = bank.paste(torch.zeros(3, 1, 1, dtype=torch.uint8).expand(3, 20, 24), label)
+    assert torch.equal(new == 3, noise(0)[1] == 3)
+    assert torch.equal(image[:, new == 3], noise(0)[0][:, new == 3])
+    assert not label.any()
 
 
 @pytest.mark.parametrize("ratio", [1, 0.5])

@@ -83,7 +83,7 @@ def paste_patches(
     if not chosen:
         return image, label, []
     # The inputs may belong to a caching data set, or be expanded views.
-    image, label = (t.clone(memory_format=torch.contiguous_format) for t in (image, label))
+    image, label = image.clone(), label.clone()
     protected = None
     if protected_classes:
         protected = torch.isin(label, torch.tensor(protected_classes, device=label.device))
