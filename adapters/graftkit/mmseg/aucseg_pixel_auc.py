@@ -102,7 +102,7 @@ class PixelAUCMetric(BaseMetric):
                     order = torch.randperm(len(rows), generator=generator)
                     drawn.append(rows[order[: self.pixels_a_picture]])
             rows = torch.cat(drawn) if drawn else torch.zeros(0, dtype=torch.int64)
-            self.results.append((scores[rows].clone(), labels[rows]))
+            self.results.append((scores[rows], labels[rows]))
 
     def compute_metrics(self, results: list[Any]) -> dict[str, float]:
         """Compute the AUC over what was drawn.

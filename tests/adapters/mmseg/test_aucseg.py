@@ -16,7 +16,7 @@ from mmseg.evaluation import IoUMetric
 from mmseg.registry import HOOKS, METRICS, MODELS
 from mmseg.structures import SegDataSample
 
-from graftkit.mmseg import AUCSegLoss, GroupIoUMetric, PixelAUCMetric, TMemoryBankHook
+from graftkit.mmseg import AUCSegLoss, GroupIoUMetric, PixelAUCMetric, TMemoryBankHook, aucseg_bank
 from graftkit.torch import pixel_auc_loss
 from tests.adapters.mmseg import aucseg_cases  # noqa: F401  (registers mmseg's heads)
 from tests.plugins.aucseg import reference as ref
@@ -339,10 +339,10 @@ def test_what_is_logged_and_when():
     runner = started(hook)
     for step in range(4):
         runner.iter = step
-        hook.before_train_iter(runner, step, batch([0, 2], [0]))
-    # Class 3 never comes: a paste a pair of pictures; 2 of 4 slots.
+        hook.before_train_iter(runner, step, batch([0, 2], [0] if step < 2 else [0, 2]))
+    # Class 3 never comes: a paste a pair of pictures, then none; 2 of 4 slots.
     assert runner.scalars == {
-        "train/bank_pasted": [(1, 0.5), (3, 0.5)],
+        "train/bank_pasted": [(1, 0.5), (3, 0.0)],
         "train/bank_filled": [(1, 0.5), (3, 0.5)],
     }
 
@@ -382,6 +382,13 @@ def test_seed_of_the_runner_or_its_own():
         runner.seed = 7
         hook.before_train(runner)
         assert hook.bank.seed == expected
+
+
+def test_each_rank_has_a_seed_of_its_own(monkeypatch):
+    monkeypatch.setattr(aucseg_bank, "get_rank", lambda: 2)
+    hook = TMemoryBankHook([2], seed=3)
+    started(hook)
+    assert hook.bank.seed == 5
 
 
 # The metric.
@@ -526,6 +533,31 @@ def test_pixel_auc_of_a_sample_is_near_and_repeats():
     assert few[0]["pixelAUC"] != whole
     other = ranked(PixelAUCMetric(pixels_a_picture=100, pixels_a_class=300, seed=5), logits, labels)
     assert other != few[0]
+
+
+def test_pixel_auc_takes_no_more_than_it_was_told():
+    rng = torch.Generator().manual_seed(1)
+    labels = torch.randint(0, 3, (2, 40, 40), generator=rng)
+    logits = torch.randn(2, 3, 40, 40, generator=rng)
+    whole = ranked(PixelAUCMetric(pixels_a_picture=10**6, pixels_a_class=10**6), logits, labels)
+    few = ranked(PixelAUCMetric(pixels_a_picture=10**6, pixels_a_class=50), logits, labels)
+    assert few != whole
+    metric = PixelAUCMetric(pixels_a_picture=100)
+    data = [
+        {"seg_logits": {"data": x}, "gt_sem_seg": {"data": y[None]}}
+        for x, y in zip(logits, labels, strict=True)
+    ]
+    metric.process({}, data)
+    assert [y.bincount().tolist() for _, y in metric.results] == [[100, 100, 100]] * 2
+
+
+def test_pictures_alike_are_not_sampled_alike():
+    place = torch.arange(400.0).reshape(1, 20, 20)
+    data = [{"seg_logits": {"data": torch.cat((place, place))},
+             "gt_sem_seg": {"data": torch.zeros(1, 20, 20).long()}} for _ in range(8)]  # fmt: skip
+    metric = PixelAUCMetric(pixels_a_picture=1)
+    metric.process({}, data)
+    assert len({float(scores[0, 0]) for scores, _ in metric.results}) > 4
 
 
 def test_a_picture_of_ignored_pixels():
