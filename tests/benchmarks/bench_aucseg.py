@@ -42,6 +42,7 @@ def main(argv: list[str] | None = None) -> Path:
     parser.add_argument("--full", action="store_true", help="both architectures, more arms")
     parser.add_argument("--quick", action="store_true", help="a smoke run of every section, tiny")
     parser.add_argument("--only", choices=SECTIONS, action="append", help="only this section (may repeat)")
+    parser.add_argument("--again", action="store_true", help="measure what is there already, too")
     parser.add_argument("--seeds", type=int, default=3, help="seeds of the quality section")
     parser.add_argument(
         "--data", type=Path, default=os.environ.get("GRAFTKIT_DATA"), help="folder of real data"
@@ -54,7 +55,7 @@ def main(argv: list[str] | None = None) -> Path:
         out = out or Path(tempfile.mkdtemp()) / "aucseg.json"
     records = Records("aucseg", out)
     jobs = [job for name in options.only or SECTIONS for job in JOBS[name](options)]
-    todo = [(key, job) for key, job in jobs if not records.has(key)]
+    todo = [(key, job) for key, job in jobs if options.again or not records.has(key)]
     bar = progress_bar(total=len(todo), desc="AUCSeg benchmark", verbose=1)
     here = environment(DISTRIBUTIONS)
     for key, job in todo:
@@ -81,7 +82,7 @@ def memory_jobs(options: argparse.Namespace) -> Iterator[Job]:
     """Peak memory of each loss, a process each."""
     for case in [(1, 5, 24, 32, 4)] if options.quick else cost.CASES:
         for name in cost.LOSSES:
-            yield f"memory/{case}/{name}", partial(cost.memory, case, name)
+            yield f"memory/{case}/{name}", partial(cost.memory, case, name, 1 if options.quick else 5)
 
 
 def step_jobs(options: argparse.Namespace) -> Iterator[Job]:

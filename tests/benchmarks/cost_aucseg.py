@@ -73,17 +73,16 @@ def speed(case: tuple[int, ...], names: tuple[str, ...], repeats: int) -> dict[s
     }
 
 
-def memory(case: tuple[int, ...], name: str) -> dict[str, Any]:
-    """Peak resident memory of a process of its own beyond its inputs, forward and backward."""
+def memory(case: tuple[int, ...], name: str, repeats: int) -> dict[str, Any]:
+    """Peak resident memory beyond the inputs, forward and backward: the median over fresh processes."""
     code = (
         "import json, sys; sys.path.insert(0, sys.argv[1]); from tests.benchmarks import cost_aucseg as c; "
         "print(json.dumps(c.peak(tuple(json.loads(sys.argv[2])), sys.argv[3])))"
     )
     root = str(Path(__file__).resolve().parents[2])
-    done = subprocess.run(
-        [sys.executable, "-c", code, root, json.dumps(case), name], capture_output=True, text=True, check=True
-    )
-    extra = json.loads(done.stdout.splitlines()[-1])
+    call = [sys.executable, "-c", code, root, json.dumps(case), name]
+    found = [subprocess.run(call, capture_output=True, text=True, check=True).stdout for _ in range(repeats)]
+    extra = statistics.median(json.loads(text.splitlines()[-1]) for text in found)
     images, classes, height, width, _ = case
     return {
         "section": "memory",

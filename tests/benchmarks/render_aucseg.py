@@ -178,8 +178,9 @@ def _memory(records: list[Record]) -> str:
     head = ["batch", "loss", "peak beyond the inputs, MiB", "in images of logits", "without the gradient"]
     return (
         f"### Memory of the loss, forward and backward\n\n{table(head, rows)}\n"
-        "Resident memory of a process of its own. The gradient itself is as large as the logits; pages of\n"
-        "it that are never written (absent classes) are not resident. Aim: at most 1.2 beside it: "
+        "Resident memory, the median over processes of their own. The gradient itself is as large as the\n"
+        "logits; pages of it that are never written (absent classes) are not resident. Aim: at most 1.2\n"
+        "beside it: "
         f"{'missed at ' + '; '.join(missed) if missed else 'met'}.\n"
     )
 

@@ -17,7 +17,8 @@ __all__ = ["AUCSegLoss", "SSESAM", "SSESAMOptimWrapper", "TMemoryBankHook"]
 
 if util.find_spec("mmseg") is not None:
     require("mmseg.evaluation", extra="mmseg", distribution="onedl-mmsegmentation", minimum="1.3")
-    from graftkit.mmseg.aucseg_metric import GroupIoUMetric, PixelAUCMetric
+    from graftkit.mmseg.aucseg_metric import GroupIoUMetric
+    from graftkit.mmseg.aucseg_pixel_auc import PixelAUCMetric
 
     __all__ = [
         "AUCSegLoss",

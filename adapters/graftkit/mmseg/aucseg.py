@@ -147,13 +147,10 @@ class AUCSegLoss(PixelAUCLoss):
             )
         if avg_factor is not None:
             raise_invalid("avg_factor", avg_factor, "None", fix="AUCSegLoss averages over pairs of pixels.")
-        channels = cls_score.shape[1]
-        if (
-            self.num_classes is not None
-            and channels != self.num_classes
-            and (channels, self.num_classes) != (1, 2)
-        ):
-            raise_invalid("num_classes", self.num_classes, f"the {channels} channels of the logits")
+        if isinstance(cls_score, Tensor) and cls_score.ndim > 1:  # others are refused below
+            channels = cls_score.shape[1]
+            if self.num_classes not in (None, channels) and (channels, self.num_classes) != (1, 2):
+                raise_invalid("num_classes", self.num_classes, f"the {channels} channels of the logits")
         return self.loss_weight * super().forward(cls_score, label, weight, ignore_index=ignore_index)
 
     def extra_repr(self) -> str:

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from graftkit.core.validation import check_integer, raise_invalid
 from graftkit.methods.aucseg import TailMemoryBank
+from graftkit.mmseg.aucseg_classes import any_named, resolve_classes
 
 __all__ = ["TMemoryBankHook"]
 
@@ -111,7 +112,7 @@ class TMemoryBankHook(Hook):
             None if stop_iter is None else check_integer("stop_iter", stop_iter, low=self.start_iter)
         )
         self.log_interval = check_integer("log_interval", log_interval, low=1)
-        named = _names(tail_classes)
+        named = any_named(tail_classes)
         # Names have no numbers before training; everything else is checked now.
         TailMemoryBank(range(len(tail_classes)) if named else tail_classes, **self.settings)  # type: ignore[arg-type]
         self.bank: TailMemoryBank | None = None
@@ -238,50 +239,6 @@ class TMemoryBankHook(Hook):
                 "TMemoryBankHook: %s of the samples do not show what is pasted; said once",
                 " and ".join(found),
             )
-
-
-def resolve_classes(name: str, given: Sequence[int | str], classes: Sequence[str] | None) -> list[int]:
-    """Turn class names into numbers.
-
-    Parameters
-    ----------
-    name : str
-        The argument, for messages.
-    given : sequence of int or str
-        Numbers or names.
-    classes : sequence of str or None
-        The data set's names.
-
-    Returns
-    -------
-    list of int
-        Class numbers.
-
-    Raises
-    ------
-    ValueError
-        If a name is unknown, a number too large, or there are names and the data set has none.
-    """
-    if classes is None:
-        if _names(given):
-            raise_invalid(name, list(given), "class numbers, since the data set's metainfo has no classes")
-        return [int(c) for c in given]
-    found = []
-    for entry in given:
-        known = entry in classes if isinstance(entry, str) else 0 <= entry < len(classes)
-        if not known:
-            raise_invalid(name, entry, f"names or numbers of {', '.join(map(str, classes))}")
-        found.append(classes.index(entry) if isinstance(entry, str) else int(entry))
-    return found
-
-
-def _names(classes: Any) -> bool:
-    """Whether any class is named; a bare string is no list of names."""
-    return (
-        not isinstance(classes, str)
-        and hasattr(classes, "__iter__")
-        and any(isinstance(c, str) for c in classes)
-    )
 
 
 def _labels(sample: Any) -> Tensor:

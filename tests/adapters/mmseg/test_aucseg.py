@@ -16,7 +16,7 @@ from mmseg.evaluation import IoUMetric
 from mmseg.registry import HOOKS, METRICS, MODELS
 from mmseg.structures import SegDataSample
 
-from graftkit.mmseg import AUCSegLoss, GroupIoUMetric, PixelAUCMetric, TMemoryBankHook
+from graftkit.mmseg import AUCSegLoss, GroupIoUMetric, PixelAUCMetric, TMemoryBankHook, aucseg_bank
 from graftkit.torch import pixel_auc_loss
 from tests.adapters.mmseg import aucseg_cases  # noqa: F401  (registers mmseg's heads)
 from tests.plugins.aucseg import reference as ref
@@ -197,6 +197,12 @@ def test_bad_calls_of_the_loss(call, words):
         AUCSegLoss()(torch.zeros(1, 3, 2), torch.tensor([[0, 1]]), **call)
 
 
+@pytest.mark.parametrize("logits", [None, torch.zeros(3), [[0.0]]])
+def test_logits_of_another_kind(logits):
+    with pytest.raises((TypeError, ValueError), match="logits"):
+        AUCSegLoss(num_classes=3)(logits, torch.tensor([[0, 1]]))
+
+
 def test_number_of_classes_is_checked():
     target = torch.tensor([[0, 1]])
     with pytest.raises(ValueError, match="num_classes: expected the 3 channels of the logits, got 5"):
@@ -258,11 +264,17 @@ def test_names_become_numbers():
         ([2], {"classes": ("pole", "car")}, "tail_classes.*got 2"),
         (["pole"], None, "tail_classes.*class numbers"),
         (["pole", 0], {"classes": ("pole", "car")}, "tail_classes.*twice"),
+        (["pole", -1], {"classes": ("pole", "car")}, "tail_classes.*-1"),
     ],
 )
 def test_names_that_do_not_fit(tail, metainfo, words):
     with pytest.raises(ValueError, match=words):
         started(TMemoryBankHook(tail), metainfo=metainfo)
+
+
+def test_names_beside_what_is_no_class():
+    with pytest.raises(TypeError, match=r"tail_classes.*1.5"):
+        started(TMemoryBankHook(["pole", 1.5]), metainfo={"classes": ("pole", "car")})
 
 
 def test_numbers_need_no_names():
@@ -327,10 +339,10 @@ def test_what_is_logged_and_when():
     runner = started(hook)
     for step in range(4):
         runner.iter = step
-        hook.before_train_iter(runner, step, batch([0, 2], [0]))
-    # Class 3 never comes: a paste a pair of pictures; 2 of 4 slots.
+        hook.before_train_iter(runner, step, batch([0, 2], [0] if step < 2 else [0, 2]))
+    # Class 3 never comes: a paste a pair of pictures, then none; 2 of 4 slots.
     assert runner.scalars == {
-        "train/bank_pasted": [(1, 0.5), (3, 0.5)],
+        "train/bank_pasted": [(1, 0.5), (3, 0.0)],
         "train/bank_filled": [(1, 0.5), (3, 0.5)],
     }
 
@@ -370,6 +382,13 @@ def test_seed_of_the_runner_or_its_own():
         runner.seed = 7
         hook.before_train(runner)
         assert hook.bank.seed == expected
+
+
+def test_each_rank_has_a_seed_of_its_own(monkeypatch):
+    monkeypatch.setattr(aucseg_bank, "get_rank", lambda: 2)
+    hook = TMemoryBankHook([2], seed=3)
+    started(hook)
+    assert hook.bank.seed == 5
 
 
 # The metric.
@@ -443,6 +462,10 @@ def test_format_only_evaluates_nothing(tmp_path):
         ({"groups": {}}, ValueError, "groups"),
         ({"groups": {"tail": []}}, ValueError, "groups.*empty.*'tail'"),
         ({"groups": ["a"]}, TypeError, "groups"),
+        ({"groups": {"tail": 3}}, TypeError, "groups.*lists"),
+        ({"groups": {"tail": [1.5]}}, TypeError, "groups.*1.5"),
+        ({"groups": {"tail": [True]}}, TypeError, "groups.*True"),
+        ({"groups": {"tail": [-1]}}, ValueError, "groups.*-1"),
         ({"groups": {"tail": "pole"}}, TypeError, "groups"),
         ({"groups": {"head": [1], "tail": [2, 1]}}, ValueError, "groups.*1 in 'head' and 'tail'"),
         ({"groups": {"a": [1]}, "iou_metrics": ["mDice"]}, ValueError, "iou_metrics.*mIoU"),
@@ -512,11 +535,49 @@ def test_pixel_auc_of_a_sample_is_near_and_repeats():
     assert other != few[0]
 
 
+def test_pixel_auc_takes_no_more_than_it_was_told():
+    rng = torch.Generator().manual_seed(1)
+    labels = torch.randint(0, 3, (2, 40, 40), generator=rng)
+    logits = torch.randn(2, 3, 40, 40, generator=rng)
+    whole = ranked(PixelAUCMetric(pixels_a_picture=10**6, pixels_a_class=10**6), logits, labels)
+    few = ranked(PixelAUCMetric(pixels_a_picture=10**6, pixels_a_class=50), logits, labels)
+    assert few != whole
+    metric = PixelAUCMetric(pixels_a_picture=100)
+    data = [
+        {"seg_logits": {"data": x}, "gt_sem_seg": {"data": y[None]}}
+        for x, y in zip(logits, labels, strict=True)
+    ]
+    metric.process({}, data)
+    assert [y.bincount().tolist() for _, y in metric.results] == [[100, 100, 100]] * 2
+
+
+def test_pictures_alike_are_not_sampled_alike():
+    place = torch.arange(400.0).reshape(1, 20, 20)
+    data = [{"seg_logits": {"data": torch.cat((place, place))},
+             "gt_sem_seg": {"data": torch.zeros(1, 20, 20).long()}} for _ in range(8)]  # fmt: skip
+    metric = PixelAUCMetric(pixels_a_picture=1)
+    metric.process({}, data)
+    assert len({float(scores[0, 0]) for scores, _ in metric.results}) > 4
+
+
 def test_a_picture_of_ignored_pixels():
     found = ranked(
         PixelAUCMetric(), torch.zeros(2, 3, 2, 2), torch.stack([torch.full((2, 2), 255), torch.eye(2).long()])
     )
     assert found["pixelAUC"] == 50
+
+
+def test_pixel_auc_of_nothing_is_nan():
+    nothing = torch.full((1, 2, 2), 255)
+    found = ranked(PixelAUCMetric(groups={"tail": ["c"]}), torch.zeros(1, 3, 2, 2), nothing)
+    assert math.isnan(found["pixelAUC"])
+    assert math.isnan(found["pixelAUC.tail"])
+
+
+def test_pixel_auc_of_one_class_under_two_spellings():
+    metric = PixelAUCMetric(groups={"head": ["a"], "tail": [0]})
+    with pytest.raises(ValueError, match=r"groups.*0 in 'head' and 'tail'"):
+        ranked(metric, torch.zeros(1, 3, 2, 2), torch.eye(2).long()[None])
 
 
 @pytest.mark.parametrize(

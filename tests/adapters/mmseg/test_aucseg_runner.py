@@ -108,6 +108,28 @@ def test_the_model_sees_what_was_pasted(scenes, tmp_path, collate):
     assert sum(bool((labels == 5).any()) for labels in raw) < len(raw) / 2
 
 
+def test_names_of_a_wrapped_data_set_and_padding(scenes, tmp_path):
+    cfg = scene_config(scenes, tmp_path, "ce_bank", iterations=2)
+    cfg.train_dataloader.dataset = {
+        "type": "RepeatDataset", "times": 2, "dataset": cfg.train_dataloader.dataset
+    }  # fmt: skip
+    cfg.model.data_preprocessor.size = (56, 72)
+    runner = Runner.from_cfg(cfg)
+    seen, head = [], runner.model.decode_head
+    original = head.loss_by_feat
+    head.loss_by_feat = lambda logits, samples: (
+        seen.extend(s.gt_sem_seg.data[0] for s in samples),
+        original(logits, samples),
+    )[1]
+    runner.train()
+    assert hook_of(runner, "TMemoryBankHook").bank.tail_classes == (4, 5)
+    assert any((labels == 5).any() for labels in seen)
+    for labels in seen:  # padded after the hook: nothing is pasted there
+        assert labels.shape == (56, 72)
+        assert (labels[48:] == 255).all()
+        assert (labels[:, 64:] == 255).all()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_killed_and_resumed_continues_bit_for_bit(scenes, tmp_path):

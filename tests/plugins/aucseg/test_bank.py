@@ -123,7 +123,7 @@ def test_random_update_replaces_every_slot_alike():
         (slot,) = [k for k in range(4) if values(bank)[k] != before[k]] or [None]
         assert slot is not None
         replaced[slot] += 1
-        bank._patches[1][slot] = bank._patches[1][slot].__class__(
+        bank._store.patches[1][slot] = bank._store.patches[1][slot].__class__(
             torch.full((3, 1, 1), slot, dtype=torch.uint8),
             torch.ones(1, 1, dtype=torch.bool),
             0,
@@ -161,6 +161,16 @@ def test_bytes_are_bounded_and_the_largest_class_gives_its_oldest():
         assert bank.nbytes <= 200
     assert bank.counts == {1: 16, 2: 1}  # 16 x 12 + 8 = 200
     assert values(bank) == list(range(24, 40))
+
+
+def test_the_largest_class_is_that_of_most_bytes():
+    bank = everything([1, 2], memory_size=100, max_bytes=100)
+    for step in range(2):
+        bank.store(*picture(step, [[2] * 10]))  # 40 bytes each
+    for step in range(6):
+        bank.store(*picture(step, [[1]]))  # 4 bytes each, and more of them
+    assert bank.counts == {1: 6, 2: 1}
+    assert bank.nbytes == 64
 
 
 def test_a_patch_larger_than_the_bound_is_not_stored_and_said_once():
@@ -240,6 +250,54 @@ def test_protect_tail_leaves_tail_pixels_uncovered():
         image, label, _ = bank.paste(*picture(0, [[0, 2, 0]]))
         assert label[0].tolist() == expected
         assert image[0, 0].tolist() == [5, 0 if protect else 5, 5]
+
+
+def test_expanded_views_can_be_pasted_into():
+    bank = everything([3])
+    bank.store(*noise(0))
+    label = torch.zeros(1, 1, dtype=torch.long).expand(20, 24)
+    image, new, _ = bank.paste(torch.zeros(3, 1, 1, dtype=torch.uint8).expand(3, 20, 24), label)
+    assert torch.equal(new == 3, noise(0)[1] == 3)
+    assert torch.equal(image[:, new == 3], noise(0)[0][:, new == 3])
+    assert not label.any()
+
+
+@pytest.mark.parametrize("ratio", [1, 0.5])
+def test_no_graph_is_kept(ratio):
+    bank = everything([3], resize_ratio=ratio)
+    image, label = noise(0)
+    bank.store(image.float().requires_grad_(), label)
+    assert not bank.state_dict()["patches"][0][0]["image"].requires_grad
+
+
+def test_pictures_of_several_sizes():
+    """Before padding they differ; each keeps its own, and a patch is cut where it does not fit."""
+    bank = everything([3])
+    sizes = [(20, 24), (12, 24), (9, 9)]
+    made = [noise(k, *size, classes=(0, 3 if k == 0 else 1)) for k, size in enumerate(sizes)]
+    images, labels, pasted = bank.process([m[0] for m in made], [m[1] for m in made])
+    assert sum(map(len, pasted)) > 0
+    mask = made[0][1] == 3
+    for image, label, size, (old, old_label), classes in zip(
+        images, labels, sizes, made, pasted, strict=True
+    ):
+        assert image.shape == (3, *size)
+        assert label.shape == size
+        cut = mask[: size[0], : size[1]]  # the canvas is no smaller, so it lies in the corner
+        pasted_here = old_label is not made[0][1] and bool(cut.any())
+        assert classes == [3] * pasted_here
+        if pasted_here:
+            assert torch.equal(label == 3, cut)
+            assert torch.equal(image[:, cut], made[0][0][:, : size[0], : size[1]][:, cut])
+        assert torch.equal(image[:, label != 3], old[:, label != 3])
+
+
+def test_an_empty_batch_keeps_its_form():
+    bank = everything([1])
+    images, labels = bank(torch.zeros(0, 3, 4, 5), torch.zeros(0, 4, 5).long())
+    assert images.shape == (0, 3, 4, 5)
+    assert labels.shape == (0, 4, 5)
+    assert bank([], []) == ([], [])
 
 
 def test_batches_as_tensors_and_as_lists():

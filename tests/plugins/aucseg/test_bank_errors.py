@@ -32,6 +32,9 @@ IMAGE, LABEL = torch.zeros(3, 4, 5, dtype=torch.uint8), torch.zeros(4, 5, dtype=
         ([1], {"scope": "epoch"}, ValueError, "scope.*'image', 'batch'.*'epoch'"),
         ([1], {"protect_tail": 1}, TypeError, "protect_tail"),
         ([1], {"seed": -1}, ValueError, "seed"),
+        ([1], {"seed": 2**64}, ValueError, "seed"),
+        ([1], {"memory_size": True}, TypeError, "memory_size"),
+        ([1], {"sample_ratio": float("nan")}, ValueError, "sample_ratio"),
         ([1], {"ignore_index": "255"}, TypeError, "ignore_index"),
     ],
 )
@@ -101,3 +104,28 @@ def test_negative_ignored_labels():
 def test_reseed_keys():
     with pytest.raises(ValueError, match="keys"):
         TailMemoryBank([1]).reseed(-1)
+
+
+@pytest.mark.parametrize(
+    ("present", "words"),
+    [(["a"], "present.*'a'"), ([1.5], "present.*1.5"), ([True], "present"), (1, "present.*class numbers")],
+)
+def test_present_classes_are_integers(present, words):
+    with pytest.raises(TypeError, match=words):
+        TailMemoryBank([1]).paste(IMAGE, LABEL, present=present)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "words"),
+    [(3, [LABEL], "images"), ("ab", "cd", "images"), ([IMAGE], None, "labels"), ([None], [LABEL], "image")],
+)
+def test_batches_of_another_kind(images, labels, words):
+    with pytest.raises(TypeError, match=words):
+        TailMemoryBank([1])(images, labels)
+
+
+def test_labels_of_a_byte_do_not_wrap():
+    """As bytes -100 is 156, a class like others."""
+    bank = TailMemoryBank([156], resize_ratio=1, ignore_index=-100)
+    bank.store(IMAGE, (LABEL + 156).byte())
+    assert bank.counts == {156: 1}

@@ -112,6 +112,9 @@ def broken(change):
         (lambda s: s["patches"][0][0].update(image=s["patches"][0][0]["image"].float()), "dtype"),
         (lambda s: s.update(seen=["a", 0, 0]), "seen"),
         (lambda s: s.update(serial=-1), "serial"),
+        (lambda s: s.update(generator=torch.zeros_like(s["generator"])), "generator state"),
+        (lambda s: s["settings"].update(resize_ratio="x"), "resize_ratio"),
+        (lambda s: s.update(settings=None), "not what"),
     ],
 )
 def test_a_malformed_state_changes_nothing(change, words):

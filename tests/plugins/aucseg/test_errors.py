@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from graftkit.torch import PixelAUCLoss, pixel_auc_loss
+from tests.plugins.aucseg import reference as ref
 from tests.plugins.aucseg.cases import golden
 
 X = torch.zeros(2, 4, 3, 4)
@@ -27,6 +28,8 @@ Y = golden()[1]
         ({"min_pixels": 1.5}, TypeError, "min_pixels"),
         ({"sync": 1}, TypeError, "sync"),
         ({"ignore_index": None}, TypeError, "ignore_index"),
+        ({"ignore_index": 2**70}, ValueError, "ignore_index"),
+        ({"min_pixels": 2**70}, ValueError, "min_pixels"),
     ],
 )
 def test_arguments(options, error, words):
@@ -92,5 +95,34 @@ def test_ignore_index_of_a_call():
     criterion = PixelAUCLoss()
     with pytest.raises(TypeError, match="ignore_index"):
         criterion(X, Y, ignore_index=1.5)
+    with pytest.raises(ValueError, match="ignore_index"):
+        criterion(X, Y, ignore_index=-(2**70))
     with pytest.raises(ValueError, match="label 255"):
         criterion(X, Y, ignore_index=3)
+
+
+@pytest.mark.parametrize("ignore_index", [-100, 256 + 3])
+def test_labels_of_a_byte_do_not_wrap(ignore_index):
+    """As bytes -100 is 156 and 259 is 3: classes like others."""
+    y = torch.tensor([[0, 3, 156, 1]], dtype=torch.uint8)
+    x = torch.randn(1, 200, 4, generator=torch.Generator().manual_seed(0))
+    found = pixel_auc_loss(x, y, ignore_index=ignore_index)
+    assert found.item() == pytest.approx(ref.pixel_auc_loss(x, y).item(), rel=1e-5)
+    with pytest.raises(ValueError, match="label 156"):
+        pixel_auc_loss(x[:, :100], y, ignore_index=ignore_index)
+
+
+def test_a_wrong_label_is_seen_beside_ignored_pixels_of_no_weight():
+    y = torch.tensor([[0, 1, 9, 255, 255]])
+    x = torch.zeros(1, 3, 5)
+    with pytest.raises(ValueError, match="label 9"):
+        pixel_auc_loss(x, y, weight=torch.tensor([[1.0, 1, 1, 0, 0]]))
+    assert pixel_auc_loss(x, y, weight=torch.tensor([[1.0, 1, 0, 0, 1]])).item() == 0.5
+
+
+def test_weights_below_zero_that_nobody_checked_count_as_none():
+    weight = torch.ones(2, 3, 4)
+    weight[0] = -5
+    x = golden()[0]
+    found = pixel_auc_loss(x, Y, weight=weight, validate="never")
+    assert found.item() == pixel_auc_loss(x, Y, weight=weight.clamp(min=0)).item()

@@ -35,6 +35,7 @@ def test_cityscapes_split():
 
 def test_borders_and_classes_without_pixels():
     counts = torch.tensor([0, 5, 20, 975])
+    assert split_classes(counts.float().requires_grad_()) == split_classes(counts)
     assert split_classes(counts) == {"head": [3], "middle": [1, 2], "tail": [0]}
     assert split_classes(counts, tail_below=0.0051, head_above=0.0199) == {
         "head": [2, 3], "middle": [], "tail": [0, 1]
@@ -61,6 +62,8 @@ def test_camvids_split(data_root):
         ([np.array([[0]]), np.array([[0.5]])], {"num_classes": 3}, TypeError, "label map 1"),
         ([np.array([[True]])], {"num_classes": 3}, TypeError, "label map 0"),
         ([], {"num_classes": 0}, ValueError, "num_classes"),
+        ("labels.png", {"num_classes": 3}, TypeError, "labels.*a list"),
+        (7, {"num_classes": 3}, TypeError, "labels.*a list"),
         ([], {"num_classes": 3, "ignore_index": 0.5}, TypeError, "ignore_index"),
     ],
 )
@@ -77,6 +80,9 @@ def test_bad_labels(labels, options, error, words):
         ([1, -1], {}, "counts.*negative"),
         ([1, float("nan")], {}, "counts"),
         ([[1, 2]], {}, "counts"),
+        ([[1], [1, 2]], {}, "counts"),
+        ("abc", {}, "counts.*'abc'"),
+        (None, {}, "counts"),
         ([1, 2], {"tail_below": 0.1, "head_above": 0.05}, "tail_below.*head_above=0.05"),
         ([1, 2], {"tail_below": -0.1}, "tail_below"),
         ([1, 2], {"head_above": 1.1}, "head_above"),

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from graftkit.methods.aucseg import pairs
+from graftkit.methods.aucseg import blocks
 from graftkit.torch import PixelAUCLoss, pixel_auc_loss
 from tests.plugins.aucseg import reference as ref
 from tests.plugins.aucseg.cases import golden, gradient, random_case
@@ -52,7 +52,7 @@ def test_blocks_do_not_matter(monkeypatch, options, block):
     x.requires_grad_()
     whole = pixel_auc_loss(x, y, **options)
     whole_gradient = gradient(whole, x)
-    monkeypatch.setattr(pairs, "BLOCK", block * 37)
+    monkeypatch.setattr(blocks, "BLOCK", block * 37)
     parts = pixel_auc_loss(x, y, **options)
     torch.testing.assert_close(parts, whole, rtol=0, atol=1e-13)
     torch.testing.assert_close(gradient(parts, x), whole_gradient, rtol=0, atol=1e-15)
@@ -119,6 +119,15 @@ def test_scale_of_the_weights_does_not_matter():
         one, seven = (pixel_auc_loss(x, y, weight=k * weight, **options) for k in (1, 7))
         torch.testing.assert_close(one, seven, rtol=0, atol=1e-14)
         torch.testing.assert_close(gradient(one, x), gradient(seven, x), rtol=0, atol=1e-15)
+
+
+def test_pooled_rivals_beside_a_class_of_nearly_all_weight():
+    """Their share is summed without the class: 1e17 + 1 - 1e17 is 0 in float64."""
+    x, y = torch.randn(1, 3, 6, generator=torch.Generator().manual_seed(0)).double(), [[0, 0, 1, 1, 2, 2]]
+    weight = torch.tensor([[1e17, 1e17, 1.0, 1.0, 1.0, 1.0]], dtype=torch.float64)
+    found = pixel_auc_loss(x, torch.tensor(y), scheme="ova", weight=weight)
+    expected = ref.pixel_auc_loss(x, torch.tensor(y), scheme="ova", weight=weight)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
 
 
 def test_a_class_without_weight_is_absent():

@@ -59,3 +59,16 @@ def test_fewer_than_two_classes():
 def test_bad_inputs(scores, labels, words):
     with pytest.raises(ValueError, match=words):
         one_vs_one_auc(scores, labels)
+
+
+@pytest.mark.parametrize(
+    ("scores", "labels", "words"),
+    [
+        ([[0.0, 1.0]], torch.tensor([0]), "scores"),
+        (torch.zeros(1, 2), [0], "labels"),
+        (torch.zeros(2, 2), torch.tensor([0.0, 0.5]), "labels.*integer"),
+    ],
+)
+def test_bad_types(scores, labels, words):
+    with pytest.raises(TypeError, match=words):
+        one_vs_one_auc(scores, labels)

@@ -23,6 +23,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,13 +35,15 @@ from graftkit.core.validation import (
     raise_invalid,
 )
 from graftkit.methods.aucseg.bank_state import read_state, write_state
-from graftkit.methods.aucseg.patches import Patch, cut_patch, nearest_index, write_patch
+from graftkit.methods.aucseg.pasting import draw_missing, paste_patches
+from graftkit.methods.aucseg.patches import cut_patch, nearest_index
 from graftkit.methods.aucseg.pictures import (
     check_alike,
     check_picture,
     check_tail_classes,
     present_classes,
 )
+from graftkit.methods.aucseg.store import UPDATES, PatchStore, random_below
 
 __all__ = ["TailMemoryBank"]
 
@@ -115,12 +118,12 @@ class TailMemoryBank:
         self.memory_size = check_integer("memory_size", memory_size, low=1)
         self.sample_ratio = check_number("sample_ratio", sample_ratio, low=0, high=1, closed="(]")
         self.resize_ratio = check_number("resize_ratio", resize_ratio, low=0, high=4, closed="(]")
-        self.update: str = check_choice("update", update, ("random", "fifo", "reservoir"))
+        self.update: str = check_choice("update", update, UPDATES)
         self.scope: str = check_choice("scope", scope, ("image", "batch"))
         self.protect_tail = check_bool("protect_tail", protect_tail)
         self.min_pixels = check_integer("min_pixels", min_pixels, low=1)
         self.max_bytes = check_integer("max_bytes", max_bytes, low=1)
-        self.seed = check_integer("seed", seed, low=0)
+        self.seed = check_integer("seed", seed, low=0, high=2**64 - 1)
         most = math.ceil(self.sample_ratio * len(self.tail_classes))
         if most > MANY_PASTES:
             warnings.warn(
@@ -128,19 +131,20 @@ class TailMemoryBank:
                 f"{most} objects into one picture; the published setting for so many classes is 0.05",
                 stacklevel=2,
             )
-        self._told_too_large = False
         self.clear()
 
     def clear(self) -> None:
         """Forget every patch and start the generator anew."""
-        self._patches: dict[int, list[Patch]] = {c: [] for c in self.tail_classes}
-        self._seen = dict.fromkeys(self.tail_classes, 0)
-        self._nbytes = 0
-        self._serial = 0
+        self._store = PatchStore(
+            self.tail_classes,
+            memory_size=self.memory_size,
+            update=self.update,
+            max_bytes=self.max_bytes,
+        )
         self._generator = torch.Generator().manual_seed(self.seed)
 
     def __len__(self) -> int:
-        return sum(map(len, self._patches.values()))
+        return len(self._store)
 
     def __repr__(self) -> str:
         return (
@@ -153,12 +157,12 @@ class TailMemoryBank:
     @property
     def counts(self) -> dict[int, int]:
         """Patches stored of each tail class."""
-        return {c: len(patches) for c, patches in self._patches.items()}
+        return {c: len(patches) for c, patches in self._store.patches.items()}
 
     @property
     def nbytes(self) -> int:
         """Bytes of all stored patches, at most `max_bytes`."""
-        return self._nbytes
+        return self._store.nbytes
 
     @property
     def generator(self) -> torch.Generator:
@@ -183,7 +187,7 @@ class TailMemoryBank:
             If shapes do not fit, or the picture differs in type or channels from those stored.
         """
         self._check(image, label)
-        self._store(image, label, present_classes(label, self.ignore_index))
+        self._keep(image, label, present_classes(label, self.ignore_index))
 
     def paste(
         self, image: Tensor, label: Tensor, present: Iterable[int] | None = None
@@ -208,12 +212,17 @@ class TailMemoryBank:
         Raises
         ------
         TypeError
-            If an argument is no tensor, or `label` not integer.
+            If an argument is no tensor, `label` not integer, or `present` not class numbers.
         ValueError
             If shapes do not fit, or the picture differs in type or channels from those stored.
         """
         self._check(image, label)
-        here = present_classes(label, self.ignore_index) if present is None else {int(c) for c in present}
+        if present is None:
+            here = present_classes(label, self.ignore_index)
+        elif isinstance(present, Iterable):
+            here = {check_integer("present", c) for c in present}
+        else:
+            raise_invalid("present", present, "class numbers or None", error=TypeError)
         return self._paste(image, label, self._draw(here))
 
     def __call__(
@@ -243,9 +252,14 @@ class TailMemoryBank:
 
         Raises
         ------
+        TypeError
+            If an argument is no tensor or sequence, or one of its elements no tensor.
         ValueError
             If there are not as many labels as pictures, or one of them does not fit.
         """
+        for name, value in (("images", images), ("labels", labels)):
+            if not isinstance(value, Tensor | Sequence) or isinstance(value, str | bytes):
+                raise_invalid(name, value, "a tensor or a sequence of tensors", error=TypeError)
         if len(images) != len(labels):
             raise_invalid("labels", len(labels), f"as many as images, {len(images)}")
         for image, label in zip(images, labels, strict=True):
@@ -253,20 +267,16 @@ class TailMemoryBank:
         check_alike(images)
         present = [present_classes(label, self.ignore_index) for label in labels]
         for image, label, here in zip(images, labels, present, strict=True):
-            self._store(image, label, here)
+            self._keep(image, label, here)
         chosen: list[list[int]] = [[] for _ in images]
         if self.scope == "image":
             chosen = [self._draw(here) for here in present]
         elif len(images):
             for cls in self._draw(set().union(*present)):
-                chosen[self._random(len(images))].append(cls)
+                chosen[random_below(len(images), self._generator)].append(cls)
         done = [self._paste(*args) for args in zip(images, labels, chosen, strict=True)]
         new_images, new_labels = [d[0] for d in done], [d[1] for d in done]
-        return (
-            torch.stack(new_images) if isinstance(images, Tensor) and new_images else new_images,
-            torch.stack(new_labels) if isinstance(labels, Tensor) and new_labels else new_labels,
-            [d[2] for d in done],
-        )
+        return _like(images, new_images), _like(labels, new_labels), [d[2] for d in done]
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that decides what is pasted next, as plain containers and tensors.
@@ -296,13 +306,9 @@ class TailMemoryBank:
         ValueError
             If something is missing or malformed, or (strict) settings differ.
         """
-        patches, seen, serial, generator_state = read_state(self, state, check_bool("strict", strict))
-        generator = torch.Generator()
-        generator.set_state(generator_state)
-        self._patches, self._seen, self._serial = patches, seen, serial
+        patches, seen, serial, generator = read_state(self, state, check_bool("strict", strict))
+        self._store.fill(patches, seen, serial)
         self._generator = generator
-        self._nbytes = sum(p.nbytes for kept in patches.values() for p in kept)
-        self._bound()
 
     def reseed(self, *keys: int) -> None:
         """Seed the generator from the bank's seed and further numbers, such as rank and iteration.
@@ -324,83 +330,37 @@ class TailMemoryBank:
             mixed = (mixed * 1_000_003 + check_integer("keys", key, low=0) + 1) % (2**63)
         self._generator.manual_seed(mixed)
 
-    def _store(self, image: Tensor, label: Tensor, present: set[int]) -> None:
+    def _keep(self, image: Tensor, label: Tensor, present: set[int]) -> None:
         here = [c for c in self.tail_classes if c in present]
         if not here:
             return
-        # NumPy compares small integers several times faster, once a class.
-        canvas = label.detach().cpu().to(torch.int32).numpy()
+        canvas = label.detach().cpu().numpy()
         if self.resize_ratio != 1:
             rows, columns = (nearest_index(n, self.resize_ratio).numpy() for n in label.shape)
             canvas = canvas[rows][:, columns]
+        # Compared once a class: small integers, and NumPy, take less time.
+        canvas = canvas.astype(np.int32, copy=False)
         for cls in here:
-            patch = cut_patch(image, torch.from_numpy(canvas == cls), self._serial)
+            patch = cut_patch(image.detach(), torch.from_numpy(canvas == cls), self._store.serial)
             if patch is not None and int(patch.mask.count_nonzero()) >= self.min_pixels:
-                self._keep(cls, patch)
-
-    def _keep(self, cls: int, patch: Patch) -> None:
-        self._seen[cls] += 1
-        if patch.nbytes > self.max_bytes:
-            if not self._told_too_large:
-                self._told_too_large = True
-                warnings.warn(
-                    f"a patch of {patch.nbytes} bytes is larger than max_bytes={self.max_bytes} and is not "
-                    "stored; said once",
-                    stacklevel=4,
-                )
-            return
-        kept = self._patches[cls]
-        if len(kept) < self.memory_size:
-            kept.append(patch)
-        elif self.update == "fifo":
-            self._nbytes -= kept.pop(0).nbytes
-            kept.append(patch)
-        else:
-            slot = self._random(self._seen[cls] if self.update == "reservoir" else self.memory_size)
-            if slot >= self.memory_size:
-                return
-            self._nbytes -= kept[slot].nbytes
-            kept[slot] = patch
-        self._serial += 1
-        self._nbytes += patch.nbytes
-        self._bound()
-
-    def _bound(self) -> None:
-        while self._nbytes > self.max_bytes:
-            largest = max(self._patches.values(), key=lambda kept: sum(p.nbytes for p in kept))
-            oldest = min(range(len(largest)), key=lambda k: largest[k].serial)
-            self._nbytes -= largest.pop(oldest).nbytes
+                self._store.add(cls, patch, self._generator)
 
     def _draw(self, present: set[int]) -> list[int]:
-        missing = [c for c in self.tail_classes if c not in present]
-        if not missing:
-            return []
-        order = torch.randperm(len(missing), generator=self._generator).tolist()
-        return [missing[k] for k in order[: math.ceil(self.sample_ratio * len(missing))]]
+        return draw_missing(self.tail_classes, present, self.sample_ratio, self._generator)
 
     def _paste(self, image: Tensor, label: Tensor, chosen: list[int]) -> tuple[Tensor, Tensor, list[int]]:
-        chosen = [c for c in chosen if self._patches[c]]
-        if not chosen:
-            return image, label, []
-        # The inputs may belong to a caching data set, or be expanded views.
-        image, label = (t.clone(memory_format=torch.contiguous_format) for t in (image, label))
-        protected = None
-        if self.protect_tail:
-            protected = torch.isin(label, torch.tensor(self.tail_classes, device=label.device))
-        pasted = []
-        for cls in chosen:
-            patch = self._patches[cls][self._random(len(self._patches[cls]))]
-            room = (label.shape[k] - patch.canvas[k] for k in (0, 1))
-            corner = tuple(self._random(r + 1) if r > 0 else 0 for r in room)
-            if write_patch(image, label, patch, cls, corner, protected):  # type: ignore[arg-type]
-                pasted.append(cls)
-        return image, label, pasted
-
-    def _random(self, high: int) -> int:
-        return int(torch.randint(high, (), generator=self._generator))
+        protected = self.tail_classes if self.protect_tail else ()
+        return paste_patches(image, label, chosen, self._store, protected, self._generator)
 
     def _check(self, image: Any, label: Any) -> None:
         check_picture(image, label)
-        stored = next((p for kept in self._patches.values() for p in kept), None)
+        stored = self._store.first()
         if stored is not None:
             check_alike([stored.image, image])
+
+
+def _like(given: Tensor | Sequence[Tensor], new: list[Tensor]) -> Tensor | list[Tensor]:
+    """Stacked where a tensor came."""
+    if not isinstance(given, Tensor):
+        return new
+    return torch.stack(new) if new else given.clone()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from graftkit.core.validation import check_integer, raise_invalid
+from graftkit.core.validation import check_integer, check_number, raise_invalid
 from graftkit.methods.aucseg.patches import Patch
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ __all__ = ["read_state", "write_state"]
 FORMAT, VERSION = "graftkit.TailMemoryBank", 1
 SETTINGS = ("tail_classes", "memory_size", "sample_ratio", "resize_ratio", "update", "scope")
 
-Contents = tuple[dict[int, list[Patch]], dict[int, int], int, Tensor]
+Contents = tuple[dict[int, list[Patch]], dict[int, int], int, torch.Generator]
 
 
 def write_state(bank: "TailMemoryBank") -> dict[str, Any]:
@@ -45,9 +45,9 @@ def write_state(bank: "TailMemoryBank") -> dict[str, Any]:
         "format": FORMAT,
         "version": VERSION,
         "settings": {**settings, "tail_classes": list(bank.tail_classes)},
-        "patches": [[_written(p) for p in bank._patches[c]] for c in bank.tail_classes],
-        "seen": [bank._seen[c] for c in bank.tail_classes],
-        "serial": bank._serial,
+        "patches": [[_written(p) for p in bank._store.patches[c]] for c in bank.tail_classes],
+        "seen": [bank._store.seen[c] for c in bank.tail_classes],
+        "serial": bank._store.serial,
         "generator": bank._generator.get_state(),
     }
 
@@ -66,8 +66,8 @@ def read_state(bank: "TailMemoryBank", state: Any, strict: bool) -> Contents:
 
     Returns
     -------
-    (dict, dict, int, Tensor)
-        Patches and number seen by class, the next serial number, and the generator's state of shape (n,).
+    (dict, dict, int, torch.Generator)
+        Patches and number seen by class, the next serial number, and the generator.
 
     Raises
     ------
@@ -83,16 +83,13 @@ def read_state(bank: "TailMemoryBank", state: Any, strict: bool) -> Contents:
         raise ValueError(f"state: expected {FORMAT!r} version {VERSION}, got {found}")
     try:
         saved = [check_integer("tail_classes", c) for c in state["settings"]["tail_classes"]]
-        ratio = float(state["settings"]["resize_ratio"])
+        ratio = check_number("resize_ratio", state["settings"]["resize_ratio"])
         patches = [[_read(p) for p in kept] for kept in state["patches"]]
         seen = [check_integer("seen", n, low=0) for n in state["seen"]]
-        serial, generator = check_integer("serial", state["serial"], low=0), state["generator"]
+        serial, saved_generator = check_integer("serial", state["serial"], low=0), state["generator"]
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise ValueError(f"state: not what state_dict() returned ({error!r})") from error
-    if not isinstance(generator, Tensor) or generator.dtype != torch.uint8:
-        raise ValueError("state: expected a generator state, a tensor of bytes")
-    if generator.numel() != bank._generator.get_state().numel():
-        raise ValueError(f"state: a generator state of {generator.numel()} bytes does not fit this torch")
+    generator = _generator(saved_generator)
     if not len(saved) == len(patches) == len(seen):
         raise ValueError("state: as many lists of patches as tail_classes were expected")
     if strict and set(saved) != set(bank.tail_classes):
@@ -109,14 +106,26 @@ def read_state(bank: "TailMemoryBank", state: Any, strict: bool) -> Contents:
         raise ValueError("state: patches differ in channels or dtype")
     by_class, seen_by_class = dict(zip(saved, patches, strict=True)), dict(zip(saved, seen, strict=True))
     kept = {c: _newest(by_class.get(c, []), bank.memory_size) for c in bank.tail_classes}
-    return kept, {c: seen_by_class.get(c, 0) for c in bank.tail_classes}, serial, generator.cpu().clone()
+    return kept, {c: seen_by_class.get(c, 0) for c in bank.tail_classes}, serial, generator
+
+
+def _generator(state: Any) -> torch.Generator:
+    if not isinstance(state, Tensor) or state.dtype != torch.uint8:
+        raise ValueError("state: expected a generator state, a tensor of bytes")
+    generator = torch.Generator()
+    try:
+        generator.set_state(state.cpu())
+    except RuntimeError as error:  # of another length, or inconsistent
+        raise ValueError(
+            f"state: a generator state of {state.numel()} bytes does not fit this torch ({error})"
+        ) from error
+    return generator
 
 
 def _newest(patches: list[Patch], size: int) -> list[Patch]:
-    if len(patches) <= size:
-        return patches
-    newest = {p.serial for p in sorted(patches, key=lambda p: p.serial)[-size:]}
-    return [p for p in patches if p.serial in newest]
+    """At most `size`, in the order that they have."""
+    kept = sorted(range(len(patches)), key=lambda k: patches[k].serial)[-size:]
+    return [patches[k] for k in sorted(kept)]
 
 
 def _written(patch: Patch) -> dict[str, Any]:

@@ -44,13 +44,15 @@ def count_pixels(labels: Iterable[Any], num_classes: int, ignore_index: int = 25
     Raises
     ------
     TypeError
-        If labels are not integers.
+        If `labels` is no iterable, or labels are not integers.
     ValueError
         If a label is out of range; it names the label map.
     """
     check_integer("num_classes", num_classes, low=1)
     check_integer("ignore_index", ignore_index)
     total = torch.zeros(num_classes, dtype=torch.int64)
+    if isinstance(labels, str | bytes | Path) or not isinstance(labels, Iterable):
+        raise_invalid("labels", labels, "a list of label maps or paths", error=TypeError)
     for position, entry in enumerate(labels):
         where = f"label map {entry}" if isinstance(entry, str | Path) else f"label map {position}"
         label = _read(entry)
@@ -93,7 +95,10 @@ def split_classes(counts: Any, tail_below: float = 0.005, head_above: float = 0.
     high = check_number("head_above", head_above, low=0, high=1)
     if low > high:
         raise_invalid("tail_below", low, f"at most head_above={high:g}")
-    pixels = np.asarray(counts, dtype=np.float64)
+    try:
+        pixels = np.asarray(counts.detach().cpu() if isinstance(counts, Tensor) else counts, dtype=np.float64)
+    except (TypeError, ValueError):
+        pixels = np.empty(0)
     if pixels.ndim != 1 or not (np.isfinite(pixels) & (pixels >= 0)).all() or not pixels.sum() > 0:
         raise_invalid("counts", counts, "finite counts, none negative, not all zero, one a class")
     share = pixels / pixels.sum()

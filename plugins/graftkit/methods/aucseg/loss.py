@@ -39,6 +39,8 @@ __all__ = ["PixelAUCLoss", "pixel_auc_loss"]
 
 # exp(margin) must stay a float32.
 LARGEST_EXPONENT = 80.0
+# Labels and counts are int64.
+LARGEST = 2**63 - 1
 
 
 class PixelAUCLoss(nn.Module):
@@ -104,8 +106,8 @@ class PixelAUCLoss(nn.Module):
             )
         if surrogate == "exp" and self.margin > LARGEST_EXPONENT:
             raise_invalid("margin", margin, f"at most {LARGEST_EXPONENT:g} with surrogate='exp'")
-        self.ignore_index = check_integer("ignore_index", ignore_index)
-        self.min_pixels = check_integer("min_pixels", min_pixels, low=1)
+        self.ignore_index = check_integer("ignore_index", ignore_index, low=-LARGEST, high=LARGEST)
+        self.min_pixels = check_integer("min_pixels", min_pixels, low=1, high=LARGEST)
         self.sync = check_bool("sync", sync)
         self.validate: str = check_choice("validate", validate, ("auto", "always", "never"))
 
@@ -138,7 +140,9 @@ class PixelAUCLoss(nn.Module):
         ValueError
             If shapes do not fit, a label is out of range, or a weight is negative or not finite.
         """
-        ignored = self.ignore_index if ignore_index is None else check_integer("ignore_index", ignore_index)
+        ignored = self.ignore_index
+        if ignore_index is not None:
+            ignored = check_integer("ignore_index", ignore_index, low=-LARGEST, high=LARGEST)
         self._check(logits, target, weight)
         pairing = Pairing(
             self.surrogate, self.scheme, self.activation, self.margin, ignored, self.min_pixels,

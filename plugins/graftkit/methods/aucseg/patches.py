@@ -95,7 +95,7 @@ def cut_patch(image: Tensor, mask: Tensor, serial: int) -> Patch | None:
     Patch or None
         None where the mask is empty.
     """
-    # A maximum of bytes is vectorised, torch's any() along a dimension is not: 20 times.
+    # A maximum of bytes is vectorised, torch's any() along a dimension is not.
     rows, columns = (mask.view(torch.uint8).amax(dim).nonzero().flatten() for dim in (1, 0))
     if not len(rows):
         return None

@@ -10,6 +10,7 @@ Errors come before anything is stored (specification section 5.5).
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,7 +18,7 @@ from graftkit.core.validation import check_integer, raise_invalid
 
 __all__ = ["check_alike", "check_picture", "check_tail_classes", "present_classes"]
 
-# Counting takes memory by the largest label.
+# Marking takes memory by the largest label.
 LARGEST_LABEL = 65_535
 
 
@@ -127,12 +128,15 @@ def present_classes(label: Tensor, ignore_index: int) -> set[int]:
     ValueError
         If a label is negative or too large to be one.
     """
-    flat = label.flatten()
+    # Marking, not counting: on runs of one label each count waits for the last.
+    values = label.detach().cpu().numpy()
     if ignore_index < 0:
-        flat = flat[flat != ignore_index]
-    if not flat.numel():
+        values = values[values != ignore_index]
+    if not values.size:
         return set()
-    low, high = (int(v) for v in flat.aminmax())
+    low, high = int(values.min()), int(values.max())
     if low < 0 or high > LARGEST_LABEL:
         raise_invalid("label", low if low < 0 else high, f"labels in [0, {LARGEST_LABEL}] or ignore_index")
-    return set(torch.bincount(flat).nonzero().flatten().tolist()) - {ignore_index}
+    found = np.zeros(high + 1, dtype=bool)
+    found[values] = True
+    return set(np.flatnonzero(found).tolist()) - {ignore_index}

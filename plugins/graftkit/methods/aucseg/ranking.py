@@ -38,9 +38,16 @@ def one_vs_one_auc(scores: Tensor, labels: Tensor, classes: list[int] | None = N
 
     Raises
     ------
+    TypeError
+        If an argument is no tensor, or `labels` not integer.
     ValueError
         If shapes do not fit, a label is no column, or a score is NaN.
     """
+    for name, value in (("scores", scores), ("labels", labels)):
+        if not isinstance(value, Tensor):
+            raise_invalid(name, value, "a tensor", error=TypeError)
+    if labels.is_floating_point() or labels.is_complex():
+        raise_invalid("labels", labels, "integer labels", error=TypeError)
     values, names = scores.detach().cpu().double().numpy(), labels.cpu().numpy()
     if values.ndim != 2 or names.shape != values.shape[:1]:
         raise_invalid("scores", scores, f"shape (N, C) for labels of shape {tuple(labels.shape)}")
