@@ -1,7 +1,7 @@
 """graftkit for scikit-learn: estimators that clone, pickle, search and pipeline like its own."""
 
 from graftkit.methods.dpcml.data import load_libcml_split, load_users_dat, make_multi_interest
-from graftkit.methods.dpcml.interests import merge_neighbors
+from graftkit.methods.dpcml.neighbors import merge_neighbors
 from graftkit.methods.dpcml.splitting import LeaveOneOut, PerUserRatioSplit, TemporalSplit
 from graftkit.methods.rcpmod.data import make_multiview_outliers
 from graftkit.methods.rcpmod.views import stack_views

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from joblib import Parallel, delayed
 
-from graftkit.core.validation import check_choice, raise_invalid
+from graftkit.core.validation import check_choice, check_integer, check_number, raise_invalid
 from graftkit.methods.dpcml import evaluate
 from graftkit.methods.dpcml.interactions import (
     matching_interactions,
@@ -18,10 +18,10 @@ from graftkit.methods.dpcml.interactions import (
 )
 from graftkit.methods.dpcml.metrics import METRICS, parse_metric
 from sklearn.base import clone
+from sklearn.utils.validation import check_is_fitted
 
 __all__ = ["cross_validate_ranking", "make_ranking_scorer", "ranking_metrics"]
 
-AT_K = ("precision", "recall", "ndcg", "maxdiv")
 WHOLE = ("map", "mrr", "auc", "opauc")
 
 
@@ -32,7 +32,7 @@ def ranking_metrics(
     *,
     X_val: Any = None,
     ks: Sequence[int] = (3, 5, 10),
-    metrics: Sequence[str] = ("precision", "recall", "ndcg", "map", "mrr", "auc"),
+    metrics: str | Sequence[str] = ("precision", "recall", "ndcg", "map", "mrr", "auc"),
     protocol: str = "standard",
     beta: float = 0.1,
     groups: Any = None,
@@ -54,8 +54,8 @@ def ranking_metrics(
     X_val : array-like or sparse matrix of shape (n_users, n_items), or None, default=None
         Validation items. They are not ranked either, but stay in the lists under ``protocol="libcml"``.
     ks : sequence of int, default=(3, 5, 10)
-        Cuts of the metrics at K.
-    metrics : sequence of str, default=("precision", "recall", "ndcg", "map", "mrr", "auc")
+        Cuts of the metrics at K; without any, ``"ndcg"`` is that of the whole list.
+    metrics : str or sequence of str, default=("precision", "recall", "ndcg", "map", "mrr", "auc")
         Also ``"opauc"`` (one-way partial AUC at `beta`) and ``"maxdiv"`` (DPCML only), or full names such as
         ``"ndcg@10"``.
     protocol : {"standard", "libcml"}, default="standard"
@@ -75,31 +75,26 @@ def ranking_metrics(
     Raises
     ------
     ValueError
-        If shapes differ, a metric or protocol is unknown, or `beta` is out of (0, 1].
+        If shapes differ, a metric or protocol is unknown, a metric at K finds no K, `beta` is out of
+        (0, 1], or scores are NaN or of another shape.
     TypeError
-        If `model` can neither score users nor be called.
+        If `model` can neither score users nor be called, `beta` is no number, or `ks` are no integers.
+    NotFittedError
+        If `model` is an estimator that is not fitted.
     """
     train = read_interactions(X_train, "X_train")
     test = matching_interactions(X_test, train.shape, "X_test")
     check_choice("protocol", protocol, ("standard", "libcml"))
-    if not 0 < beta <= 1:
-        raise_invalid("beta", beta, "a finite number in (0, 1]")
+    check_number("beta", beta, low=0, high=1, closed="(]")
     seen = train
     if X_val is not None:
         val = matching_interactions(X_val, train.shape, "X_val")
         seen = train if protocol == "libcml" else merge_interactions(train, val)
-    names: list[str] = []
-    for metric in metrics:
-        if "@" in metric or metric in WHOLE:
-            names.append(metric)
-        else:
-            check_choice("metrics", metric, METRICS)
-            names += [f"{metric}@{k}" for k in ks]
     return evaluate(
         _score_function(model, train.shape),
         seen,
         test,
-        names,
+        _full_names([metrics] if isinstance(metrics, str) else metrics, ks),
         protocol=protocol,
         beta=beta,
         item_vectors=getattr(model, "item_vectors_", None),
@@ -125,11 +120,17 @@ def make_ranking_scorer(metric: str = "ndcg@10", *, beta: float = 0.1) -> Callab
     Raises
     ------
     ValueError
-        If the metric is unknown.
+        If the metric is unknown, or `beta` is out of (0, 1].
+    TypeError
+        If `beta` is no number.
     """
     parse_metric(metric)
+    check_number("beta", beta, low=0, high=1, closed="(]")
 
     def scorer(estimator: Any, X_test: Any, y: Any = None) -> float:  # noqa: ARG001
+        if not hasattr(estimator, "score_users"):
+            raise_invalid("estimator", estimator, "a fitted DPCML", error=TypeError)
+        check_is_fitted(estimator, "user_vectors_")
         if estimator.interactions_ is None:
             raise ValueError("scorer: expected an estimator with store_interactions=True")
         found = ranking_metrics(
@@ -185,16 +186,19 @@ def cross_validate_ranking(
     Raises
     ------
     ValueError
-        If a metric is unknown, or the splitter yields anything but two or three matrices.
+        If a metric is unknown, or the splitter yields anything but two or three matrices, or nothing to
+        test on.
+    TypeError
+        If `splitter` can neither split nor be run over.
     """
     from sklearn.model_selection import ParameterGrid
 
     names = [scoring] if isinstance(scoring, str) else list(scoring)
+    if not names:
+        raise_invalid("scoring", scoring, "a metric or more")
     for name in names:
         parse_metric(name)
-    splits = list(splitter.split(X) if hasattr(splitter, "split") else splitter)
-    if not splits or any(len(split) not in (2, 3) for split in splits):
-        raise_invalid("splitter", splitter, "splits of two or three matrices, at least one")
+    splits = _splits(splitter, X)
     candidates: Iterable[dict[str, Any]] = [{}] if param_grid is None else list(ParameterGrid(param_grid))
     jobs = [(parameters, split) for parameters in candidates for split in splits]
     done = Parallel(n_jobs=n_jobs)(
@@ -221,6 +225,33 @@ def cross_validate_ranking(
     return results
 
 
+def _full_names(metrics: Sequence[str], ks: Sequence[int]) -> list[str]:
+    """``"ndcg"`` and 3, 5 become ``"ndcg@3"`` and ``"ndcg@5"``; full names stay."""
+    if isinstance(ks, str) or not isinstance(ks, Sequence | np.ndarray):
+        raise_invalid("ks", ks, "a sequence of integers", error=TypeError)
+    names: list[str] = []
+    for metric in metrics:
+        if "@" in str(metric) or metric in WHOLE or (metric == "ndcg" and not len(ks)):
+            names.append(metric)
+            continue
+        check_choice("metrics", metric, METRICS)
+        if not len(ks):
+            raise_invalid("ks", ks, f"a K or more for {metric!r}")
+        names += [f"{metric}@{check_integer('ks', k, low=1)}" for k in ks]
+    return names
+
+
+def _splits(splitter: Any, X: Any) -> list[Any]:
+    if not hasattr(splitter, "split") and not isinstance(splitter, Iterable):
+        raise_invalid("splitter", splitter, "an object with split(X), or tuples of matrices", error=TypeError)
+    splits = list(splitter.split(X) if hasattr(splitter, "split") else splitter)
+    if not splits or any(len(split) not in (2, 3) for split in splits):
+        raise_invalid("splitter", splitter, "splits of two or three matrices, at least one")
+    if not all(read_interactions(split[-1], "splitter").nnz for split in splits):
+        raise_invalid("splitter", splitter, "something held out in each split, not an empty test part")
+    return splits
+
+
 def _fit_and_score(
     estimator: Any, split: Any, names: list[str]
 ) -> tuple[dict[str, float], float, float, Any]:
@@ -238,6 +269,7 @@ def _fit_and_score(
 
 def _score_function(model: Any, shape: tuple[int, int]) -> Callable[[Any], Any]:
     if hasattr(model, "score_users"):
+        check_is_fitted(model, "user_vectors_")
         fitted = (model.n_users_, model.n_features_in_)
         if fitted != tuple(shape):
             raise_invalid("X_train", shape, f"the shape of the fitted users x items, {fitted}")

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from graftkit.methods.dpcml.metrics import evaluate, parse_metric, rank_held_out, user_metric
+from graftkit.methods.dpcml.metrics import evaluate, parse_metric, user_metric
+from graftkit.methods.dpcml.ranks import rank_held_out
 from tests.plugins.dpcml import reference
 
 NAMES = [
@@ -43,10 +44,10 @@ def sets(matrix):
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("batch_size", [1, 7, None])
 def test_public_protocol_equals_loops(seed, ties, batch_size, monkeypatch):
-    from graftkit.methods.dpcml import metrics
+    from graftkit.methods.dpcml import ranks
 
     monkeypatch.setattr(
-        metrics.rank_held_out, "__kwdefaults__", {"n_top": 0, "users": None, "batch_size": batch_size}
+        ranks.rank_held_out, "__kwdefaults__", {"n_top": 0, "users": None, "batch_size": batch_size}
     )
     scores, seen, held = case(seed, ties=ties)
     expected = reference.libcml_metrics(-scores, sets(seen), sets(held), [3, 5])

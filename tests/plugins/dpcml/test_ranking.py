@@ -5,7 +5,8 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from graftkit.methods.dpcml.ranking import Ranker, block_size, top_items
+from graftkit.methods.dpcml.lists import top_items
+from graftkit.methods.dpcml.ranking import Ranker, block_size
 from graftkit.methods.dpcml.vectors import pointers
 from tests.plugins.dpcml import reference
 

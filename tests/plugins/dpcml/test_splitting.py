@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse as sp
 
 from graftkit.methods.dpcml import LeaveOneOut, PerUserRatioSplit, TemporalSplit
-from graftkit.methods.dpcml.splitting import hold_out_share
+from graftkit.methods.dpcml.partition import hold_out_share
 
 
 def some(seed=0):

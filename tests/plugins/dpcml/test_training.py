@@ -347,7 +347,7 @@ def test_validation_is_judged_on_a_bounded_set_of_users(monkeypatch):
     from graftkit.methods.dpcml import fitting
 
     monkeypatch.setattr(fitting, "MOST_VALIDATION_USERS", 5)
-    watch = fitting._Watch(Stopping(some()), some(), some(), np.random.default_rng(0))
+    watch = fitting._Watch(Stopping(some(1)), some())
     assert len(watch.users) == 5
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from graftkit.core.progress import progress_bar
+from graftkit.core.validation import raise_invalid
 from graftkit.methods.dpcml.metrics import evaluate, parse_metric
 from graftkit.methods.dpcml.ranking import Ranker
 from graftkit.methods.dpcml.settings import Settings
@@ -24,7 +25,7 @@ from graftkit.methods.dpcml.state import TrainingState
 if TYPE_CHECKING:
     from graftkit.methods.dpcml.training import Trainer
 
-__all__ = ["FitResult", "Stopping", "fit_vectors"]
+__all__ = ["FitResult", "Stopping", "check_scoring", "fit_vectors"]
 
 Record = dict[str, float]
 Callback = Callable[[int, Record], Any]
@@ -127,10 +128,18 @@ def fit_vectors(
     RuntimeError
         If training diverges or the device is not there.
     ValueError
-        If the scoring is unknown.
+        If the scoring is unknown, or no held-out interaction is new.
+    TypeError
+        If the scoring or a callback is no function.
     """
-    if stopping is not None and isinstance(stopping.scoring, str):
-        parse_metric(stopping.scoring)
+    if not isinstance(callbacks, Iterable):
+        raise_invalid("callbacks", callbacks, "a list of functions", error=TypeError)
+    callbacks = tuple(callbacks)
+    for callback in callbacks:
+        if not callable(callback):
+            raise_invalid("callbacks", callback, "functions of the pass and its record", error=TypeError)
+    if stopping is not None:
+        check_scoring(stopping.scoring)
     # torch comes with training, not with the import of this package.
     from graftkit.methods.dpcml.training import Trainer
 
@@ -141,7 +150,7 @@ def fit_vectors(
     result = FitResult(trainer.state())
     if not trainer.n_positives:
         return result
-    watched = None if stopping is None else _Watch(stopping, positives, owned, rng)
+    watched = None if stopping is None else _Watch(stopping, positives)
     with progress_bar(total=total, desc="DPCML", verbose=verbose) as bar:
         try:
             for epoch in range(total):
@@ -168,17 +177,44 @@ def fit_vectors(
     return result
 
 
+def check_scoring(scoring: Any) -> None:
+    """Refuse what a fit cannot be watched by.
+
+    Parameters
+    ----------
+    scoring : str or callable
+        What came.
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown.
+    TypeError
+        If it is neither a name nor a function.
+    """
+    if isinstance(scoring, str):
+        parse_metric(scoring)
+    elif not callable(scoring):
+        raise_invalid("scoring", scoring, "a metric's name or a function", error=TypeError)
+
+
 class _Watch:
     """The best pass so far, by a validation metric on a fixed subset of users."""
 
-    def __init__(
-        self, stopping: Stopping, positives: sp.csr_matrix, owned: sp.csr_matrix, rng: np.random.Generator
-    ) -> None:
+    def __init__(self, stopping: Stopping, positives: sp.csr_matrix) -> None:
         self.stopping = stopping
-        self.positives, self.owned = positives, owned
-        users = np.flatnonzero(np.diff(stopping.held.indptr))
+        self.positives = positives
+        new = stopping.held - stopping.held.multiply(positives)
+        new.eliminate_zeros()
+        users = np.flatnonzero(np.diff(new.tocsr().indptr))
+        if not len(users) and isinstance(stopping.scoring, str):
+            raise ValueError(
+                "X_val: expected a validation interaction that X does not have, got none: what was "
+                "trained on is not ranked"
+            )
         if len(users) > MOST_VALIDATION_USERS:
-            users = np.sort(rng.choice(users, MOST_VALIDATION_USERS, replace=False))
+            # A generator of its own: to watch a fit must not change it.
+            users = np.sort(np.random.default_rng(0).choice(users, MOST_VALIDATION_USERS, replace=False))
         self.users = users.astype(np.int64)
         self.best: TrainingState | None = None
         self.best_value, self.best_iter, self.epoch = -np.inf, 0, 0
@@ -200,6 +236,8 @@ class _Watch:
         else:
             value = float(scoring(ranker, self.positives, self.stopping.held))
         record["validation"] = value
+        if np.isnan(value):  # no rise, and no bar that a later pass could not take
+            value = -np.inf
         self.epoch += 1
         if not self.stopping.keep_best:
             return False

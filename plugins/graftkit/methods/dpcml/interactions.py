@@ -17,7 +17,15 @@ import scipy.sparse as sp
 
 from graftkit.core.validation import check_integer, describe, raise_invalid
 
-__all__ = ["check_ids", "from_pairs", "matching_interactions", "merge_interactions", "read_interactions"]
+__all__ = [
+    "check_ids",
+    "check_positives",
+    "from_pairs",
+    "item_counts",
+    "matching_interactions",
+    "merge_interactions",
+    "read_interactions",
+]
 
 IntArray = npt.NDArray[np.int64]
 
@@ -174,6 +182,43 @@ def merge_interactions(a: sp.csr_matrix, b: sp.csr_matrix) -> sp.csr_matrix:
     a.resize(shape)
     b.resize(shape)
     return read_interactions(a + b)
+
+
+def item_counts(matrix: sp.csr_matrix) -> npt.NDArray[np.float64]:
+    """Users an item.
+
+    Parameters
+    ----------
+    matrix : csr_matrix of shape (n_users, n_items)
+        As from `read_interactions`.
+
+    Returns
+    -------
+    ndarray of shape (n_items,)
+        Counts.
+    """
+    return np.bincount(matrix.indices, minlength=matrix.shape[1]).astype(np.float64)
+
+
+def check_positives(name: str, matrix: sp.csr_matrix) -> None:
+    """Refuse a matrix from which nothing can be learnt.
+
+    Parameters
+    ----------
+    name : str
+        The argument's name.
+    matrix : csr_matrix of shape (n_users, n_items)
+        As from `read_interactions`.
+
+    Raises
+    ------
+    ValueError
+        If nobody has anything.
+    """
+    if not matrix.nnz:
+        raise ValueError(
+            f"{name}: expected a positive (a value above 0), got no positive in shape {matrix.shape}"
+        )
 
 
 def check_ids(name: str, ids: Any, size: int, shape: tuple[int, int]) -> IntArray:

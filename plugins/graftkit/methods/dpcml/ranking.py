@@ -18,12 +18,13 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
+from graftkit.methods.dpcml.lists import top_items
 from graftkit.methods.dpcml.vectors import padded_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Ranker", "block_size", "top_items"]
+__all__ = ["Ranker", "block_size"]
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.floating[Any]]
@@ -48,36 +49,6 @@ def block_size(width: int, n_items: int, itemsize: int) -> int:
         At least 1; the block's scores take about 6 MB.
     """
     return max(1, BLOCK_BYTES // (max(width, 1) * max(n_items, 1) * itemsize))
-
-
-def top_items(distances: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """Columns of the n smallest entries of each row, ties by column.
-
-    Parameters
-    ----------
-    distances : Tensor of shape (b, n_items)
-        Infinity marks what may not be chosen.
-    n : int
-        At most the number of columns.
-
-    Returns
-    -------
-    columns : Tensor of int, shape (b, n)
-        Ascending by distance, then by column.
-    values : Tensor of shape (b, n)
-        Their distances.
-    """
-    import torch
-
-    kept = min(n + 1, distances.shape[1])
-    values, columns = torch.topk(distances, kept, dim=1, largest=False)
-    # topk leaves the order of ties open: rows with one among their best, or at the cut, are sorted in full.
-    tied = ((values[:, 1:] == values[:, :-1]) & torch.isfinite(values[:, 1:])).any(dim=1)
-    values, columns = values[:, :n].clone(), columns[:, :n].clone()
-    for row in tied.nonzero().squeeze(1).tolist():
-        ordered, place = torch.sort(distances[row], stable=True)
-        values[row], columns[row] = ordered[:n], place[:n]
-    return columns, values
 
 
 class Ranker:

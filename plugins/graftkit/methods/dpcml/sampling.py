@@ -18,6 +18,8 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
+from graftkit.methods.dpcml.interactions import item_counts
+
 __all__ = ["NegativeSampler"]
 
 IntArray = npt.NDArray[np.int64]
@@ -53,9 +55,9 @@ class NegativeSampler:
             np.bitwise_or.at(self._bits, keys >> 3, (1 << (keys & 7)).astype(np.uint8))
         self._cumulated: npt.NDArray[np.float64] | None = None
         if popular:
-            item_counts = np.bincount(owned.indices, minlength=self.n_items).astype(np.float64)
-            self._cumulated = np.cumsum(item_counts)
-            mass = np.add.reduceat(np.append(item_counts[owned.indices], 0.0), owned.indptr[:-1]) * (
+            popularity = item_counts(owned)
+            self._cumulated = np.cumsum(popularity)
+            mass = np.add.reduceat(np.append(popularity[owned.indices], 0.0), owned.indptr[:-1]) * (
                 counts > 0
             )
             crowded = mass > 0.5 * self._cumulated[-1]
