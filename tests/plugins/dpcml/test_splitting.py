@@ -95,6 +95,10 @@ def test_validation_share():
             r"timestamps: expected the shape of X, \(12, 30\)",
         ),
         (lambda: TemporalSplit(np.zeros((12, 30))).split(some()), "timestamps: expected a time above 0"),
+        (
+            lambda: TemporalSplit(np.full((12, 30), np.nan)).split(some()),
+            "timestamps: expected a time above 0",
+        ),
         (lambda: LeaveOneOut().split(np.ones(3)), "2D"),
         (
             lambda: hold_out_share(sp.csr_matrix(np.eye(3)), 0.1, np.random.default_rng(0)),
@@ -105,3 +109,9 @@ def test_validation_share():
 def test_bad_arguments(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+def test_ratios_are_a_sequence():
+    with pytest.raises(TypeError, match=r"ratios: expected two or three shares, got 0.8"):
+        PerUserRatioSplit(0.8).split(some())
+    assert len(PerUserRatioSplit(np.array([0.8, 0.2])).split(some())[0]) == 2
