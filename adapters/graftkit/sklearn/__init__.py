@@ -7,7 +7,8 @@ from graftkit.methods.rcpmod.data import make_multiview_outliers
 from graftkit.methods.rcpmod.views import stack_views
 from graftkit.sklearn.dpcml import DPCML
 from graftkit.sklearn.dpcml_display import DPCMLDisplay
-from graftkit.sklearn.dpcml_selection import cross_validate_ranking, make_ranking_scorer, ranking_metrics
+from graftkit.sklearn.dpcml_metrics import make_ranking_scorer, ranking_metrics
+from graftkit.sklearn.dpcml_selection import cross_validate_ranking
 from graftkit.sklearn.rcpmod import RCPMOD
 from graftkit.sklearn.rcpmod_display import RCPMODDisplay
 

@@ -23,7 +23,6 @@ from graftkit.methods.dpcml import (
     evaluate,
     fit_vectors,
 )
-from graftkit.methods.dpcml.fitting import check_scoring
 from graftkit.methods.dpcml.interactions import (
     check_positives,
     from_pairs,
@@ -32,9 +31,11 @@ from graftkit.methods.dpcml.interactions import (
 )
 from graftkit.methods.dpcml.partition import hold_out_share
 from graftkit.methods.dpcml.state import TrainingState
+from graftkit.methods.dpcml.stopping import check_scoring
 from graftkit.methods.dpcml.vectors import assign_vectors, pad_vectors
 from graftkit.sklearn.dpcml_interests import InterestsMixin
 from graftkit.sklearn.dpcml_recommender import RecommenderMixin
+from graftkit.sklearn.dpcml_scores import ScoresMixin
 from graftkit.sklearn.dpcml_updates import UpdatesMixin
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
 from sklearn.utils import Tags
@@ -45,6 +46,7 @@ __all__ = ["DPCML"]
 
 class DPCML(
     RecommenderMixin,
+    ScoresMixin,
     InterestsMixin,
     UpdatesMixin,
     ClassNamePrefixFeaturesOutMixin,

@@ -13,7 +13,8 @@ import scipy.sparse as sp
 from graftkit.core.devices import check_device
 from graftkit.methods.dpcml import Ranker
 from graftkit.methods.dpcml.folding import fold_in_rows
-from graftkit.methods.dpcml.interactions import check_ids, read_interactions
+from graftkit.methods.dpcml.ids import check_ids
+from graftkit.methods.dpcml.interactions import read_interactions
 from graftkit.methods.dpcml.serialization import read_model, restore_generator, write_model
 from graftkit.methods.dpcml.snapshots import pack_model, unpack_model
 from graftkit.methods.dpcml.state import TrainingState

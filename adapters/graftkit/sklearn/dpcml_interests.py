@@ -8,7 +8,7 @@ import numpy as np
 
 from graftkit.core.validation import check_bool, check_choice, raise_invalid
 from graftkit.methods.dpcml import Interest, explain_item
-from graftkit.methods.dpcml.interactions import check_ids
+from graftkit.methods.dpcml.ids import check_ids
 from graftkit.methods.dpcml.neighbors import build_index
 from graftkit.methods.dpcml.vectors import pad_vectors
 from graftkit.sklearn.dpcml_fitted import FittedMixin

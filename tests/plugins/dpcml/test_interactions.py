@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
+from graftkit.methods.dpcml.ids import check_ids
 from graftkit.methods.dpcml.interactions import (
-    check_ids,
     from_pairs,
     matching_interactions,
     merge_interactions,

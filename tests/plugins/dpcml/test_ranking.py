@@ -5,8 +5,8 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from graftkit.methods.dpcml.lists import top_items
-from graftkit.methods.dpcml.ranking import Ranker, block_size
+from graftkit.methods.dpcml.lists import block_size, top_items
+from graftkit.methods.dpcml.ranking import Ranker
 from graftkit.methods.dpcml.vectors import pointers
 from tests.plugins.dpcml import reference
 
@@ -95,11 +95,11 @@ def test_single_precision_agrees_on_the_best_ten():
 
 
 def test_scores_of_many_users_are_put_together(monkeypatch):
-    from graftkit.methods.dpcml import ranking
+    from graftkit.methods.dpcml import lists
 
     users, ptr, items, _ = model()
     whole = Ranker(users, ptr, items).score(np.arange(15))
-    monkeypatch.setattr(ranking, "BLOCK_BYTES", 2000)  # two users a block
+    monkeypatch.setattr(lists, "BLOCK_BYTES", 2000)  # two users a block
     widths = []
     original = Ranker.distances
     monkeypatch.setattr(

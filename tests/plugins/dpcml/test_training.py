@@ -344,15 +344,15 @@ def test_tolerance_and_no_patience(tol, best):
 
 
 def test_validation_is_judged_on_a_bounded_set_of_users(monkeypatch):
-    from graftkit.methods.dpcml import fitting
+    from graftkit.methods.dpcml import stopping
 
-    monkeypatch.setattr(fitting, "MOST_VALIDATION_USERS", 5)
-    watch = fitting._Watch(Stopping(some(1)), some())
+    monkeypatch.setattr(stopping, "MOST_VALIDATION_USERS", 5)
+    watch = stopping.Watch(Stopping(some(1)), some())
     assert len(watch.users) == 5
     X, settings = some(), Settings(**{**OPTIONS, "max_iter": 2})
     plain, watched = (
-        fit_vectors(X, settings, np.random.default_rng(0), stopping=stopping)
-        for stopping in (None, Stopping(some(1), keep_best=False))
+        fit_vectors(X, settings, np.random.default_rng(0), stopping=rule)
+        for rule in (None, Stopping(some(1), keep_best=False))
     )
     np.testing.assert_array_equal(plain.state.user_vectors, watched.state.user_vectors)
 

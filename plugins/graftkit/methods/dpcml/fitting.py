@@ -17,44 +17,16 @@ import scipy.sparse as sp
 
 from graftkit.core.progress import progress_bar
 from graftkit.core.validation import raise_invalid
-from graftkit.methods.dpcml.metrics import evaluate, parse_metric
-from graftkit.methods.dpcml.ranking import Ranker
 from graftkit.methods.dpcml.settings import Settings
 from graftkit.methods.dpcml.state import TrainingState
+from graftkit.methods.dpcml.stopping import Record, Stopping, Watch, check_scoring
 
 if TYPE_CHECKING:
     from graftkit.methods.dpcml.training import Trainer
 
-__all__ = ["FitResult", "Stopping", "check_scoring", "fit_vectors"]
+__all__ = ["FitResult", "fit_vectors"]
 
-Record = dict[str, float]
 Callback = Callable[[int, Record], Any]
-MOST_VALIDATION_USERS = 2000
-
-
-@dataclass(frozen=True)
-class Stopping:
-    """How a fit looks at held-out interactions.
-
-    Parameters
-    ----------
-    held : csr_matrix of shape (n_users, n_items)
-        Validation interactions.
-    scoring : str or callable, default="ndcg@10"
-        A metric's name, or a function of (ranker, training matrix, held-out matrix); larger is better.
-    patience : int or None, default=5
-        Passes without a rise before the fit ends; None never ends it early.
-    tol : float, default=0.0
-        What counts as a rise.
-    keep_best : bool, default=True
-        Return the best pass; False records the metric and returns the last pass.
-    """
-
-    held: sp.csr_matrix
-    scoring: str | Callable[[Ranker, sp.csr_matrix, sp.csr_matrix], float] = "ndcg@10"
-    patience: int | None = 5
-    tol: float = 0.0
-    keep_best: bool = True
 
 
 @dataclass
@@ -150,7 +122,7 @@ def fit_vectors(
     result = FitResult(trainer.state())
     if not trainer.n_positives:
         return result
-    watched = None if stopping is None else _Watch(stopping, positives)
+    watched = None if stopping is None else Watch(stopping, positives)
     with progress_bar(total=total, desc="DPCML", verbose=verbose) as bar:
         try:
             for epoch in range(total):
@@ -175,76 +147,6 @@ def fit_vectors(
     if watched is not None and watched.best is not None:
         result.state, result.best_iter = watched.best, watched.best_iter
     return result
-
-
-def check_scoring(scoring: Any) -> None:
-    """Refuse what a fit cannot be watched by.
-
-    Parameters
-    ----------
-    scoring : str or callable
-        What came.
-
-    Raises
-    ------
-    ValueError
-        If a name is unknown.
-    TypeError
-        If it is neither a name nor a function.
-    """
-    if isinstance(scoring, str):
-        parse_metric(scoring)
-    elif not callable(scoring):
-        raise_invalid("scoring", scoring, "a metric's name or a function", error=TypeError)
-
-
-class _Watch:
-    """The best pass so far, by a validation metric on a fixed subset of users."""
-
-    def __init__(self, stopping: Stopping, positives: sp.csr_matrix) -> None:
-        self.stopping = stopping
-        self.positives = positives
-        new = stopping.held - stopping.held.multiply(positives)
-        new.eliminate_zeros()
-        users = np.flatnonzero(np.diff(new.tocsr().indptr))
-        if not len(users) and isinstance(stopping.scoring, str):
-            raise ValueError(
-                "X_val: expected a validation interaction that X does not have, got none: what was "
-                "trained on is not ranked"
-            )
-        if len(users) > MOST_VALIDATION_USERS:
-            # A generator of its own: to watch a fit must not change it.
-            users = np.sort(np.random.default_rng(0).choice(users, MOST_VALIDATION_USERS, replace=False))
-        self.users = users.astype(np.int64)
-        self.best: TrainingState | None = None
-        self.best_value, self.best_iter, self.epoch = -np.inf, 0, 0
-
-    def look(self, trainer: Trainer, record: Record, device: str) -> bool:
-        """Judge the pass; true ends the fit."""
-        state = trainer.state()
-        ranker = Ranker(state.user_vectors, state.user_ptr, state.item_vectors, device)
-        scoring = self.stopping.scoring
-        if isinstance(scoring, str):
-            value = evaluate(
-                ranker.score,
-                self.positives,
-                self.stopping.held,
-                [scoring],
-                users=self.users,
-                item_vectors=state.item_vectors,
-            )[scoring]
-        else:
-            value = float(scoring(ranker, self.positives, self.stopping.held))
-        record["validation"] = value
-        if np.isnan(value):  # no rise, and no bar that a later pass could not take
-            value = -np.inf
-        self.epoch += 1
-        if not self.stopping.keep_best:
-            return False
-        if self.best is None or value > self.best_value + self.stopping.tol:
-            self.best, self.best_value, self.best_iter = state, value, self.epoch
-        patience = self.stopping.patience
-        return patience is not None and self.epoch - self.best_iter >= patience
 
 
 def _warn_about_users(trainer: Trainer, stacklevel: int) -> None:

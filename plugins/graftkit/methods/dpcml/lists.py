@@ -1,4 +1,4 @@
-"""Lists of items: the best of a row of distances, and what may stand in a list.
+"""Lists of items: what may stand in one, how many are made at once, the best of a row of distances.
 
 >>> allowed_items(6, only=np.array([4, 1, 4, 2]), never=np.array([2])).tolist()
 [1, 4]
@@ -14,9 +14,10 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["allowed_items", "top_items"]
+__all__ = ["allowed_items", "block_size", "top_items"]
 
 IntArray = npt.NDArray[np.int64]
+BLOCK_BYTES = 6 * 2**20
 
 
 def allowed_items(
@@ -42,6 +43,26 @@ def allowed_items(
         return None
     left = np.arange(n_items) if only is None else np.unique(only)
     return left if never is None else np.setdiff1d(left, never)
+
+
+def block_size(width: int, n_items: int, itemsize: int) -> int:
+    """Users a block.
+
+    Parameters
+    ----------
+    width : int
+        Vectors a user.
+    n_items : int
+        Items scored.
+    itemsize : int
+        Bytes a number.
+
+    Returns
+    -------
+    int
+        At least 1; the block's scores take about 6 MB.
+    """
+    return max(1, BLOCK_BYTES // (max(width, 1) * max(n_items, 1) * itemsize))
 
 
 def top_items(distances: Tensor, n: int) -> tuple[Tensor, Tensor]:

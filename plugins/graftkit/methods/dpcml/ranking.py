@@ -18,37 +18,16 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from graftkit.methods.dpcml.lists import top_items
+from graftkit.methods.dpcml.lists import block_size, top_items
 from graftkit.methods.dpcml.vectors import padded_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Ranker", "block_size"]
+__all__ = ["Ranker"]
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.floating[Any]]
-BLOCK_BYTES = 6 * 2**20
-
-
-def block_size(width: int, n_items: int, itemsize: int) -> int:
-    """Users a block.
-
-    Parameters
-    ----------
-    width : int
-        Vectors a user.
-    n_items : int
-        Items scored.
-    itemsize : int
-        Bytes a number.
-
-    Returns
-    -------
-    int
-        At least 1; the block's scores take about 6 MB.
-    """
-    return max(1, BLOCK_BYTES // (max(width, 1) * max(n_items, 1) * itemsize))
 
 
 class Ranker:
@@ -110,7 +89,7 @@ class Ranker:
         found = (left @ right).view(len(users), rows.shape[1], -1)
         if rows.shape[1] == 1:
             return found[:, 0].clamp_(min=0)
-        # Slice after slice is faster than a reduction over the middle axis.
+        # Slice after slice, since the middle axis is short.
         best = torch.minimum(found[:, 0], found[:, 1])
         for c in range(2, rows.shape[1]):
             torch.minimum(best, found[:, c], out=best)
