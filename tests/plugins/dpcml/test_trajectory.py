@@ -164,7 +164,7 @@ def test_passes_equal_autograd(case):
         optimizer=optimizer,
         learning_rate=RATE,
         batch_size=BATCH,
-        weight_decay=(0.0, 0.01)[case % 3 == 0],
+        weight_decay=(0.0, 0.01)[case % 3 == 1],
         user_norm=("sphere", "ball", None)[case % 3],
         item_norm=("ball", "sphere", None)[case // 3 % 3],
         max_norm=RADIUS,
