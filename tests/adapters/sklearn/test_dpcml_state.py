@@ -51,6 +51,18 @@ def test_partial_fit_goes_on_where_fit_ended(options):
 
 def test_partial_fit_from_nothing_is_one_pass():
     assert_same(tiny().partial_fit(X), tiny(max_iter=1).fit(X))
+    assert_same(tiny(early_stopping=True).partial_fit(X), tiny(max_iter=1).fit(X))  # of all of X
+
+
+def test_counts_go_on_where_interactions_are_not_kept():
+    ((train, test),) = LeaveOneOut(random_state=0).split(X)
+    model = tiny(store_interactions=False).fit(train).partial_fit(test)
+    np.testing.assert_array_equal(model.item_counts_, X.toarray().sum(axis=0))
+
+
+def test_pickles_hold_arrays_once():
+    model = tiny().fit(X)
+    assert "_ranker" not in model.__getstate__()
 
 
 def test_partial_fit_learns_new_entries_and_remembers_old_ones():

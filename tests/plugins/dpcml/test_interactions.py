@@ -101,6 +101,13 @@ def test_shapes_must_match():
     assert matching_interactions(np.ones((5, 3)), (5, 3), "X_val").nnz == 15
 
 
+def test_unsorted_rows_are_sorted():
+    unsorted = sp.csr_matrix((np.ones(3), np.array([2, 0, 1]), np.array([0, 2, 3])), shape=(2, 3))
+    assert not unsorted.has_sorted_indices
+    unsorted.has_canonical_format = True  # as a caller may have claimed
+    assert read_interactions(unsorted).indices.tolist() == [0, 2, 1]
+
+
 def test_union_grows():
     a, b = read_interactions(np.eye(2)), read_interactions(np.ones((1, 4)))
     np.testing.assert_array_equal(merge_interactions(a, b).toarray(), [[1, 1, 1, 1], [0, 1, 0, 0]])

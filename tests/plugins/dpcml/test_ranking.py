@@ -86,6 +86,15 @@ def test_pairs_are_exact_and_name_the_vector():
         assert v == winner
 
 
+@pytest.mark.parametrize("width", [1, 2, 5])
+def test_rounding_gives_no_negative_distance(width):
+    users = np.random.default_rng(0).normal(size=(20 * width, 50)).astype(np.float32)
+    ranker = Ranker(users, pointers(np.full(20, width)), users)  # every user vector is an item too
+    scores = ranker.score(np.arange(20))
+    assert (scores <= 0).all()
+    assert (np.sort(scores, axis=1)[:, -width:] > -1e-3).all()
+
+
 def test_single_precision_agrees_on_the_best_ten():
     users, ptr, items, seen = model(n_users=100, n_items=300, d=20)
     double = Ranker(users, ptr, items).top(np.arange(100), 10, seen=None)[0]

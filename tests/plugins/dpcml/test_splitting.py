@@ -53,6 +53,12 @@ def test_ratios_are_rounded_down_and_the_rest_is_test(ratios):
         np.testing.assert_array_equal(np.diff(part.indptr)[enough], np.floor(ratio * counts + 1e-9)[enough])
 
 
+def test_shares_of_whole_counts_are_whole():
+    # In floats 0.29 * 100 is 28.999999999999996.
+    train, test = PerUserRatioSplit((0.29, 0.71), random_state=0).split(np.ones((1, 100)))[0]
+    assert (train.nnz, test.nnz) == (29, 71)
+
+
 def test_repeats_differ():
     splits = PerUserRatioSplit(n_repeats=3, min_interactions=1, random_state=0).split(some())
     assert len(splits) == 3
