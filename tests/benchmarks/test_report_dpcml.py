@@ -70,4 +70,7 @@ def test_ratios():
 
 def test_published_settings_stand_beside_the_paper():
     record = quality("hars", 0, 0.2655) | {"section": "paper", "best_pass": 80}
-    assert "| hars | 1 | 26.55 | 26.66 | 50.00 | 48.84 | 80 | 3 |" in render([record])
+    assert "| hars | 1 | 26.55 | 26.66 | 50.00 | 48.84 | yes | 80 | 3 |" in render([record])
+    for precision, mrr in ((0.29, 0.4884), (0.24, 0.4884), (0.2666, 0.51), (0.2666, 0.46)):
+        record = quality("hars", 0, precision, mrr) | {"section": "paper", "best_pass": 80}
+        assert " | no | 80 | 3 |" in render([record])

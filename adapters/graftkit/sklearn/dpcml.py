@@ -7,53 +7,52 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import scipy.sparse as sp
 
 from graftkit.core.devices import check_device
 from graftkit.core.random import numpy_generator
-from graftkit.core.validation import (
-    check_bool,
-    check_choice,
-    check_integer,
-    check_number,
-)
+from graftkit.core.validation import check_bool, check_choice, check_integer, check_number
 from graftkit.methods.dpcml import (
     PRESETS,
-    Ranker,
+    PerUserRatioSplit,
     Settings,
     Stopping,
     evaluate,
     fit_vectors,
 )
 from graftkit.methods.dpcml.interactions import (
+    check_positives,
     from_pairs,
+    item_counts,
     matching_interactions,
-    merge_interactions,
 )
-from graftkit.methods.dpcml.serialization import read_model, restore_generator, write_model
-from graftkit.methods.dpcml.splitting import PerUserRatioSplit, hold_out_share
+from graftkit.methods.dpcml.partition import hold_out_share
 from graftkit.methods.dpcml.state import TrainingState
-from graftkit.methods.dpcml.vectors import assign_vectors, pointers
+from graftkit.methods.dpcml.stopping import check_scoring
+from graftkit.methods.dpcml.vectors import assign_vectors, pad_vectors
+from graftkit.sklearn.dpcml_interests import InterestsMixin
 from graftkit.sklearn.dpcml_recommender import RecommenderMixin
+from graftkit.sklearn.dpcml_scores import ScoresMixin
+from graftkit.sklearn.dpcml_updates import UpdatesMixin
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
-if TYPE_CHECKING:
-    from graftkit.sklearn.dpcml_display import DPCMLDisplay
-
 __all__ = ["DPCML"]
 
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.floating[Any]]
 
-
-class DPCML(RecommenderMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class DPCML(
+    RecommenderMixin,
+    ScoresMixin,
+    InterestsMixin,
+    UpdatesMixin,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    BaseEstimator,
+):
     r"""Diversity-promoting collaborative metric learning: a recommender that keeps every interest of a user.
 
     A user has several vectors, an item one; the score is the smallest squared distance,
@@ -320,17 +319,13 @@ class DPCML(RecommenderMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         Raises
         ------
         ValueError
-            If a setting or the matrix is not as described, or there is no positive.
+            If a setting or a matrix is not as described, or there is no positive.
         TypeError
-            If a setting is of the wrong type.
+            If a setting is of the wrong type, or a callback no function.
         RuntimeError
             If training diverges or the device is not there.
         """
-        settings = self._settings()
-        check_device(settings.device, error=RuntimeError)
-        form = clone(self)
-        matrix = self._read(form, X, reset=True)
-        return self._fit_matrix(form, matrix, settings, X_val, callbacks)
+        return self._fit(X, self._settings(), X_val=X_val, callbacks=callbacks)
 
     def fit_interactions(
         self, users: Any, items: Any, *, n_users: int | None = None, n_items: int | None = None
@@ -356,104 +351,26 @@ class DPCML(RecommenderMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         TypeError
             If ids are not integers.
         """
-        return self.fit(from_pairs(users, items, n_users, n_items))
+        return self._fit(from_pairs(users, items, n_users, n_items), self._settings())
 
-    def partial_fit(self, X: Any, y: Any = None, *, allow_growth: bool = False) -> DPCML:  # noqa: ARG002
-        """Pass once over interactions, starting where the last call ended.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (n_users, n_items)
-            Interactions to learn, old or new; what was seen before is never drawn as a negative.
-        y : object, default=None
-            Ignored.
-        allow_growth : bool, default=False
-            `X` may have more rows or columns than before: new users and items at the end.
-
-        Returns
-        -------
-        DPCML
-            The fitted estimator.
-
-        Raises
-        ------
-        ValueError
-            If the shape does not match what was fitted, or a setting is out of range.
-        TypeError
-            If `allow_growth` is no boolean.
-        RuntimeError
-            If training diverges.
-        """
-        check_bool("allow_growth", allow_growth)
-        settings = self._settings()
-        check_device(settings.device, error=RuntimeError)
-        if not hasattr(self, "_state"):
-            form = clone(self)
-            matrix = self._read(form, X, reset=True)
-            return self._fit_matrix(form, matrix, settings, None, None, n_iter=1)
-        shape = (self.n_users_, self.n_features_in_)
-        X = X if hasattr(X, "shape") else np.asarray(X)
-        given = tuple(X.shape)
-        grows = len(given) == 2 and all(a >= b for a, b in zip(given, shape, strict=True)) and given != shape
-        form = clone(self) if grows and allow_growth else self
-        if not (grows and allow_growth) and len(given) == 2 and given != shape:
-            fix = (
-                "Pass allow_growth=True to add users or items"
-                if grows
-                else "Rows are users, columns are items"
-            )
-            raise ValueError(
-                f"X has {given[1]} features, but DPCML is expecting {shape[1]} features as input; expected a "
-                f"matrix users x items of shape {shape}, got {given}. {fix} (allow_growth={allow_growth})"
-            )
-        matrix = self._read(form, X, reset=form is not self)
-        rng = restore_generator(self._rng_state)
-        owned = matrix if self.interactions_ is None else merge_interactions(self.interactions_, matrix)
-        state = self._state
-        if grows:
-            new_counts = np.diff(matrix.indptr)[shape[0] :].astype(np.int64)
-            state = state.grown(self._counts_for(new_counts), matrix.shape[1] - shape[1], settings, rng)
-        result = fit_vectors(
-            matrix, settings, rng, owned=owned, state=state, n_iter=1, verbose=int(self.verbose), stacklevel=3
-        )
-        counts = np.zeros(matrix.shape[1])
-        counts[: shape[1]] = self.item_counts_
-        counts += np.diff(owned.tocsc().indptr) - (
-            0 if self.interactions_ is None else np.pad(self.item_counts_, (0, matrix.shape[1] - shape[1]))
-        )
-        self._install(
-            form,
-            result.state,
-            rng,
-            owned,
-            counts,
-            history=[*self.history_, *result.history],
-            n_iter=self.n_iter_ + result.n_iter,
-            best_iter=None,
-        )
-        return self
-
-    def _fit_matrix(
+    def _fit(
         self,
-        form: DPCML,
-        matrix: sp.csr_matrix,
+        X: Any,
         settings: Settings,
-        X_val: Any,
-        callbacks: Any,
         *,
         n_iter: int | None = None,
+        X_val: Any = None,
+        callbacks: Any = None,
     ) -> DPCML:
-        if not matrix.nnz:
-            raise ValueError(
-                f"X: expected a positive (a value above 0), got no positive in shape {matrix.shape}"
-            )
+        check_device(settings.device, error=RuntimeError)
+        form = clone(self)
+        matrix = self._read(form, X, reset=True)
+        check_positives("X", matrix)
         rng = numpy_generator(self.random_state)
         positives, stopping = matrix, None
         options = {"scoring": self.scoring, "patience": self.patience, "tol": self.tol}
         if X_val is not None:
             held = matching_interactions(X_val, matrix.shape, "X_val")
-            if not held.nnz:
-                raise ValueError("X_val: expected a validation interaction, got no positive")
             stopping = Stopping(held, keep_best=self.early_stopping, **options)
         elif self.early_stopping and n_iter is None:
             positives, held = hold_out_share(matrix, self.validation_fraction, rng)
@@ -470,80 +387,21 @@ class DPCML(RecommenderMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
             state=state,
             n_iter=n_iter,
             stopping=stopping,
-            callbacks=tuple(callbacks or ()),
+            callbacks=() if callbacks is None else callbacks,
             verbose=int(self.verbose),
             stacklevel=4,
         )
-        counts = np.diff(matrix.tocsc().indptr).astype(np.float64)
         self._install(
             form,
             result.state,
             rng,
             matrix,
-            counts,
+            item_counts(matrix),
             history=result.history,
             n_iter=result.n_iter,
             best_iter=result.best_iter,
         )
         return self
-
-    def _install(
-        self,
-        form: DPCML,
-        state: TrainingState,
-        rng: np.random.Generator,
-        matrix: sp.csr_matrix,
-        item_counts: npt.NDArray[np.float64],
-        *,
-        history: list[dict[str, float]],
-        n_iter: int,
-        best_iter: int | None,
-    ) -> None:
-        """Take over what a fit has reached, all at once."""
-        fitted: dict[str, Any] = {
-            "user_vectors_": state.user_vectors,
-            "user_ptr_": state.user_ptr,
-            "item_vectors_": state.item_vectors,
-            "n_vectors_per_user_": np.diff(state.user_ptr),
-            "n_users_": len(state.user_ptr) - 1,
-            "n_features_in_": len(state.item_vectors),
-            "interactions_": matrix if self.store_interactions else None,
-            "item_counts_": item_counts,
-            "history_": history,
-            "n_iter_": n_iter,
-            "best_iter_": best_iter,
-            "_state": state,
-            "_rng_state": rng.bit_generator.state,
-            "_most": self.n_vectors
-            if isinstance(self.assignment, str)
-            else int(np.diff(state.user_ptr).max()),
-        }
-        fitted["_ranker"] = Ranker(state.user_vectors, state.user_ptr, state.item_vectors, self.device)
-        if form is not self:
-            if hasattr(form, "feature_names_in_"):
-                fitted["feature_names_in_"] = form.feature_names_in_
-            elif hasattr(self, "feature_names_in_"):
-                del self.feature_names_in_
-        self.__dict__.update(fitted)
-
-    def plot(self, user_id: int, **options: Any) -> DPCMLDisplay:
-        """Draw a user's vectors among the item vectors, in two dimensions.
-
-        Parameters
-        ----------
-        user_id : int
-            A trained user.
-        **options : object
-            Arguments of `DPCMLDisplay.from_estimator`.
-
-        Returns
-        -------
-        DPCMLDisplay
-            With ``figure_`` and ``ax_``.
-        """
-        from graftkit.sklearn.dpcml_display import DPCMLDisplay
-
-        return DPCMLDisplay.from_estimator(self, user_id, **options)
 
     def transform(self, X: Any) -> npt.NDArray[np.float64]:
         """Vectors of users by fold-in, one row a user; **not** the trained vectors.
@@ -567,12 +425,9 @@ class DPCML(RecommenderMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         """
         check_is_fitted(self, "user_vectors_")
         matrix = self._read(self, X, reset=False)
-        width = self._most
-        rows = [
-            np.concatenate((vectors, np.repeat(vectors[-1:], width - len(vectors), axis=0))).ravel()
-            for vectors in self._fold_in(matrix)
-        ]
-        return np.stack(rows)
+        vectors, ptr = self._fold_in(matrix)
+        padded, _ = pad_vectors(vectors, ptr, width=self._most)
+        return np.asarray(padded.reshape(len(padded), -1), dtype=np.float64)
 
     def score(self, X: Any, y: Any = None, *, users: str = "auto") -> float:  # noqa: ARG002
         """NDCG@10 of interactions.
@@ -613,117 +468,9 @@ class DPCML(RecommenderMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         else:
             split = PerUserRatioSplit((0.8, 0.2), min_interactions=2, random_state=0)
             rest, held = split.split(matrix)[0]
-            folded = self._fold_in(rest)
-            ptr = pointers(np.array([len(vectors) for vectors in folded], dtype=np.int64))
-            table = np.concatenate(folded).astype(self.item_vectors_.dtype)
-            ranker = Ranker(table, ptr, self.item_vectors_, self.device)
-            found = evaluate(ranker.score, rest, held, ["ndcg@10"])
+            found = evaluate(self._folded_ranker(rest).score, rest, held, ["ndcg@10"])
         value = float(found["ndcg@10"])
         return 0.0 if np.isnan(value) else value
-
-    def save(self, path: str | Path) -> None:
-        """Write the fitted model to one npz file, without pickle.
-
-        Parameters
-        ----------
-        path : str or Path
-            The file; replaced in one step.
-
-        Raises
-        ------
-        NotFittedError
-            If the estimator is not fitted.
-        """
-        check_is_fitted(self, "user_vectors_")
-        arrays: dict[str, Any] = {f"moment/{name}": value for name, value in self._state.moments.items()}
-        for name in ("user_vectors_", "user_ptr_", "item_vectors_", "item_counts_"):
-            arrays[name] = getattr(self, name)
-        arrays["thresholds"] = self._state.thresholds
-        if self.interactions_ is not None:
-            arrays["indptr"], arrays["indices"] = self.interactions_.indptr, self.interactions_.indices
-        if hasattr(self, "feature_names_in_"):
-            arrays["feature_names"] = self.feature_names_in_.astype(str)
-        parameters = self.get_params(deep=False)
-        # What JSON cannot hold is replaced by what it came to: numbers of vectors, the generator's state.
-        if not isinstance(self.assignment, str):
-            parameters["assignment"] = self.n_vectors_per_user_.tolist()
-        if callable(self.scoring):
-            parameters["scoring"] = "ndcg@10"
-        if not isinstance(self.random_state, int | np.integer):
-            parameters["random_state"] = None
-        meta = {
-            "parameters": parameters,
-            "history": self.history_,
-            "n_iter": self.n_iter_,
-            "best_iter": self.best_iter_,
-            "n_steps": self._state.n_steps,
-            "generator": self._rng_state,
-        }
-        write_model(path, arrays, meta)
-
-    @classmethod
-    def load(cls, path: str | Path) -> DPCML:
-        """Read what `save` wrote; nothing in the file is executed.
-
-        An `assignment` that was no name comes back as an array, a `scoring` that was a function as
-        ``"ndcg@10"``, a `random_state` that was no int as None; training goes on from the stored generator.
-
-        Parameters
-        ----------
-        path : str or Path
-            The file.
-
-        Returns
-        -------
-        DPCML
-            Fitted.
-
-        Raises
-        ------
-        ValueError
-            If the file is no such model, or comes from a newer major version.
-        FileNotFoundError
-            If there is no file.
-        """
-        arrays, meta = read_model(path)
-        missing = {"user_vectors_", "user_ptr_", "item_vectors_", "item_counts_", "thresholds"} - set(arrays)
-        if missing or "parameters" not in meta:
-            raise ValueError(
-                f"{Path(path).name}: expected a fitted DPCML, got a file without {sorted(missing)}"
-            )
-        parameters = dict(meta["parameters"])
-        if isinstance(parameters["assignment"], list):
-            parameters["assignment"] = np.array(parameters["assignment"], dtype=np.int64)
-        model = cls(**parameters)
-        state = TrainingState(
-            user_vectors=arrays["user_vectors_"],
-            user_ptr=arrays["user_ptr_"],
-            item_vectors=arrays["item_vectors_"],
-            thresholds=arrays["thresholds"],
-            moments={
-                name.removeprefix("moment/"): arrays[name] for name in arrays if name.startswith("moment/")
-            },
-            n_steps=int(meta["n_steps"]),
-        )
-        shape = (len(state.user_ptr) - 1, len(state.item_vectors))
-        matrix = None
-        if "indptr" in arrays:
-            ones = np.ones(len(arrays["indices"]), dtype=np.float32)
-            matrix = sp.csr_matrix((ones, arrays["indices"], arrays["indptr"]), shape=shape)
-        form = clone(model)
-        if "feature_names" in arrays:
-            form.feature_names_in_ = arrays["feature_names"].astype(object)
-        model._install(
-            form,
-            state,
-            restore_generator(meta["generator"]),
-            matrix,
-            arrays["item_counts_"],
-            history=meta["history"],
-            n_iter=int(meta["n_iter"]),
-            best_iter=meta["best_iter"],
-        )
-        return model
 
     @property
     def _n_features_out(self) -> int:
@@ -738,19 +485,11 @@ class DPCML(RecommenderMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin,
         check_number("tol", self.tol, low=0)
         if self.patience is not None:
             check_integer("patience", self.patience, low=1)
+        if not isinstance(self.verbose, bool | np.bool_):
+            check_integer("verbose", self.verbose, low=0)
+        check_scoring(self.scoring)
         names = Settings.__dataclass_fields__
         return Settings(**{name: getattr(self, name) for name in names})
-
-    def __getstate__(self) -> dict[str, Any]:
-        # The ranker holds torch tensors over the same arrays; it is built again on loading.
-        state: dict[str, Any] = dict(super().__getstate__())
-        state.pop("_ranker", None)
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        if hasattr(self, "user_vectors_"):
-            self._ranker = Ranker(self.user_vectors_, self.user_ptr_, self.item_vectors_, self.device)
 
     def __sklearn_tags__(self) -> Tags:
         """Sparse input is welcome, negative values are not."""

@@ -9,9 +9,12 @@ import numpy.typing as npt
 
 from graftkit.core.extras import require
 from graftkit.core.validation import raise_invalid
+from graftkit.methods.dpcml.interests import nearest_vectors
+from graftkit.methods.dpcml.plane import fit_plane
+from sklearn.utils.validation import check_is_fitted
 
 if TYPE_CHECKING:
-    from graftkit.sklearn.dpcml import DPCML
+    from graftkit.sklearn.dpcml_interests import InterestsMixin
 
 __all__ = ["DPCMLDisplay"]
 
@@ -61,7 +64,7 @@ class DPCMLDisplay:
 
     @classmethod
     def from_estimator(
-        cls, estimator: DPCML, user_id: int, *, groups: Any = None, ax: Any = None
+        cls, estimator: InterestsMixin, user_id: int, *, groups: Any = None, ax: Any = None
     ) -> DPCMLDisplay:
         """Project and draw with a fitted estimator.
 
@@ -87,12 +90,14 @@ class DPCMLDisplay:
         ImportError
             If matplotlib is not installed.
         ValueError
-            If `groups` does not have one label an item, or the interactions were not stored.
+            If `groups` does not have one label an item, `user_id` is no single id, or the interactions were
+            not stored.
         IndexError
             If `user_id` is out of range.
         """
-        from sklearn.decomposition import PCA
-
+        check_is_fitted(estimator, "user_vectors_")
+        if np.ndim(user_id):
+            raise_invalid("user_id", user_id, "one id")
         (vectors,) = estimator.get_user_vectors(user_id)
         labels = None if groups is None else np.asarray(groups)
         if labels is not None and labels.shape != (estimator.n_features_in_,):
@@ -101,13 +106,12 @@ class DPCMLDisplay:
             raise ValueError("plot: expected an estimator with store_interactions=True")
         liked = estimator.interactions_[int(user_id)].indices.astype(np.int64)
         own = estimator.item_vectors_[liked]
-        distances = ((own[:, None] - vectors) ** 2).sum(axis=2)
-        plane = PCA(2, svd_solver="full").fit(np.concatenate((vectors, own, estimator.item_vectors_[:2])))
+        in_plane = fit_plane(np.concatenate((vectors, own)))
         return cls(
-            items=plane.transform(estimator.item_vectors_),
-            vectors=plane.transform(vectors),
+            items=in_plane(estimator.item_vectors_),
+            vectors=in_plane(vectors),
             liked=liked,
-            interests=distances.argmin(axis=1),
+            interests=nearest_vectors(vectors, own)[0],
             user_id=int(user_id),
             groups=labels,
         ).plot(ax=ax)

@@ -1,143 +1,21 @@
-"""Evaluation and model selection for recommenders: entries are held out, not rows."""
+"""Model selection for recommenders: entries are held out, not rows."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from joblib import Parallel, delayed
 
-from graftkit.core.validation import check_choice, raise_invalid
-from graftkit.methods.dpcml import evaluate
-from graftkit.methods.dpcml.interactions import (
-    matching_interactions,
-    merge_interactions,
-    read_interactions,
-)
-from graftkit.methods.dpcml.metrics import METRICS, parse_metric
+from graftkit.core.validation import raise_invalid
+from graftkit.methods.dpcml.interactions import read_interactions
+from graftkit.methods.dpcml.metrics import parse_metric
+from graftkit.sklearn.dpcml_metrics import ranking_metrics
 from sklearn.base import clone
 
-__all__ = ["cross_validate_ranking", "make_ranking_scorer", "ranking_metrics"]
-
-AT_K = ("precision", "recall", "ndcg", "maxdiv")
-WHOLE = ("map", "mrr", "auc", "opauc")
-
-
-def ranking_metrics(
-    model: Any,
-    X_train: Any,
-    X_test: Any,
-    *,
-    X_val: Any = None,
-    ks: Sequence[int] = (3, 5, 10),
-    metrics: Sequence[str] = ("precision", "recall", "ndcg", "map", "mrr", "auc"),
-    protocol: str = "standard",
-    beta: float = 0.1,
-    groups: Any = None,
-) -> dict[str, Any]:
-    """Metrics of a fitted recommender on held-out interactions of its trained users.
-
-    Formulas stand in ``graftkit.methods.dpcml.metrics``.
-
-    Parameters
-    ----------
-    model : DPCML, or callable
-        A fitted estimator, or a function that takes user ids and returns scores of shape (b, n_items),
-        larger is better; so any recommender can be compared, for `implicit`
-        ``lambda users: als.user_factors[users] @ als.item_factors.T``.
-    X_train : array-like or sparse matrix of shape (n_users, n_items)
-        Items that are not ranked.
-    X_test : array-like or sparse matrix of shape (n_users, n_items)
-        Held-out items.
-    X_val : array-like or sparse matrix of shape (n_users, n_items), or None, default=None
-        Validation items. They are not ranked either, but stay in the lists under ``protocol="libcml"``.
-    ks : sequence of int, default=(3, 5, 10)
-        Cuts of the metrics at K.
-    metrics : sequence of str, default=("precision", "recall", "ndcg", "map", "mrr", "auc")
-        Also ``"opauc"`` (one-way partial AUC at `beta`) and ``"maxdiv"`` (DPCML only), or full names such as
-        ``"ndcg@10"``.
-    protocol : {"standard", "libcml"}, default="standard"
-        Who counts: all users with a held-out item, or as in the public code users with K of them or more.
-    beta : float, default=0.1
-        Share of the hardest negatives for ``"opauc"``, in (0, 1].
-    groups : array-like of shape (n_items,) or None, default=None
-        A label an item: metrics a group, and for the groups that are rarest (``"minority"``) and commonest
-        (``"majority"``) among each user's own training items.
-
-    Returns
-    -------
-    dict of str to float
-        Metric to mean over users; with `groups`, ``"all"``, ``"minority"``, ``"majority"`` and each label to
-        such a dict.
-
-    Raises
-    ------
-    ValueError
-        If shapes differ, a metric or protocol is unknown, or `beta` is out of (0, 1].
-    TypeError
-        If `model` can neither score users nor be called.
-    """
-    train = read_interactions(X_train, "X_train")
-    test = matching_interactions(X_test, train.shape, "X_test")
-    check_choice("protocol", protocol, ("standard", "libcml"))
-    if not 0 < beta <= 1:
-        raise_invalid("beta", beta, "a finite number in (0, 1]")
-    seen = train
-    if X_val is not None:
-        val = matching_interactions(X_val, train.shape, "X_val")
-        seen = train if protocol == "libcml" else merge_interactions(train, val)
-    names: list[str] = []
-    for metric in metrics:
-        if "@" in metric or metric in WHOLE:
-            names.append(metric)
-        else:
-            check_choice("metrics", metric, METRICS)
-            names += [f"{metric}@{k}" for k in ks]
-    return evaluate(
-        _score_function(model, train.shape),
-        seen,
-        test,
-        names,
-        protocol=protocol,
-        beta=beta,
-        item_vectors=getattr(model, "item_vectors_", None),
-        groups=None if groups is None else np.asarray(groups),
-    )
-
-
-def make_ranking_scorer(metric: str = "ndcg@10", *, beta: float = 0.1) -> Callable[..., float]:
-    """A scorer for held-out interactions of the trained users.
-
-    Parameters
-    ----------
-    metric : str, default="ndcg@10"
-        precision@K, recall@K, ndcg@K, maxdiv@K, ndcg, map, mrr, auc or opauc.
-    beta : float, default=0.1
-        Share of the hardest negatives for ``"opauc"``.
-
-    Returns
-    -------
-    callable
-        ``scorer(estimator, X_test, y=None)``; what the estimator saw in training is masked.
-
-    Raises
-    ------
-    ValueError
-        If the metric is unknown.
-    """
-    parse_metric(metric)
-
-    def scorer(estimator: Any, X_test: Any, y: Any = None) -> float:  # noqa: ARG001
-        if estimator.interactions_ is None:
-            raise ValueError("scorer: expected an estimator with store_interactions=True")
-        found = ranking_metrics(
-            estimator, estimator.interactions_, X_test, metrics=[metric], ks=(), beta=beta
-        )
-        return float(found[metric])
-
-    return scorer
+__all__ = ["cross_validate_ranking"]
 
 
 def cross_validate_ranking(
@@ -185,16 +63,19 @@ def cross_validate_ranking(
     Raises
     ------
     ValueError
-        If a metric is unknown, or the splitter yields anything but two or three matrices.
+        If a metric is unknown, or the splitter yields anything but two or three matrices, or nothing to
+        test on.
+    TypeError
+        If `splitter` can neither split nor be run over.
     """
     from sklearn.model_selection import ParameterGrid
 
     names = [scoring] if isinstance(scoring, str) else list(scoring)
+    if not names:
+        raise_invalid("scoring", scoring, "a metric or more")
     for name in names:
         parse_metric(name)
-    splits = list(splitter.split(X) if hasattr(splitter, "split") else splitter)
-    if not splits or any(len(split) not in (2, 3) for split in splits):
-        raise_invalid("splitter", splitter, "splits of two or three matrices, at least one")
+    splits = _splits(splitter, X)
     candidates: Iterable[dict[str, Any]] = [{}] if param_grid is None else list(ParameterGrid(param_grid))
     jobs = [(parameters, split) for parameters in candidates for split in splits]
     done = Parallel(n_jobs=n_jobs)(
@@ -221,6 +102,17 @@ def cross_validate_ranking(
     return results
 
 
+def _splits(splitter: Any, X: Any) -> list[Any]:
+    if not hasattr(splitter, "split") and not isinstance(splitter, Iterable):
+        raise_invalid("splitter", splitter, "an object with split(X), or tuples of matrices", error=TypeError)
+    splits = list(splitter.split(X) if hasattr(splitter, "split") else splitter)
+    if not splits or any(len(split) not in (2, 3) for split in splits):
+        raise_invalid("splitter", splitter, "splits of two or three matrices, at least one")
+    if not all(read_interactions(split[-1], "splitter").nnz for split in splits):
+        raise_invalid("splitter", splitter, "something held out in each split, not an empty test part")
+    return splits
+
+
 def _fit_and_score(
     estimator: Any, split: Any, names: list[str]
 ) -> tuple[dict[str, float], float, float, Any]:
@@ -234,16 +126,3 @@ def _fit_and_score(
     fitted = time.perf_counter()
     found = ranking_metrics(estimator, train, test, X_val=val, metrics=names, ks=())
     return found, fitted - start, time.perf_counter() - fitted, estimator
-
-
-def _score_function(model: Any, shape: tuple[int, int]) -> Callable[[Any], Any]:
-    if hasattr(model, "score_users"):
-        fitted = (model.n_users_, model.n_features_in_)
-        if fitted != tuple(shape):
-            raise_invalid("X_train", shape, f"the shape of the fitted users x items, {fitted}")
-        score: Callable[[Any], Any] = model.score_users
-        return score
-    if not callable(model):
-        raise_invalid("model", model, "a fitted DPCML or a function of user ids", error=TypeError)
-    given: Callable[[Any], Any] = model
-    return given

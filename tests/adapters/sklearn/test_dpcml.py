@@ -82,11 +82,16 @@ def test_lists_of_items(model):
         assert set(ids[user]) - {-1} == set(left)
         assert (ids[user, len(left) :] == -1).all()
         assert (scores[user, len(left) :] == -np.inf).all()
+    shuffled = model.recommend(np.arange(20), n=8, items=[25, 4, 1, 4, 16, 9, 25])
+    np.testing.assert_array_equal(shuffled[0], ids)
+    np.testing.assert_array_equal(shuffled[1], scores)
     without, _ = model.recommend(np.arange(20), n=30, exclude_items=allowed)
     assert not np.isin(without, allowed).any()
     both, _ = model.recommend([0], n=5, items=allowed, exclude_items=[4, 9], filter_seen=False)
     assert set(both[0]) == {1, 16, 25, -1}
     best = model.recommend([0, 1], n=1)[0][:, 0]
+    kept = model.recommend([0, 1], n=30, exclude=sp.csr_matrix((2, 30)))[0]
+    assert not any(set(kept[user]) & set(X[user].indices) for user in (0, 1))  # seen items stay out
     extra = sp.csr_matrix((np.ones(2), (np.arange(2), best)), shape=(2, 30))
     assert (model.recommend([0, 1], n=1, exclude=extra)[0][:, 0] != best).all()
     assert (model.recommend([0, 1], n=30, exclude=extra, filter_seen=False)[0] == best[:, None]).sum() == 0
@@ -181,6 +186,33 @@ def test_new_users_need_no_training(model):
     assert not np.isin(model.recommend_for(new, n=30, items=[1, 2])[0], [0, *range(3, 30)]).any()
     empty = sp.csr_matrix((1, 30))
     assert (model.recommend_for(empty, n=3)[0] >= 0).all()
+
+
+def test_new_users_obey_the_settings():
+    def doubled(counts):
+        return np.where(counts > 3, 2, 1)
+
+    free = tiny(user_norm=None, max_norm=0.7, assignment=doubled, n_vectors=1).fit(X)
+    history = sp.csr_matrix(np.eye(1, 30) + np.eye(1, 30, 8))
+    np.testing.assert_allclose(
+        free.transform(history).reshape(2, 6)[0],
+        free.item_vectors_[[0, 8]].astype(float).mean(axis=0),
+        atol=1e-6,
+    )
+    ball = tiny(max_norm=0.7, assignment="apa").fit(X)
+    folded = ball.transform(X).reshape(20, 3, 6)
+    np.testing.assert_allclose(np.linalg.norm(folded, axis=2), 0.7, atol=1e-6)
+    different = [len(np.unique(rows, axis=0)) for rows in folded]
+    assert different == ball.n_vectors_per_user_.tolist()
+    # A user without items is at the mean of all, each as often as it is had.
+    mean = free.item_counts_ @ free.item_vectors_.astype(float) / free.item_counts_.sum()
+    np.testing.assert_allclose(free.transform(sp.csr_matrix((1, 30))).reshape(2, 6)[0], mean, atol=1e-6)
+    # No more vectors than a trained user has, whatever the function says of a longer history.
+    capped = tiny(assignment=lambda counts: np.minimum(counts, 4)).fit(X[:, :])
+    assert capped.transform(sp.csr_matrix(np.ones((1, 30)))).shape == (
+        1,
+        capped.n_vectors_per_user_.max() * 6,
+    )
 
 
 def test_transform_is_fold_in_row_by_row(model):

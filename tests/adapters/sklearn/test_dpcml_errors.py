@@ -35,6 +35,10 @@ FITTED = tiny().fit(X)
         ({"patience": 0}, ValueError, r"patience.*>= 1"),
         ({"tol": -1.0}, ValueError, r"tol.*>= 0"),
         ({"early_stopping": True, "scoring": "ndgc@10"}, ValueError, r"scoring: expected one of"),
+        ({"scoring": "ndgc@10"}, ValueError, r"scoring: expected one of"),
+        ({"scoring": None}, TypeError, r"scoring: expected a metric's name or a function, got None"),
+        ({"verbose": "a"}, TypeError, r"verbose: expected an integer >= 0"),
+        ({"verbose": -1}, ValueError, r"verbose: expected an integer >= 0"),
         ({"random_state": -1}, ValueError, r"random_state"),
         ({"random_state": "a"}, TypeError, r"random_state"),
         ({"device": "nowhere"}, RuntimeError, r"device"),
@@ -77,11 +81,40 @@ def test_matrices(matrix, words):
             getattr(tiny(), call)(matrix)
 
 
+def test_callbacks_are_checked_before_the_first_pass():
+    for wrong in ([3], print):
+        with pytest.raises(TypeError, match="callbacks: expected"):
+            tiny().fit(X, callbacks=wrong)
+
+
+def test_nothing_to_go_on_with():
+    with pytest.raises(ValueError, match=r"X: expected a positive .*got no positive"):
+        tiny().fit(X).partial_fit(X * 0)
+    for change in ({"n_components": 9}, {"dtype": "float64"}):
+        model = tiny().fit(X).set_params(**change)
+        with pytest.raises(ValueError, match=r"(n_components|dtype): expected .*fitted vectors.*call fit"):
+            model.partial_fit(X)
+    assert tiny().fit(X).set_params(learning_rate=0.1).partial_fit(X).n_iter_ == 4
+
+
+def test_grown_table_keeps_its_columns():
+    import pandas as pd
+
+    model = tiny().fit(pd.DataFrame(X.toarray()).add_prefix("a"))
+    bigger = np.pad(X.toarray(), ((0, 1), (0, 1)))
+    with pytest.raises(ValueError, match=r"X: expected the fitted columns first.*'b0' where 'a0'"):
+        model.partial_fit(pd.DataFrame(bigger).add_prefix("b"), allow_growth=True)
+    bigger[20, 30] = 1
+    model.partial_fit(pd.DataFrame(bigger).add_prefix("a"), allow_growth=True)
+    assert model.feature_names_in_[-1] == "a30"
+
+
 def test_validation_without_anything_to_hold_out():
     with pytest.raises(ValueError, match="validation: expected a user with two interactions"):
         tiny(early_stopping=True).fit(np.eye(5))
-    with pytest.raises(ValueError, match="X_val: expected a validation interaction"):
-        tiny().fit(X, X_val=sp.csr_matrix((20, 30)))
+    for nothing_new in (sp.csr_matrix((20, 30)), X):
+        with pytest.raises(ValueError, match="X_val: expected a validation interaction"):
+            tiny().fit(X, X_val=nothing_new)
 
 
 def test_orientation_is_named():
@@ -145,6 +178,7 @@ def test_ids_of_users(call):
         (lambda m: m.score(X, users="old"), ValueError, "users: expected one of"),
         (lambda m: m.score(X[:5], users="trained"), ValueError, r"X: expected .*\(20, 30\)"),
         (lambda m: m.plot(99), IndexError, "user_ids"),
+        (lambda m: m.plot([0, 1]), ValueError, "user_id: expected one id"),
         (
             lambda m: m.plot(0, groups=[1, 2]),
             ValueError,

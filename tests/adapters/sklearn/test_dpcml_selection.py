@@ -4,6 +4,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -60,6 +61,39 @@ def test_any_recommender_can_be_measured():
     assert 0 < found["mrr"] < 1
 
 
+def test_scores_of_any_kind_of_number():
+    held = TEST.toarray() > 0
+    whole = np.where(held, 2, 1)  # int64: every held-out item first
+    for scores in (whole, np.where(held, 0.0, -np.inf), (whole - 3).tolist()):
+        found = ranking_metrics(lambda users, s=scores: np.asarray(s)[users], TRAIN, TEST, metrics="map")
+        assert found == {"map": 1.0}
+    # What a recommender leaves at -inf comes last, but before nothing that was seen.
+    last = ranking_metrics(lambda users: np.where(held[users], -np.inf, 0.0), TRAIN, TEST, metrics="auc")
+    assert last == {"auc": 0.0}
+    lists = ranking_metrics(lambda users: np.full((len(users), 40), -np.inf), TRAIN, TEST, metrics="map")
+    assert lists == ranking_metrics(lambda users: np.zeros((len(users), 40)), TRAIN, TEST, metrics="map")
+
+
+def test_whole_list_gain():
+    found = ranking_metrics(MODEL, TRAIN, TEST, ks=(), metrics=("ndcg",))["ndcg"]
+    assert found == evaluate(MODEL.score_users, TRAIN, TEST, ["ndcg"])["ndcg"]
+    assert make_ranking_scorer("ndcg")(MODEL, TEST) == found
+    crossed = cross_validate_ranking(tiny(max_iter=8), X, [(TRAIN, TEST)], scoring="ndcg")
+    assert crossed["test_ndcg"][0] == found
+
+
+def test_labels_of_several_types():
+    labels = [1, "a", None, "b"] * 10
+    found = ranking_metrics(MODEL, TRAIN, TEST, metrics="mrr", groups=labels)
+    assert set(found) == {"all", "minority", "majority", "1", "a", "None", "b"}
+    assert (
+        found["minority"]
+        == ranking_metrics(MODEL, TRAIN, TEST, metrics="mrr", groups=[str(label) for label in labels])[
+            "minority"
+        ]
+    )
+
+
 def test_groups_and_the_minority():
     data = make_multi_interest(random_state=0)
     model = tiny(max_iter=2).fit(data.train)
@@ -79,6 +113,15 @@ def test_groups_and_the_minority():
         ({"protocol": "paper"}, ValueError, "protocol: expected one of"),
         ({"metrics": ("precison",)}, ValueError, "metrics: expected one of .*'precision'"),
         ({"beta": 0.0}, ValueError, r"beta: .*\(0, 1\], got 0.0"),
+        ({"beta": True}, TypeError, r"beta: .*\(0, 1\], got True"),
+        ({"ks": 3}, TypeError, "ks: expected a sequence of integers, got 3"),
+        ({"ks": (2.5,)}, TypeError, "ks: expected an integer"),
+        ({"ks": (0,)}, ValueError, "ks: expected an integer >= 1"),
+        ({"ks": (), "metrics": ("recall",)}, ValueError, "ks: expected a K or more for 'recall'"),
+        ({"groups": ["all"] * 40}, ValueError, "groups: expected labels other than 'all'"),
+        ({"model": tiny()}, NotFittedError, "not fitted"),
+        ({"model": lambda users: np.zeros((len(users), 3))}, ValueError, r"model: expected scores of shape"),
+        ({"model": lambda users: np.full((len(users), 40), np.nan)}, ValueError, "model: .*Some are NaN"),
         ({"groups": [1, 2]}, ValueError, "groups: expected one label for each of the 40 items"),
         ({"model": 3}, TypeError, "model: expected a fitted DPCML or a function"),
     ],
@@ -97,6 +140,12 @@ def test_scorer():
     assert scorer(MODEL, TEST) == scorer(MODEL, TEST, None) == expected
     with pytest.raises(ValueError, match="scoring"):
         make_ranking_scorer("recal@5")
+    with pytest.raises(ValueError, match="beta"):
+        make_ranking_scorer("opauc", beta=5)
+    with pytest.raises(TypeError, match="estimator: expected a fitted DPCML"):
+        scorer(print, TEST)
+    with pytest.raises(NotFittedError, match="not fitted"):
+        scorer(tiny(), TEST)
     with pytest.raises(ValueError, match="store_interactions"):
         scorer(tiny(store_interactions=False).fit(TRAIN), TEST)
 
@@ -135,9 +184,14 @@ def test_search_over_a_grid():
 
 
 def test_bad_splitters():
-    for splits in ([], [(TRAIN,)]):
+    for splits in ([], [(TRAIN,)], [(TRAIN, TEST), (TRAIN, TEST * 0)]):
         with pytest.raises(ValueError, match="splitter: expected"):
             cross_validate_ranking(tiny(), X, splits)
+    for splits in (None, 5):
+        with pytest.raises(TypeError, match="splitter: expected an object with split"):
+            cross_validate_ranking(tiny(), X, splits)
+    with pytest.raises(ValueError, match="scoring: expected a metric or more"):
+        cross_validate_ranking(tiny(), X, LeaveOneOut(), scoring=[])
     with pytest.raises(ValueError, match="scoring"):
         cross_validate_ranking(tiny(), X, LeaveOneOut(), scoring="accuracy")
 
@@ -179,6 +233,15 @@ def test_plot_shows_each_vector_with_its_items():
     again = MODEL.plot(4, groups=np.arange(40) % 3, ax=ax)
     assert again.ax_ is ax
     assert again.figure_ is ax.figure
+
+
+def test_plot_in_fewer_dimensions_than_two():
+    for options in ({"n_components": 1}, {"n_vectors": 1}):
+        display = tiny(**options).fit(TRAIN).plot(0)
+        assert display.items.shape == (40, 2)
+        assert np.isfinite(display.vectors).all()
+    flat = tiny(n_components=1).fit(TRAIN).plot(0)
+    assert not flat.items[:, 1].any()
 
 
 def test_plot_needs_the_interactions():

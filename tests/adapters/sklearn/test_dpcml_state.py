@@ -51,6 +51,18 @@ def test_partial_fit_goes_on_where_fit_ended(options):
 
 def test_partial_fit_from_nothing_is_one_pass():
     assert_same(tiny().partial_fit(X), tiny(max_iter=1).fit(X))
+    assert_same(tiny(early_stopping=True).partial_fit(X), tiny(max_iter=1).fit(X))  # of all of X
+
+
+def test_counts_go_on_where_interactions_are_not_kept():
+    ((train, test),) = LeaveOneOut(random_state=0).split(X)
+    model = tiny(store_interactions=False).fit(train).partial_fit(test)
+    np.testing.assert_array_equal(model.item_counts_, X.toarray().sum(axis=0))
+
+
+def test_pickles_hold_arrays_once():
+    model = tiny().fit(X)
+    assert "_ranker" not in model.__getstate__()
 
 
 def test_partial_fit_learns_new_entries_and_remembers_old_ones():
@@ -138,6 +150,12 @@ def test_early_stopping_keeps_the_best_pass():
     assert (model.interactions_ != X).nnz == 0  # what was held out is still seen
 
 
+def test_validation_that_is_no_number_never_wins():
+    values = iter([np.nan, 0.2, np.nan, 0.1])
+    model = tiny(early_stopping=True, max_iter=4, patience=None, scoring=lambda *_: next(values)).fit(X)
+    assert model.best_iter_ == 2
+
+
 def test_validation_matrix_is_recorded_and_decides_only_when_asked():
     ((train, test),) = LeaveOneOut(random_state=0).split(X)
     recorded = tiny(max_iter=5).fit(train, X_val=test)
@@ -201,6 +219,68 @@ def test_files_of_something_else(tmp_path):
     write_model(tmp_path / "other.npz", {"a": np.arange(3)}, {})
     with pytest.raises(ValueError, match=r"other\.npz: expected a fitted DPCML, got a file without"):
         DPCML.load(tmp_path / "other.npz")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda a, _: a.update(user_ptr_=a["user_ptr_"] + 1), "user_ptr_"),
+        (lambda a, _: a.update(user_ptr_=a["user_ptr_"].astype(float)), "user_ptr_"),
+        (lambda a, _: a.update(user_ptr_=a["user_ptr_"][::-1]), "user_ptr_"),
+        (lambda a, _: a.update(item_vectors_=a["item_vectors_"][:, :3]), "user_vectors_"),
+        (lambda a, _: a.update(item_vectors_=a["item_vectors_"].ravel()), "item_vectors_|user_vectors_"),
+        (lambda a, _: a.update(user_vectors_=a["user_vectors_"] * np.nan), "user_vectors_ with finite"),
+        (lambda a, _: a.update(item_counts_=a["item_counts_"][1:]), "item_counts_"),
+        (lambda a, _: a.update({"moment/item/moment1": np.zeros((2, 2))}), "moment/item/moment1"),
+        (lambda a, _: a.pop("moment/user/moment2"), "moment/user/moment2.*got none"),
+        (lambda a, _: a.update(indices=a["indices"] + 1000), r"interactions of shape \(20, 30\)"),
+        (lambda a, _: a.pop("indices"), "interactions of shape"),
+        (lambda a, _: a.update(feature_names=np.array(["x"])), "30 feature names"),
+        (lambda _, m: m.pop("history"), "something else .*history"),
+        (lambda _, m: m.pop("parameters"), "something else .*parameters"),
+        (lambda _, m: m["parameters"].update(zzz=1), "something else .*zzz"),
+        (lambda _, m: m.update(n_steps=None), "something else"),
+        (lambda _, m: m["generator"].pop("state"), "generator: expected a state of PCG64"),
+        (lambda _, m: m.update(generator=3), "generator: expected one of PCG64"),
+    ],
+)
+def test_damaged_files(change, words, tmp_path):
+    from graftkit.methods.dpcml.serialization import read_model, write_model
+
+    path = tmp_path / "model.npz"
+    tiny().fit(X).save(path)
+    arrays, meta = read_model(path)
+    change(arrays, meta)
+    write_model(path, arrays, meta)
+    with pytest.raises(ValueError, match=words):
+        DPCML.load(path)
+
+
+def test_model_of_another_machine(tmp_path):
+    """Saved where there is a GPU, loaded where there is none: queries run, and say where."""
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    from graftkit.methods.dpcml.serialization import read_model, write_model
+
+    model = tiny().fit(X)
+    model.save(tmp_path / "m.npz")
+    arrays, meta = read_model(tmp_path / "m.npz")
+    meta["parameters"]["device"] = "cuda"
+    write_model(tmp_path / "m.npz", arrays, meta)
+    with pytest.warns(UserWarning, match="queries run on the CPU") as caught:
+        twin = DPCML.load(tmp_path / "m.npz")
+    assert caught[0].filename == __file__
+    pickled = pickle.dumps(model.set_params(device="cuda"))
+    with pytest.warns(UserWarning, match="queries run on the CPU"):
+        other = pickle.loads(pickled)
+    for loaded in (twin, other):
+        assert loaded.device == "cuda"
+        for call in ("recommend", "similar_items"):
+            ids, _ = getattr(loaded, call)([0, 1])
+            np.testing.assert_array_equal(ids, getattr(model, call)([0, 1])[0])
+        loaded.recommend_for(X[:2])
+        with pytest.raises(RuntimeError, match="device"):
+            loaded.partial_fit(X)
 
 
 def test_no_interactions_kept():

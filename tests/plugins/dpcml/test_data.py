@@ -38,6 +38,12 @@ def test_users_dat(tmp_path):
         load_users_dat(path, min_interactions=4)
 
 
+def test_repeated_items_of_a_line_count_once(tmp_path):
+    path = tmp_path / "users.dat"
+    path.write_text("3 4 4 1\n", encoding="utf-8")
+    assert load_users_dat(path).toarray().tolist() == [[0, 1, 0, 0, 1]]
+
+
 def test_libcml_split(tmp_path):
     parts = [sp.coo_matrix(np.eye(3, k=k)) for k in (0, 1, 2)]
     for name, part in zip(("train", "val"), parts, strict=False):

@@ -34,6 +34,18 @@ def test_equals_loops(rule, k):
     np.testing.assert_allclose(fold_in(items, liked, k, rule=rule), expected, rtol=0, atol=1e-9)
 
 
+def test_ten_rounds_and_no_more(monkeypatch):
+    from graftkit.methods.dpcml import folding
+
+    items = np.random.default_rng(8).uniform(size=(150, 2))
+    everything = np.arange(150)
+    expected = by_loops(items.tolist(), 5)
+    np.testing.assert_allclose(fold_in(items, everything, 5, rule=None), expected, rtol=0, atol=1e-9)
+    for rounds in (9, 11):  # it is still moving there
+        monkeypatch.setattr(folding, "LLOYD_STEPS", rounds)
+        assert np.abs(fold_in(items, everything, 5, rule=None) - expected).max() > 1e-4
+
+
 def test_one_vector_is_the_mean():
     items = np.array([[3.0, 0.0], [0.0, 4.0], [9.0, 9.0]])
     np.testing.assert_allclose(fold_in(items, np.array([0, 1]), 1), [[0.6, 0.8]], atol=1e-12)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
+from graftkit.methods.dpcml.ids import check_ids
 from graftkit.methods.dpcml.interactions import (
-    check_ids,
     from_pairs,
     matching_interactions,
     merge_interactions,
@@ -99,6 +99,13 @@ def test_shapes_must_match():
     with pytest.raises(ValueError, match=r"X_val: .*\(5, 3\).*Rows are users"):
         matching_interactions(np.ones((4, 3)), (5, 3), "X_val")
     assert matching_interactions(np.ones((5, 3)), (5, 3), "X_val").nnz == 15
+
+
+def test_unsorted_rows_are_sorted():
+    unsorted = sp.csr_matrix((np.ones(3), np.array([2, 0, 1]), np.array([0, 2, 3])), shape=(2, 3))
+    assert not unsorted.has_sorted_indices
+    unsorted.has_canonical_format = True  # as a caller may have claimed
+    assert read_interactions(unsorted).indices.tolist() == [0, 2, 1]
 
 
 def test_union_grows():

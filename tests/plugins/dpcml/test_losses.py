@@ -122,7 +122,8 @@ def test_dihars_lies_between_hard_and_uniform():
 
 
 @pytest.mark.parametrize(
-    ("beta", "n", "k"), [(0.3, 10, 3), (0.1, 10, 1), (0.01, 10, 1), (1.0, 10, 10), (0.31, 10, 4), (0.5, 3, 2)]
+    ("beta", "n", "k"),
+    [(0.3, 10, 3), (0.1, 10, 1), (0.01, 10, 1), (1.0, 10, 10), (0.31, 10, 4), (0.5, 3, 2), (0.07, 100, 7)],
 )
 def test_share_of_candidates_rounds_up(beta, n, k):
     assert Settings(sampling="dihars", beta=beta, n_negatives=n).n_selected == k

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from graftkit.methods.dpcml.metrics import evaluate, parse_metric, rank_held_out, user_metric
+from graftkit.methods.dpcml import metrics
+from graftkit.methods.dpcml.metrics import evaluate, parse_metric, user_metric
+from graftkit.methods.dpcml.ranks import rank_held_out
 from tests.plugins.dpcml import reference
 
 NAMES = [
@@ -43,10 +45,10 @@ def sets(matrix):
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("batch_size", [1, 7, None])
 def test_public_protocol_equals_loops(seed, ties, batch_size, monkeypatch):
-    from graftkit.methods.dpcml import metrics
+    from graftkit.methods.dpcml import ranks
 
     monkeypatch.setattr(
-        metrics.rank_held_out, "__kwdefaults__", {"n_top": 0, "users": None, "batch_size": batch_size}
+        ranks.rank_held_out, "__kwdefaults__", {"n_top": 0, "users": None, "batch_size": batch_size}
     )
     scores, seen, held = case(seed, ties=ties)
     expected = reference.libcml_metrics(-scores, sets(seen), sets(held), [3, 5])
@@ -132,6 +134,19 @@ def test_groups_by_hand():
     assert found["majority"] == {"mrr": 0.5, "auc": 0.0}
 
 
+def test_equal_groups_are_told_apart():
+    # Two items seen of each group: the first is taken for the rarest, the last for the commonest.
+    scores = np.array([[0.0, 0, 1, 0, 0, 2]])
+    seen, held = sp.csr_matrix([[1.0, 1, 0, 1, 1, 0]]), sp.csr_matrix([[0.0, 0, 1, 0, 0, 1]])
+    labels = np.array(list("aaabbb"))
+    found = evaluate(lambda users: scores[users], seen, held, ["recall@1"], groups=labels)
+    assert (found["minority"], found["majority"]) == (found["a"], found["b"])
+    ranks = rank_held_out(lambda users: scores[users], seen, held)
+    assert ranks.items[0].tolist() == [5, 2]
+    extremes = metrics._extreme_groups(np.array([0, 0, 1, 1]))
+    assert extremes == (0, 1)
+
+
 def test_users_of_one_group_have_no_minority():
     scores = np.arange(4.0)[None]
     seen, held = sp.csr_matrix([[1.0, 0, 0, 0]]), sp.csr_matrix([[0.0, 1, 0, 0]])
@@ -145,8 +160,9 @@ def test_users_of_one_group_have_no_minority():
 def test_seen_items_are_no_hits():
     scores = np.array([[3.0, 2.0, 1.0]])
     both = sp.csr_matrix([[1.0, 0, 0]])
-    found = evaluate(lambda users: scores[users], both, sp.csr_matrix([[1.0, 0, 1]]), ["mrr", "recall@1"])
-    assert found == {"mrr": 0.5, "recall@1": 0.0}
+    names = ["mrr", "recall@1", "recall@2"]
+    found = evaluate(lambda users: scores[users], both, sp.csr_matrix([[1.0, 0, 1]]), names)
+    assert found == {"mrr": 0.5, "recall@1": 0.0, "recall@2": 1.0}  # one item to find, not two
 
 
 def test_only_chosen_users():

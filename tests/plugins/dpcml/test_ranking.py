@@ -5,7 +5,8 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from graftkit.methods.dpcml.ranking import Ranker, block_size, top_items
+from graftkit.methods.dpcml.lists import block_size, top_items
+from graftkit.methods.dpcml.ranking import Ranker
 from graftkit.methods.dpcml.vectors import pointers
 from tests.plugins.dpcml import reference
 
@@ -85,6 +86,15 @@ def test_pairs_are_exact_and_name_the_vector():
         assert v == winner
 
 
+@pytest.mark.parametrize("width", [1, 2, 5])
+def test_rounding_gives_no_negative_distance(width):
+    users = np.random.default_rng(0).normal(size=(20 * width, 50)).astype(np.float32)
+    ranker = Ranker(users, pointers(np.full(20, width)), users)  # every user vector is an item too
+    scores = ranker.score(np.arange(20))
+    assert (scores <= 0).all()
+    assert (np.sort(scores, axis=1)[:, -width:] > -1e-3).all()
+
+
 def test_single_precision_agrees_on_the_best_ten():
     users, ptr, items, seen = model(n_users=100, n_items=300, d=20)
     double = Ranker(users, ptr, items).top(np.arange(100), 10, seen=None)[0]
@@ -94,11 +104,11 @@ def test_single_precision_agrees_on_the_best_ten():
 
 
 def test_scores_of_many_users_are_put_together(monkeypatch):
-    from graftkit.methods.dpcml import ranking
+    from graftkit.methods.dpcml import lists
 
     users, ptr, items, _ = model()
     whole = Ranker(users, ptr, items).score(np.arange(15))
-    monkeypatch.setattr(ranking, "BLOCK_BYTES", 2000)  # two users a block
+    monkeypatch.setattr(lists, "BLOCK_BYTES", 2000)  # two users a block
     widths = []
     original = Ranker.distances
     monkeypatch.setattr(

@@ -35,6 +35,12 @@ def test_look_ups_agree_with_the_dense_matrix():
     for bitmap in (False, True):
         found = NegativeSampler(matrix, bitmap=bitmap).owns(users, items)
         np.testing.assert_array_equal(found, dense.ravel())
+    # Remainders of keys collide (here the second user's with the first's); the keys themselves decide.
+    wide = sp.csr_matrix((np.ones(2), ([0, 1], [5, 4000])), shape=(2, 4096))
+    wide = NegativeSampler(wide, bitmap=False)
+    assert wide._bits.size * 8 < 4096
+    users, items = (part.ravel() for part in np.indices((2, 4096)))
+    assert np.flatnonzero(wide.owns(users, items)).tolist() == [5, 4096 + 4000]
     empty = NegativeSampler(sp.csr_matrix((3, 5)), bitmap=False)
     assert not empty.owns(np.array([0, 2]), np.array([4, 4])).any()
 
@@ -93,6 +99,8 @@ def test_large_tables_take_keys(monkeypatch):
 
     monkeypatch.setattr(sampling, "BITMAP_BYTES", 10)
     _, matrix = interactions()
-    assert NegativeSampler(matrix)._bits is None
+    large = NegativeSampler(matrix)
+    assert large._keys is not None
+    assert len(large._bits) <= 4 * matrix.nnz  # not a bit for every pair
     monkeypatch.setattr(sampling, "BITMAP_BYTES", 150)
-    assert NegativeSampler(matrix)._bits is not None
+    assert NegativeSampler(matrix)._keys is None

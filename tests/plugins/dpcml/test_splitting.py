@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse as sp
 
 from graftkit.methods.dpcml import LeaveOneOut, PerUserRatioSplit, TemporalSplit
-from graftkit.methods.dpcml.splitting import hold_out_share
+from graftkit.methods.dpcml.partition import hold_out_share
 
 
 def some(seed=0):
@@ -53,6 +53,12 @@ def test_ratios_are_rounded_down_and_the_rest_is_test(ratios):
         np.testing.assert_array_equal(np.diff(part.indptr)[enough], np.floor(ratio * counts + 1e-9)[enough])
 
 
+def test_shares_of_whole_counts_are_whole():
+    # In floats 0.29 * 100 is 28.999999999999996.
+    train, test = PerUserRatioSplit((0.29, 0.71), random_state=0).split(np.ones((1, 100)))[0]
+    assert (train.nnz, test.nnz) == (29, 71)
+
+
 def test_repeats_differ():
     splits = PerUserRatioSplit(n_repeats=3, min_interactions=1, random_state=0).split(some())
     assert len(splits) == 3
@@ -95,6 +101,10 @@ def test_validation_share():
             r"timestamps: expected the shape of X, \(12, 30\)",
         ),
         (lambda: TemporalSplit(np.zeros((12, 30))).split(some()), "timestamps: expected a time above 0"),
+        (
+            lambda: TemporalSplit(np.full((12, 30), np.nan)).split(some()),
+            "timestamps: expected a time above 0",
+        ),
         (lambda: LeaveOneOut().split(np.ones(3)), "2D"),
         (
             lambda: hold_out_share(sp.csr_matrix(np.eye(3)), 0.1, np.random.default_rng(0)),
@@ -105,3 +115,9 @@ def test_validation_share():
 def test_bad_arguments(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+def test_ratios_are_a_sequence():
+    with pytest.raises(TypeError, match=r"ratios: expected two or three shares, got 0.8"):
+        PerUserRatioSplit(0.8).split(some())
+    assert len(PerUserRatioSplit(np.array([0.8, 0.2])).split(some())[0]) == 2

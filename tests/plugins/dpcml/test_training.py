@@ -187,6 +187,24 @@ def test_code_scale_has_the_expectation_of_the_whole_table_term():
     np.testing.assert_allclose((total / repeats).numpy(), full, rtol=0, atol=0.06 * np.abs(full).max())
 
 
+def test_code_scale_knows_that_a_batch_holds_no_more_than_all_positives():
+    X = some()
+    whole, beyond = (
+        penalty_gradient(X, "code", np.arange(12), batch_size=size) for size in (X.nnz, 50 * X.nnz)
+    )
+    np.testing.assert_array_equal(whole, beyond)
+
+
+@pytest.mark.parametrize("batch_size", [3, 1000])
+def test_recorded_penalty_is_a_mean_over_users(batch_size):
+    X = some()
+    options = {"init": "random", "dcrs_scale": "full", "learning_rate": 1e-12, "batch_size": batch_size}
+    trainer = Trainer(X, X, Settings(**{**OPTIONS, **options}), np.random.default_rng(0))
+    vectors = trainer.state().user_vectors.reshape(12, 3, 5)
+    expected = np.mean([reference.dcrs(v, "pairwise", 0.05, 0.5) for v in vectors])
+    assert trainer.run_epoch()["diversity"] == pytest.approx(expected, rel=1e-6)
+
+
 def test_penalty_pulls_vectors_into_the_bounds():
     X = some()
     mean_distance = {}
@@ -343,12 +361,49 @@ def test_tolerance_and_no_patience(tol, best):
     assert result.best_iter == best
 
 
-def test_validation_is_judged_on_a_bounded_set_of_users(monkeypatch):
-    from graftkit.methods.dpcml import fitting
+def test_an_equal_value_is_no_rise():
+    X, values = some(), iter([0.2, 0.2, 0.1])
+    result = fit_vectors(
+        X,
+        Settings(**{**OPTIONS, "max_iter": 3}),
+        np.random.default_rng(0),
+        stopping=Stopping(X, scoring=lambda *_: next(values), patience=None),
+    )
+    assert result.best_iter == 1
 
-    monkeypatch.setattr(fitting, "MOST_VALIDATION_USERS", 5)
-    watch = fitting._Watch(Stopping(some()), some(), some(), np.random.default_rng(0))
+
+def test_what_was_seen_before_is_never_a_negative(monkeypatch):
+    owned = np.ones((4, 6))
+    owned[np.arange(4), np.arange(4)] = 0  # each lacks the item of his own number
+    positives = np.zeros((4, 6))
+    positives[:, 5] = 1
+    drawn = []
+    original = Trainer._step
+
+    def spy(trainer, users, items, candidates):
+        drawn.append((users.numpy(), candidates.numpy()))
+        return original(trainer, users, items, candidates)
+
+    monkeypatch.setattr(Trainer, "_step", spy)
+    parts = [sp.csr_matrix(part.astype(np.float32)) for part in (positives, owned)]
+    settings = Settings(**{**OPTIONS, "max_iter": 2})
+    fit_vectors(parts[0], settings, np.random.default_rng(0), owned=parts[1])
+    assert len(drawn) == 2
+    assert all((candidates == users[:, None]).all() for users, candidates in drawn)
+
+
+def test_validation_is_judged_on_a_bounded_set_of_users(monkeypatch):
+    from graftkit.methods.dpcml import stopping
+
+    monkeypatch.setattr(stopping, "MOST_VALIDATION_USERS", 5)
+    watch = stopping.Watch(Stopping(some(1)), some())
     assert len(watch.users) == 5
+    X, settings = some(), Settings(**{**OPTIONS, "max_iter": 2})
+    plain, watched = (
+        fit_vectors(X, settings, np.random.default_rng(0), stopping=rule)
+        for rule in (None, Stopping(some(1), keep_best=False))
+    )
+    np.testing.assert_array_equal(plain.state.user_vectors, watched.state.user_vectors)
 
 
 def test_callbacks_see_every_pass_and_end_the_fit():
@@ -381,6 +436,10 @@ def test_growth_keeps_old_rows():
     settings = Settings(**OPTIONS)
     state = fitted(some()).state
     grown = state.grown(np.array([2, 1]), 3, settings, np.random.default_rng(0))
+    for name, moment in state.moments.items():
+        np.testing.assert_array_equal(grown.moments[name][: len(moment)], moment)
+        assert not grown.moments[name][len(moment) :].any()
+    assert state.moments["user/moment1"].any()
     assert grown.user_ptr[-3:].tolist() == [36, 38, 39]
     assert grown.item_vectors.shape == (23, 5)
     np.testing.assert_array_equal(grown.user_vectors[:36], state.user_vectors)
@@ -397,6 +456,15 @@ def test_starts(init, low, high):
     assert low < np.mean([2 * reference.diversity(v) for v in vectors]) < high
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=2), 1, atol=1e-6)
     assert np.linalg.norm(state.item_vectors, axis=1).max() <= 1 + 1e-6
+
+
+def test_free_start_has_the_size_of_the_constraint():
+    options = {"n_components": 50, "n_vectors": 4, "user_norm": None, "max_norm": 3.0}
+    state = TrainingState.initial(np.full(30, 4), 10, Settings(**options), np.random.default_rng(0))
+    norms = np.linalg.norm(state.user_vectors, axis=1)
+    # A direction and noise of three tenths: within 0.7 and 1.3 of the radius.
+    assert 3 * 0.7 <= norms.min() <= norms.max() <= 3 * 1.3
+    assert 3 * 0.95 < norms.mean() < 3 * 1.15
 
 
 def hit_rate(n_vectors, seed):

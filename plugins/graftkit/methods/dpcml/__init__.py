@@ -9,12 +9,14 @@ from graftkit.methods.dpcml.data import (
     load_users_dat,
     make_multi_interest,
 )
-from graftkit.methods.dpcml.fitting import FitResult, Stopping, fit_vectors
-from graftkit.methods.dpcml.interests import Interest, explain_item, merge_neighbors
+from graftkit.methods.dpcml.fitting import FitResult, fit_vectors
+from graftkit.methods.dpcml.interests import Interest, explain_item
 from graftkit.methods.dpcml.metrics import evaluate
+from graftkit.methods.dpcml.neighbors import merge_neighbors
 from graftkit.methods.dpcml.ranking import Ranker
 from graftkit.methods.dpcml.settings import PRESETS, Settings
 from graftkit.methods.dpcml.splitting import LeaveOneOut, PerUserRatioSplit, TemporalSplit
+from graftkit.methods.dpcml.stopping import Stopping
 
 __all__ = [
     "FitResult",

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from graftkit.methods.dpcml.metrics import ScoreFunction
+from graftkit.methods.dpcml.interactions import item_counts
+from graftkit.methods.dpcml.ranks import ScoreFunction
 
 __all__ = ["item_knn_scores", "popularity_scores"]
 
@@ -29,7 +30,7 @@ def popularity_scores(train: sp.csr_matrix) -> ScoreFunction:
     callable
         Takes user ids (b,), returns scores of shape (b, n_items).
     """
-    counts = np.asarray(train.sum(axis=0), dtype=np.float64).ravel()
+    counts = item_counts(train)
     return lambda users: np.tile(counts, (len(users), 1))
 
 

@@ -18,7 +18,7 @@ __all__ = ["candidate_distances", "exact_distances", "gather_rows", "min_distanc
 
 
 def gather_rows(table: Tensor, index: Tensor) -> Tensor:
-    """Rows of a table; faster than ``table[index]`` for an index of several axes.
+    """Rows of a table for an index of several axes.
 
     Parameters
     ----------

@@ -16,44 +16,17 @@ import numpy as np
 import scipy.sparse as sp
 
 from graftkit.core.progress import progress_bar
-from graftkit.methods.dpcml.metrics import evaluate, parse_metric
-from graftkit.methods.dpcml.ranking import Ranker
+from graftkit.core.validation import raise_invalid
 from graftkit.methods.dpcml.settings import Settings
 from graftkit.methods.dpcml.state import TrainingState
+from graftkit.methods.dpcml.stopping import Record, Stopping, Watch, check_scoring
 
 if TYPE_CHECKING:
     from graftkit.methods.dpcml.training import Trainer
 
-__all__ = ["FitResult", "Stopping", "fit_vectors"]
+__all__ = ["FitResult", "fit_vectors"]
 
-Record = dict[str, float]
 Callback = Callable[[int, Record], Any]
-MOST_VALIDATION_USERS = 2000
-
-
-@dataclass(frozen=True)
-class Stopping:
-    """How a fit looks at held-out interactions.
-
-    Parameters
-    ----------
-    held : csr_matrix of shape (n_users, n_items)
-        Validation interactions.
-    scoring : str or callable, default="ndcg@10"
-        A metric's name, or a function of (ranker, training matrix, held-out matrix); larger is better.
-    patience : int or None, default=5
-        Passes without a rise before the fit ends; None never ends it early.
-    tol : float, default=0.0
-        What counts as a rise.
-    keep_best : bool, default=True
-        Return the best pass; False records the metric and returns the last pass.
-    """
-
-    held: sp.csr_matrix
-    scoring: str | Callable[[Ranker, sp.csr_matrix, sp.csr_matrix], float] = "ndcg@10"
-    patience: int | None = 5
-    tol: float = 0.0
-    keep_best: bool = True
 
 
 @dataclass
@@ -127,10 +100,18 @@ def fit_vectors(
     RuntimeError
         If training diverges or the device is not there.
     ValueError
-        If the scoring is unknown.
+        If the scoring is unknown, or no held-out interaction is new.
+    TypeError
+        If the scoring or a callback is no function.
     """
-    if stopping is not None and isinstance(stopping.scoring, str):
-        parse_metric(stopping.scoring)
+    if not isinstance(callbacks, Iterable):
+        raise_invalid("callbacks", callbacks, "a list of functions", error=TypeError)
+    callbacks = tuple(callbacks)
+    for callback in callbacks:
+        if not callable(callback):
+            raise_invalid("callbacks", callback, "functions of the pass and its record", error=TypeError)
+    if stopping is not None:
+        check_scoring(stopping.scoring)
     # torch comes with training, not with the import of this package.
     from graftkit.methods.dpcml.training import Trainer
 
@@ -141,7 +122,7 @@ def fit_vectors(
     result = FitResult(trainer.state())
     if not trainer.n_positives:
         return result
-    watched = None if stopping is None else _Watch(stopping, positives, owned, rng)
+    watched = None if stopping is None else Watch(stopping, positives)
     with progress_bar(total=total, desc="DPCML", verbose=verbose) as bar:
         try:
             for epoch in range(total):
@@ -166,47 +147,6 @@ def fit_vectors(
     if watched is not None and watched.best is not None:
         result.state, result.best_iter = watched.best, watched.best_iter
     return result
-
-
-class _Watch:
-    """The best pass so far, by a validation metric on a fixed subset of users."""
-
-    def __init__(
-        self, stopping: Stopping, positives: sp.csr_matrix, owned: sp.csr_matrix, rng: np.random.Generator
-    ) -> None:
-        self.stopping = stopping
-        self.positives, self.owned = positives, owned
-        users = np.flatnonzero(np.diff(stopping.held.indptr))
-        if len(users) > MOST_VALIDATION_USERS:
-            users = np.sort(rng.choice(users, MOST_VALIDATION_USERS, replace=False))
-        self.users = users.astype(np.int64)
-        self.best: TrainingState | None = None
-        self.best_value, self.best_iter, self.epoch = -np.inf, 0, 0
-
-    def look(self, trainer: Trainer, record: Record, device: str) -> bool:
-        """Judge the pass; true ends the fit."""
-        state = trainer.state()
-        ranker = Ranker(state.user_vectors, state.user_ptr, state.item_vectors, device)
-        scoring = self.stopping.scoring
-        if isinstance(scoring, str):
-            value = evaluate(
-                ranker.score,
-                self.positives,
-                self.stopping.held,
-                [scoring],
-                users=self.users,
-                item_vectors=state.item_vectors,
-            )[scoring]
-        else:
-            value = float(scoring(ranker, self.positives, self.stopping.held))
-        record["validation"] = value
-        self.epoch += 1
-        if not self.stopping.keep_best:
-            return False
-        if self.best is None or value > self.best_value + self.stopping.tol:
-            self.best, self.best_value, self.best_iter = state, value, self.epoch
-        patience = self.stopping.patience
-        return patience is not None and self.epoch - self.best_iter >= patience
 
 
 def _warn_about_users(trainer: Trainer, stacklevel: int) -> None:

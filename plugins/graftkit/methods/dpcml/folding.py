@@ -15,8 +15,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import scipy.sparse as sp
 
-__all__ = ["constrained", "fold_in"]
+from graftkit.methods.dpcml.vectors import IntArray, pointers
+
+__all__ = ["constrained", "fold_in", "fold_in_rows"]
 
 FloatArray = npt.NDArray[np.float64]
 LLOYD_STEPS = 10
@@ -60,6 +63,53 @@ def fold_in(
     points = item_vectors[liked].astype(np.float64)
     centres = _centres(points, min(n_vectors, len(points)))
     return constrained(centres, rule, radius)
+
+
+def fold_in_rows(
+    matrix: sp.csr_matrix,
+    item_vectors: npt.NDArray[np.floating[Any]],
+    n_vectors: IntArray,
+    *,
+    rule: str | None = "sphere",
+    radius: float = 1.0,
+    weights: npt.NDArray[np.floating[Any]] | None = None,
+) -> tuple[FloatArray, IntArray]:
+    """Vectors of several users, as one ragged table.
+
+    Parameters
+    ----------
+    matrix : csr_matrix of shape (m, n_items)
+        The users' items.
+    item_vectors : ndarray of shape (n_items, d)
+        Frozen item vectors.
+    n_vectors : ndarray of int, shape (m,)
+        At most so many vectors each.
+    rule : {"sphere", "ball"} or None, default="sphere"
+        Norm constraint of users.
+    radius : float, default=1.0
+        Its radius.
+    weights : ndarray of shape (n_items,) or None, default=None
+        Popularity, for users without items.
+
+    Returns
+    -------
+    vectors : ndarray of shape (n_rows, d)
+        All users' vectors, user after user.
+    ptr : ndarray of int, shape (m + 1,)
+        User u owns rows ``ptr[u]`` to ``ptr[u + 1]``.
+    """
+    found = [
+        fold_in(
+            item_vectors,
+            matrix.indices[start:end].astype(np.int64),
+            int(count),
+            rule=rule,
+            radius=radius,
+            weights=weights,
+        )
+        for start, end, count in zip(matrix.indptr[:-1], matrix.indptr[1:], n_vectors, strict=True)
+    ]
+    return np.concatenate(found), pointers(np.array([len(vectors) for vectors in found], dtype=np.int64))
 
 
 def _centres(points: FloatArray, k: int) -> FloatArray:

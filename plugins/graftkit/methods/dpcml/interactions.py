@@ -15,9 +15,16 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from graftkit.core.validation import check_integer, describe, raise_invalid
+from graftkit.core.validation import check_integer, raise_invalid
 
-__all__ = ["check_ids", "from_pairs", "matching_interactions", "merge_interactions", "read_interactions"]
+__all__ = [
+    "check_positives",
+    "from_pairs",
+    "item_counts",
+    "matching_interactions",
+    "merge_interactions",
+    "read_interactions",
+]
 
 IntArray = npt.NDArray[np.int64]
 
@@ -176,44 +183,38 @@ def merge_interactions(a: sp.csr_matrix, b: sp.csr_matrix) -> sp.csr_matrix:
     return read_interactions(a + b)
 
 
-def check_ids(name: str, ids: Any, size: int, shape: tuple[int, int]) -> IntArray:
-    """Ids as an array, refused where they are no integers or out of range.
+def item_counts(matrix: sp.csr_matrix) -> npt.NDArray[np.float64]:
+    """Users an item.
+
+    Parameters
+    ----------
+    matrix : csr_matrix of shape (n_users, n_items)
+        As from `read_interactions`.
+
+    Returns
+    -------
+    ndarray of shape (n_items,)
+        Counts.
+    """
+    return np.bincount(matrix.indices, minlength=matrix.shape[1]).astype(np.float64)
+
+
+def check_positives(name: str, matrix: sp.csr_matrix) -> None:
+    """Refuse a matrix from which nothing can be learnt.
 
     Parameters
     ----------
     name : str
         The argument's name.
-    ids : int or array-like of int, shape (m,)
-        What came.
-    size : int
-        Ids must lie below.
-    shape : tuple of (int, int)
-        Users x items of the fitted model, for the message.
-
-    Returns
-    -------
-    ndarray of int, shape (m,)
-        At least 1-D.
+    matrix : csr_matrix of shape (n_users, n_items)
+        As from `read_interactions`.
 
     Raises
     ------
-    TypeError
-        If an id is no integer.
-    IndexError
-        If an id is out of range.
     ValueError
-        If `ids` has more than one axis.
+        If nobody has anything.
     """
-    given = np.atleast_1d(np.asarray(ids))
-    if given.dtype.kind not in "iu" and given.size:
-        raise_invalid(name, ids, "integer ids", error=TypeError)
-    if given.ndim != 1:
-        raise_invalid(name, ids, "an id or a 1-D array of ids")
-    if given.size and (given.min() < 0 or given.max() >= size):
-        wrong = given[(given < 0) | (given >= size)]
-        raise IndexError(
-            f"{name}: expected integer ids in [0, {size}), got {describe(int(wrong[0]))}; the model was "
-            f"fitted on users x items = {shape}. If these are ids of the other kind, the training matrix "
-            "may have been transposed"
+    if not matrix.nnz:
+        raise ValueError(
+            f"{name}: expected a positive (a value above 0), got no positive in shape {matrix.shape}"
         )
-    return given.astype(np.int64)

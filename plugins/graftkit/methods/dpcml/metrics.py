@@ -24,8 +24,7 @@ terms.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -33,17 +32,15 @@ import numpy.typing as npt
 import scipy.sparse as sp
 
 from graftkit.core.validation import check_choice, raise_invalid
+from graftkit.methods.dpcml.ranks import ScoreFunction, UserRanks, rank_held_out
 
-__all__ = ["METRICS", "UserRanks", "evaluate", "parse_metric", "rank_held_out", "user_metric"]
+__all__ = ["METRICS", "evaluate", "parse_metric", "user_metric"]
 
 IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float64]
-ScoreFunction = Callable[[IntArray], npt.NDArray[np.floating[Any]]]
 
 AT_K = ("precision", "recall", "ndcg", "maxdiv")
 WHOLE = ("ndcg", "map", "mrr", "auc", "opauc")
 METRICS = tuple(sorted({*AT_K, *WHOLE}))
-LIST_BYTES = 8 * 2**20
 
 
 def parse_metric(name: str) -> tuple[str, int | None]:
@@ -75,131 +72,6 @@ def parse_metric(name: str) -> tuple[str, int | None]:
     if metric not in AT_K or not cut.isdigit() or int(cut) < 1:
         raise_invalid("scoring", name, "one of " + ", ".join(map(repr, valid)) + " with K >= 1")
     return metric, int(cut)
-
-
-@dataclass(frozen=True)
-class UserRanks:
-    """Where each user's held-out items ended up.
-
-    Parameters
-    ----------
-    users : ndarray of int, shape (m,)
-        Users with a held-out item.
-    positions : tuple of ndarray of int, each of shape (n_u,)
-        0-based and ascending.
-    items : tuple of ndarray of int, each of shape (n_u,)
-        The items at these positions.
-    n_ranked : ndarray of int, shape (m,)
-        Items that were ranked for each user.
-    tops : ndarray of int, shape (m, N), or None
-        First items of each list, where they were asked for; -1 where a list is shorter.
-    """
-
-    users: IntArray
-    positions: tuple[IntArray, ...]
-    items: tuple[IntArray, ...]
-    n_ranked: IntArray
-    tops: IntArray | None = None
-
-    def restricted(self, keep: Callable[[int, IntArray], npt.NDArray[np.bool_]]) -> UserRanks:
-        """Ranks of part of the held-out items; the others leave the lists.
-
-        Parameters
-        ----------
-        keep : callable
-            Called with a user and its held-out items, returns which stay.
-
-        Returns
-        -------
-        UserRanks
-            Of the users that keep an item. Items that do not stay are neither hits nor misses.
-        """
-        users, positions, items, n_ranked = [], [], [], []
-        for user, place, held, total in zip(
-            self.users, self.positions, self.items, self.n_ranked, strict=True
-        ):
-            stays = keep(int(user), held)
-            if stays.any():
-                gone_before = np.cumsum(~stays)
-                users.append(user)
-                positions.append((place - gone_before)[stays])
-                items.append(held[stays])
-                n_ranked.append(total - int((~stays).sum()))
-        return UserRanks(
-            np.asarray(users, dtype=np.int64),
-            tuple(positions),
-            tuple(items),
-            np.asarray(n_ranked, dtype=np.int64),
-        )
-
-
-def rank_held_out(
-    score: ScoreFunction,
-    seen: sp.csr_matrix,
-    held: sp.csr_matrix,
-    *,
-    n_top: int = 0,
-    users: IntArray | None = None,
-    batch_size: int | None = None,
-) -> UserRanks:
-    """Positions of held-out items among all unseen ones.
-
-    Parameters
-    ----------
-    score : callable
-        Takes user ids (b,), returns scores of shape (b, n_items); larger is better.
-    seen : csr_matrix of shape (n_users, n_items)
-        Items that are not ranked.
-    held : csr_matrix of shape (n_users, n_items)
-        Held-out items; those that were seen are dropped.
-    n_top : int, default=0
-        Length of the lists to keep.
-    users : ndarray of int, shape (m,), or None, default=None
-        Only these users.
-    batch_size : int or None, default=None
-        Users scored at once; None keeps their scores at about 8 MB.
-
-    Returns
-    -------
-    UserRanks
-        Ties are ranked by item id.
-    """
-    held = (held - held.multiply(seen)).tocsr()
-    held.eliminate_zeros()
-    held.sort_indices()
-    counts = np.diff(held.indptr)
-    chosen = np.flatnonzero(counts) if users is None else users[counts[users] > 0]
-    chosen = chosen.astype(np.int64)
-    n_items = held.shape[1]
-    if batch_size is None:
-        batch_size = max(1, LIST_BYTES // (8 * n_items))
-    positions, items, tops = [], [], []
-    for start in range(0, len(chosen), batch_size):
-        block = chosen[start : start + batch_size]
-        scores = np.array(score(block), copy=True)
-        mask = seen[block]
-        scores[np.repeat(np.arange(len(block)), np.diff(mask.indptr)), mask.indices] = -np.inf
-        ascending = np.sort(scores, axis=1)
-        for row, user in enumerate(block):
-            own = held.indices[held.indptr[user] : held.indptr[user + 1]]
-            value = scores[row, own]
-            upto = np.searchsorted(ascending[row], value, side="right")
-            position = n_items - upto
-            if (upto - np.searchsorted(ascending[row], value, side="left") > 1).any():
-                # Equal scores: those with a smaller id come first.
-                position = position + [
-                    int((scores[row, :item] == v).sum()) for item, v in zip(own, value, strict=True)
-                ]
-            order = np.argsort(position, kind="stable")
-            positions.append(position[order].astype(np.int64))
-            items.append(own[order].astype(np.int64))
-        if n_top:
-            best = np.argsort(-scores, axis=1, kind="stable")[:, :n_top]
-            unseen = np.take_along_axis(scores, best, axis=1) > -np.inf
-            tops.append(np.where(unseen, best, -1))
-    n_ranked = n_items - np.diff(seen.indptr)[chosen]
-    lists = np.concatenate(tops) if tops else None
-    return UserRanks(chosen, tuple(positions), tuple(items), n_ranked.astype(np.int64), lists)
 
 
 def user_metric(name: str, positions: IntArray, n_ranked: int, *, protocol: str, beta: float) -> float:
@@ -292,7 +164,8 @@ def evaluate(
     Raises
     ------
     ValueError
-        If a metric or the protocol is unknown, maxdiv lacks vectors, or `groups` has the wrong length.
+        If a metric or the protocol is unknown, maxdiv lacks vectors, `groups` has the wrong length or a
+        reserved label, or scores are NaN or of another shape.
     """
     check_choice("protocol", protocol, ("standard", "libcml"))
     cuts = [k or 0 for metric, k in map(parse_metric, metrics) if metric == "maxdiv"]
@@ -315,6 +188,11 @@ def evaluate(
     labels = np.asarray(groups)
     if labels.shape != (held.shape[1],):
         raise_invalid("groups", groups, f"one label for each of the {held.shape[1]} items")
+    if labels.dtype.kind == "O":  # labels of several types have no order
+        labels = labels.astype(str)
+    taken = {"all", "minority", "majority"} & set(map(str, np.unique(labels)))
+    if taken:
+        raise_invalid("groups", sorted(taken), "labels other than 'all', 'minority' and 'majority'")
     distinct, codes = np.unique(labels, return_inverse=True)
     extremes = {int(user): _extreme_groups(codes[seen[int(user)].indices]) for user in ranks.users}
     found: dict[str, Any] = {"all": overall}

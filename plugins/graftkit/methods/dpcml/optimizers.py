@@ -1,6 +1,7 @@
 r"""Row-wise optimizers for tables of which a step touches few rows.
 
-``lazy_adam`` is Adam whose moments and rows change only where the step has a gradient; the bias correction
+``lazy_adam`` is Adam whose moments and rows change only where the step names a row (its gradient may be 0:
+the penalty names every vector of a user out of bounds); the bias correction
 uses the *global* step count, so that rare rows do not take full steps. ``adam`` is the dense one of the
 public code: rows without a gradient go on by momentum. ``adagrad`` is row-wise too. Repeated rows of a
 gradient are added up before the one step they get.

@@ -18,66 +18,16 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
+from graftkit.methods.dpcml.lists import block_size, top_items
 from graftkit.methods.dpcml.vectors import padded_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Ranker", "block_size", "top_items"]
+__all__ = ["Ranker"]
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.floating[Any]]
-BLOCK_BYTES = 6 * 2**20
-
-
-def block_size(width: int, n_items: int, itemsize: int) -> int:
-    """Users a block.
-
-    Parameters
-    ----------
-    width : int
-        Vectors a user.
-    n_items : int
-        Items scored.
-    itemsize : int
-        Bytes a number.
-
-    Returns
-    -------
-    int
-        At least 1; the block's scores take about 6 MB.
-    """
-    return max(1, BLOCK_BYTES // (max(width, 1) * max(n_items, 1) * itemsize))
-
-
-def top_items(distances: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """Columns of the n smallest entries of each row, ties by column.
-
-    Parameters
-    ----------
-    distances : Tensor of shape (b, n_items)
-        Infinity marks what may not be chosen.
-    n : int
-        At most the number of columns.
-
-    Returns
-    -------
-    columns : Tensor of int, shape (b, n)
-        Ascending by distance, then by column.
-    values : Tensor of shape (b, n)
-        Their distances.
-    """
-    import torch
-
-    kept = min(n + 1, distances.shape[1])
-    values, columns = torch.topk(distances, kept, dim=1, largest=False)
-    # topk leaves the order of ties open: rows with one among their best, or at the cut, are sorted in full.
-    tied = ((values[:, 1:] == values[:, :-1]) & torch.isfinite(values[:, 1:])).any(dim=1)
-    values, columns = values[:, :n].clone(), columns[:, :n].clone()
-    for row in tied.nonzero().squeeze(1).tolist():
-        ordered, place = torch.sort(distances[row], stable=True)
-        values[row], columns[row] = ordered[:n], place[:n]
-    return columns, values
 
 
 class Ranker:
@@ -139,7 +89,7 @@ class Ranker:
         found = (left @ right).view(len(users), rows.shape[1], -1)
         if rows.shape[1] == 1:
             return found[:, 0].clamp_(min=0)
-        # Slice after slice is faster than a reduction over the middle axis.
+        # Slice after slice, since the middle axis is short.
         best = torch.minimum(found[:, 0], found[:, 1])
         for c in range(2, rows.shape[1]):
             torch.minimum(best, found[:, c], out=best)

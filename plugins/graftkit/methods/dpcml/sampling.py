@@ -1,10 +1,10 @@
 """Negative candidates: drawn with replacement from what a user has not touched.
 
 Vectorised rejection: all candidates at once, then only those redrawn that are positives, found in a packed
-bitmap (up to 64 MB) or by binary search in the sorted keys ``user * n_items + item``; both give the same
-draws. Users who own more than half of the items (of their popularity, for ``popular``) draw from their
-listed complement instead. The public code loops over Python sets and never ends for a user who owns every
-item.
+bitmap (up to 64 MB) or by binary search in the sorted keys ``user * n_items + item`` of what a smaller bitmap
+of their remainders lets through; both give the same draws. Users who own more than half of the items (of
+their popularity, for ``popular``) draw from their listed complement instead. The public code loops over
+Python sets and never ends for a user who owns every item.
 
 >>> owned = sp.csr_matrix(np.array([[1, 0, 1, 0]]))
 >>> draws = NegativeSampler(owned).draw(np.zeros(5, dtype=np.int64), 3, np.random.default_rng(0))
@@ -18,10 +18,13 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
+from graftkit.methods.dpcml.interactions import item_counts
+
 __all__ = ["NegativeSampler"]
 
 IntArray = npt.NDArray[np.int64]
 BITMAP_BYTES = 64 * 2**20
+BITS_A_KEY = 16
 
 
 class NegativeSampler:
@@ -46,16 +49,18 @@ class NegativeSampler:
         self.saturated: npt.NDArray[np.bool_] = counts >= self.n_items
         if bitmap is None:
             bitmap = self.n_users * self.n_items <= 8 * BITMAP_BYTES
+        # Beside the sorted keys, a bit for each key's remainder: few draws are left to be searched for.
         self._keys: IntArray | None = None if bitmap else keys
-        self._bits: npt.NDArray[np.uint8] | None = None
-        if bitmap:
-            self._bits = np.zeros((self.n_users * self.n_items + 7) // 8, dtype=np.uint8)
-            np.bitwise_or.at(self._bits, keys >> 3, (1 << (keys & 7)).astype(np.uint8))
+        n_bits = self.n_users * self.n_items if bitmap else 1 << (BITS_A_KEY * len(keys)).bit_length()
+        self._mask = -1 if bitmap else n_bits - 1
+        self._bits: npt.NDArray[np.uint8] = np.zeros((n_bits + 7) // 8, dtype=np.uint8)
+        marks = keys & self._mask
+        np.bitwise_or.at(self._bits, marks >> 3, (1 << (marks & 7)).astype(np.uint8))
         self._cumulated: npt.NDArray[np.float64] | None = None
         if popular:
-            item_counts = np.bincount(owned.indices, minlength=self.n_items).astype(np.float64)
-            self._cumulated = np.cumsum(item_counts)
-            mass = np.add.reduceat(np.append(item_counts[owned.indices], 0.0), owned.indptr[:-1]) * (
+            popularity = item_counts(owned)
+            self._cumulated = np.cumsum(popularity)
+            mass = np.add.reduceat(np.append(popularity[owned.indices], 0.0), owned.indptr[:-1]) * (
                 counts > 0
             )
             crowded = mass > 0.5 * self._cumulated[-1]
@@ -77,13 +82,13 @@ class NegativeSampler:
             True for positives.
         """
         keys = users * self.n_items + items
-        if self._bits is not None:
-            found: npt.NDArray[np.bool_] = (self._bits[keys >> 3] >> (keys & 7).astype(np.uint8)) & 1 > 0
-            return found
-        if self._keys is None or not len(self._keys):
-            return np.zeros(len(keys), dtype=np.bool_)
-        place = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
-        return np.asarray(self._keys[place] == keys)
+        marks = keys if self._keys is None else keys & self._mask
+        found: npt.NDArray[np.bool_] = (self._bits[marks >> 3] >> (marks & 7).astype(np.uint8)) & 1 > 0
+        if self._keys is not None:
+            marked = np.flatnonzero(found)
+            place = np.searchsorted(self._keys[:-1], keys[marked])
+            found[marked] = self._keys[place] == keys[marked]
+        return found
 
     def draw(self, users: IntArray, n: int, rng: np.random.Generator) -> IntArray:
         """Draw candidates for each entry of `users`.

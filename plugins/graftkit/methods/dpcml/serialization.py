@@ -80,14 +80,14 @@ def read_model(path: str | Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str,
         with np.load(path, allow_pickle=False) as stored:
             arrays = {key: stored[key] for key in stored.files}
         meta: dict[str, Any] = json.loads(arrays.pop("__meta__").tobytes().decode())
-    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+        major, minor = map(int, meta["version"]) if meta.get("format") == FORMAT else VERSION
+    except (TypeError, ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, AttributeError) as error:
         raise ValueError(f"{name}: expected a model written by save, could not read it ({error})") from error
-    if not isinstance(meta, dict) or meta.get("format") != FORMAT:
+    if meta.get("format") != FORMAT:
         raise ValueError(f"{name}: expected a file of format {FORMAT!r}, got another")
-    version = tuple(meta["version"])
-    if version[0] > VERSION[0]:
+    if major > VERSION[0]:
         raise ValueError(
-            f"{name}: expected file version {VERSION[0]}.x or older, got {version[0]}.{version[1]}; it was "
+            f"{name}: expected file version {VERSION[0]}.x or older, got {major}.{minor}; it was "
             "written by a newer graftkit"
         )
     return arrays, meta
@@ -109,13 +109,16 @@ def restore_generator(state: dict[str, Any]) -> np.random.Generator:
     Raises
     ------
     ValueError
-        If the kind of generator is unknown.
+        If the kind of generator is unknown, or the state is not one of its own.
     """
-    kind = state.get("bit_generator")
+    kind = state.get("bit_generator") if isinstance(state, dict) else None
     if kind not in GENERATORS:
         raise ValueError(f"generator: expected one of {', '.join(GENERATORS)}, got {kind!r}")
     bits = getattr(np.random, str(kind))()
-    bits.state = state
+    try:
+        bits.state = state
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"generator: expected a state of {kind}, got another ({error!r})") from error
     return np.random.Generator(bits)
 
 

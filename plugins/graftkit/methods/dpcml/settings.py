@@ -165,7 +165,7 @@ class Settings:
         if self.sampling == "hard":
             return 1
         if self.sampling == "dihars":
-            # 0.3 * 10 is 3.0000000000000004 in floats; the tolerance keeps ceil at 3.
+            # 0.07 * 100 is 7.000000000000001 in floats; the tolerance keeps ceil at 7.
             return max(1, int(np.ceil(self.beta * self.n_negatives - 1e-9)))
         return self.n_negatives
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from graftkit.core.validation import raise_invalid
 from graftkit.methods.dpcml.folding import constrained
 from graftkit.methods.dpcml.settings import Settings
 from graftkit.methods.dpcml.vectors import pointers
@@ -111,6 +112,26 @@ class TrainingState:
             A deep copy.
         """
         return copy.deepcopy(self)
+
+    def check(self, settings: Settings) -> None:
+        """Refuse settings that this state cannot go on with.
+
+        Parameters
+        ----------
+        settings : Settings
+            What training is to go on with.
+
+        Raises
+        ------
+        ValueError
+            If the width or the precision of the vectors has changed.
+        """
+        fixed = {"n_components": self.item_vectors.shape[1], "dtype": str(self.item_vectors.dtype)}
+        for name, value in fixed.items():
+            given = getattr(settings, name)
+            if given != value:
+                fix = "It cannot change between calls of partial_fit; call fit"
+                raise_invalid(name, given, f"{value!r}, that of the fitted vectors", fix=fix)
 
     def grown(
         self, n_vectors: IntArray, n_items: int, settings: Settings, rng: np.random.Generator

@@ -117,7 +117,11 @@ def padded_rows(ptr: IntArray, users: IntArray | None = None, width: int | None 
 
 
 def pad_vectors(
-    vectors: npt.NDArray[np.floating], ptr: IntArray, users: IntArray | None = None
+    vectors: npt.NDArray[np.floating],
+    ptr: IntArray,
+    users: IntArray | None = None,
+    *,
+    width: int | None = None,
 ) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.bool_]]:
     """Users' vectors as one padded array with its mask, the form that suits a GPU.
 
@@ -129,6 +133,8 @@ def pad_vectors(
         Pointers.
     users : ndarray of int, shape (b,), or None, default=None
         Which users; all where None.
+    width : int or None, default=None
+        C_max; the largest count of the chosen users where None.
 
     Returns
     -------
@@ -137,6 +143,6 @@ def pad_vectors(
     mask : ndarray of bool, shape (b, C_max)
         False where a vector is a repetition.
     """
-    rows = padded_rows(ptr, users)
+    rows = padded_rows(ptr, users, width)
     count = np.diff(ptr) if users is None else ptr[users + 1] - ptr[users]
     return vectors[rows], np.arange(rows.shape[1]) < count[:, None]
