@@ -20,7 +20,7 @@ from torch_geometric.datasets.graph_generator import GraphGenerator
 
 from graftkit.core.random import torch_generator
 from graftkit.core.validation import check_choice, check_integer, raise_invalid
-from graftkit.methods.hgoe import cache, graphons
+from graftkit.methods.hgoe import adjacency, cache, graphons
 from graftkit.methods.hgoe.exposure import ExposurePlan, draw, plan_exposure
 from graftkit.methods.hgoe.mixup import plan_internal
 from graftkit.methods.hgoe.sampling import Mixtures, sample_mixtures
@@ -235,8 +235,8 @@ def estimate_graphon(
     packed = read_graphs(graphs)
     if not len(packed):
         raise_invalid("graphs", 0, "at least one graph")
-    size = graphons.resolution_of(packed.num_nodes, resolution)
-    mean = graphons.aligned_mean(packed, size, normalize=normalize)
+    size = adjacency.resolution_of(packed.num_nodes, resolution)
+    mean = adjacency.aligned_mean(packed, size, normalize=normalize)
     meta = {"threshold": float(threshold), "normalize": normalize, "estimator": str(estimator)}
     return Graphon(graphons.estimate(mean, threshold, estimator), len(packed), meta)
 

@@ -10,7 +10,8 @@ import torch
 from graftkit.methods.hgoe import exposure
 from graftkit.methods.hgoe.cache import content_key, load, read, write
 from graftkit.methods.hgoe.exposure import CROSS, EXTERNAL, INTERNAL, draw_one, plan_exposure, realise
-from graftkit.methods.hgoe.graphs import PackedGraphs, content_digests
+from graftkit.methods.hgoe.graphs import PackedGraphs
+from graftkit.methods.hgoe.pairs import content_digests
 from graftkit.methods.hgoe.settings import HGOEConfig
 from tests.plugins.hgoe.cases import block_graphs, pack, random_lists
 from tests.plugins.hgoe.test_subgroups import MIXED, PLANTED, clique, ring
@@ -140,9 +141,9 @@ def test_graphs_without_features_stay_without():
 
 def test_only_the_given_graphs_reach_the_estimator(monkeypatch):
     seen = []
-    original = exposure.graphons.aligned_mean
+    original = exposure.adjacency.aligned_mean
     monkeypatch.setattr(
-        exposure.graphons,
+        exposure.adjacency,
         "aligned_mean",
         lambda g, *a, **k: seen.append(content_digests(g)) or original(g, *a, **k),
     )

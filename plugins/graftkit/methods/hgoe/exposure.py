@@ -25,10 +25,10 @@ import torch
 from torch import Tensor
 
 from graftkit.core.validation import raise_invalid
-from graftkit.methods.hgoe import graphons
+from graftkit.methods.hgoe import adjacency, graphons
 from graftkit.methods.hgoe.alignment import cap_pool, nearest_features
 from graftkit.methods.hgoe.encodings import structural_encoding
-from graftkit.methods.hgoe.graphs import PackedGraphs, concatenate, content_digests, undirected
+from graftkit.methods.hgoe.graphs import PackedGraphs, concatenate
 from graftkit.methods.hgoe.mixup import (
     draw_lambdas,
     official_cross_count,
@@ -36,6 +36,7 @@ from graftkit.methods.hgoe.mixup import (
     plan_cross,
     plan_internal,
 )
+from graftkit.methods.hgoe.pairs import content_digests, undirected
 from graftkit.methods.hgoe.quotas import balanced_quotas, choose
 from graftkit.methods.hgoe.sampling import Mixtures, sample_mixtures
 from graftkit.methods.hgoe.settings import HGOEConfig
@@ -291,8 +292,8 @@ def _plan_synthetic(
 
 
 def _graphon(graphs: PackedGraphs, config: HGOEConfig, threshold: float) -> Tensor:
-    size = graphons.resolution_of(graphs.num_nodes, config.resolution)
-    mean = graphons.aligned_mean(graphs, size, normalize=config.normalize)
+    size = adjacency.resolution_of(graphs.num_nodes, config.resolution)
+    mean = adjacency.aligned_mean(graphs, size, normalize=config.normalize)
     return graphons.estimate(mean, threshold, config.estimator)
 
 
