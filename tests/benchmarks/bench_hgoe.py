@@ -26,11 +26,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from graftkit.methods.hgoe.adjacency import aligned_mean
 from graftkit.methods.hgoe.alignment import nearest_features
+from graftkit.methods.hgoe.drawing import realise
 from graftkit.methods.hgoe.encodings import random_walk, structural_encoding
-from graftkit.methods.hgoe.exposure import plan_exposure, realise
+from graftkit.methods.hgoe.exposure import plan_exposure
 from graftkit.methods.hgoe.graphons import usvt
 from graftkit.methods.hgoe.graphs import PackedGraphs
-from graftkit.methods.hgoe.sampling import Mixtures, sample_mixtures
+from graftkit.methods.hgoe.mixup import Mixtures
+from graftkit.methods.hgoe.sampling import sample_mixtures
 from graftkit.methods.hgoe.settings import HGOEConfig
 from graftkit.pyg.hgoe_graphs import read_graphs, to_data_list
 from tests.benchmarks import published_hgoe as published

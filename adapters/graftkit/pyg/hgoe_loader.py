@@ -20,7 +20,8 @@ from torch_geometric.loader import DataLoader as GraphLoader
 
 from graftkit.core.validation import check_bool, check_integer, raise_invalid
 from graftkit.methods.hgoe.streams import stream
-from graftkit.pyg.hgoe_graphs import per_node_keys, stored_batch
+from graftkit.pyg.hgoe_batches import stored_batch
+from graftkit.pyg.hgoe_graphs import per_node_keys
 
 __all__ = ["OutlierExposureLoader"]
 

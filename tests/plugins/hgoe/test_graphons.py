@@ -12,7 +12,8 @@ from graftkit.methods.hgoe import adjacency, graphons
 from graftkit.methods.hgoe.adjacency import aligned_mean, resolution_of
 from graftkit.methods.hgoe.graphons import estimate, mix, resize, usvt
 from graftkit.methods.hgoe.graphs import PackedGraphs
-from graftkit.methods.hgoe.sampling import Mixtures, sample_mixtures
+from graftkit.methods.hgoe.mixup import Mixtures
+from graftkit.methods.hgoe.sampling import sample_mixtures
 from tests.plugins.hgoe import reference
 from tests.plugins.hgoe.cases import block_graphs, generator, pack, random_lists
 

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from graftkit.methods.hgoe import sampling
 from graftkit.methods.hgoe.graphons import mix
-from graftkit.methods.hgoe.sampling import Mixtures, sample_mixtures
+from graftkit.methods.hgoe.mixup import Mixtures
+from graftkit.methods.hgoe.sampling import sample_mixtures
 from tests.plugins.hgoe.cases import generator
 from tests.plugins.hgoe.test_graphons import symmetric
 from tests.plugins.hgoe.test_graphs import unpack

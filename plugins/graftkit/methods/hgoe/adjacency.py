@@ -74,8 +74,8 @@ def aligned_mean(
         stop = max(start + 1, int(np.searchsorted(ptr, ptr[start] + chunk, side="right")) - 1)
         # Edges lie in the order of graphs, so those of later graphs are exactly those of later nodes.
         last_edge = bisect_left(source, ptr[stop], first_edge)
-        ends = (side[first_edge:last_edge] - ptr[start] for side in (source, target))
-        cells += _rank_counts(*ends, counts[start:stop], size)
+        here = slice(first_edge, last_edge)
+        cells += _rank_counts(source[here] - ptr[start], target[here] - ptr[start], counts[start:stop], size)
         start, first_edge = stop, last_edge
     upper = cells.reshape(size + 1, size + 1)[:size, :size].astype(np.float64)
     total = torch.from_numpy(upper + upper.T)

@@ -5,8 +5,8 @@ USVT keeps the singular values >= tau sqrt(N) of the aligned mean A, and W is th
 Source: G-Mixup's estimator as used in HGOE's public code (`jweihe/HGOE@2cf8c82`, utils/graphon_utils.py);
 the paper's equations were not read. Differs on purpose: W is symmetric with a zero diagonal.
 
->>> usvt(torch.ones(3, 3), 0.2).sum(1).tolist()
-[2.0, 2.0, 2.0]
+>>> mix(torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.zeros(3, 3), 0.25, 2).tolist()
+[[0.0, 0.25], [0.25, 0.0]]
 """
 
 import math

@@ -16,7 +16,6 @@ with the rest. The probability is M exactly, at an eighth of the random bits.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -24,70 +23,13 @@ from torch import Tensor
 
 from graftkit.core.validation import check_choice, check_integer, raise_invalid
 from graftkit.methods.hgoe.graphs import PackedGraphs
+from graftkit.methods.hgoe.mixup import Mixtures
 
-__all__ = ["Mixtures", "sample_mixtures"]
+__all__ = ["sample_mixtures"]
 
 CELLS = 1_000_000  # pairs of nodes drawn at a time: their bytes stay in the processor's cache
 TABLE = 20_000_000  # entries of a table of all possible nodes; beyond it they are searched
 WORD = 8  # bytes that the generator gives at once
-
-
-@dataclass(frozen=True)
-class Mixtures:
-    """What to draw, one entry a graph.
-
-    Parameters
-    ----------
-    first, second : Tensor of shape (m,)
-        Numbers of the two graphons.
-    lam : Tensor of shape (m,)
-        Weight of the first, float64.
-    low, high : Tensor of shape (m,)
-        Bounds of the node count, inclusive.
-    """
-
-    first: Tensor
-    second: Tensor
-    lam: Tensor
-    low: Tensor
-    high: Tensor
-
-    @classmethod
-    def of_one(cls, count: int, size: int) -> "Mixtures":
-        """`count` graphs of `size` nodes from graphon 0 alone.
-
-        Parameters
-        ----------
-        count : int
-            How many.
-        size : int
-            Nodes before isolated ones are dropped.
-
-        Returns
-        -------
-        Mixtures
-            The plan.
-        """
-        zero = torch.zeros(count, dtype=torch.int64)
-        return cls(zero, zero, torch.ones(count, dtype=torch.float64), zero + size, zero + size)
-
-    def __len__(self) -> int:
-        return len(self.first)
-
-    def select(self, index: Tensor) -> "Mixtures":
-        """Take some entries.
-
-        Parameters
-        ----------
-        index : Tensor of shape (k,)
-            Entry numbers.
-
-        Returns
-        -------
-        Mixtures
-            k entries.
-        """
-        return Mixtures(*(getattr(self, field.name)[index] for field in fields(self)))
 
 
 def sample_mixtures(
