@@ -1,7 +1,7 @@
 """A generator of graphs between subgroups: G-Mixup, and HGOE's internal outliers.
 
 >>> path = Data(edge_index=torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]]), num_nodes=3)
->>> config = HGOEConfig(num_subgroups=1, paipath="with_replacement", threshold=0.0)
+>>> config = HGOEConfig(num_subgroups=1, pairing="with_replacement", threshold=0.0)
 >>> GraphonMixup(config).fit([path, path])().y
 tensor([-1])
 """
@@ -129,7 +129,7 @@ class GraphonMixup(GraphGenerator):
         sizes = [len(matrix) for matrix in plan.matrices]
         lam = torch.tensor(plan.summary["lambdas"], dtype=torch.float64)
         lam = lam[torch.randint(len(lam), (max(count, 1),), generator=chosen)]
-        mixtures = plan_internal(sizes, count, lam, paipath=self.config.paipath, seed=chosen.initial_seed())
+        mixtures = plan_internal(sizes, count, lam, pairing=self.config.pairing, seed=chosen.initial_seed())
         drawn = draw(plan, mixtures, generator or stream(self.seed, "mixup edges", self._calls))
         self._calls += 1
         result = to_data_list(drawn)
