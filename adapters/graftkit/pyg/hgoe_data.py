@@ -83,8 +83,9 @@ class OutlierExposureDataset(InMemoryDataset):
             raise_invalid("external", external, "a mapping of names to data sets", error=TypeError)
         if config is not None and not isinstance(config, HGOEConfig):
             raise_invalid("config", config, "an HGOEConfig or None", error=TypeError)
-        if isinstance(forbid, str) or isinstance(ignore, str):
-            raise_invalid("forbid or ignore", forbid or ignore, "a sequence of names", error=TypeError)
+        for name, value in (("forbid", forbid), ("ignore", ignore)):
+            if isinstance(value, str) or not isinstance(value, Collection):
+                raise_invalid(name, value, "a sequence of names", error=TypeError)
         self.config = config or HGOEConfig()
         self.seed = check_integer("seed", seed, low=0)
         self.ignore = tuple(ignore)

@@ -14,9 +14,9 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from graftkit.core.validation import check_bool
+from graftkit.core.validation import check_bool, raise_invalid
 
-__all__ = ["Detector", "GraphOODDetector", "features_of", "norm_name"]
+__all__ = ["Detector", "GraphOODDetector", "check_detector", "checked_encoder", "features_of", "norm_name"]
 
 Scores = Tensor | Mapping[str, Tensor]
 
@@ -115,6 +115,52 @@ def features_of(batch: Any, key: str = "x") -> Tensor:
         raise ValueError(f"{key}: the batch has none. {remedy}")
     features: Tensor = value
     return features.float()
+
+
+def checked_encoder(encoder: Any) -> nn.Module | None:
+    """A user's own encoder, or None.
+
+    Parameters
+    ----------
+    encoder : torch.nn.Module or None
+        What came.
+
+    Returns
+    -------
+    torch.nn.Module or None
+        The same.
+
+    Raises
+    ------
+    TypeError
+        If it is no module with ``out_channels``.
+    """
+    if encoder is not None and not (isinstance(encoder, nn.Module) and hasattr(encoder, "out_channels")):
+        raise_invalid("encoder", encoder, "a torch.nn.Module with out_channels, or None", error=TypeError)
+    return encoder
+
+
+def check_detector(detector: Any) -> None:
+    """Refuse what cannot be trained with outlier exposure.
+
+    Parameters
+    ----------
+    detector : object
+        What came.
+
+    Raises
+    ------
+    TypeError
+        If it is no module or lacks a member of the protocol.
+    """
+    missing = [m for m in ("prepare", "score", "id_loss", "batch_coupled") if not hasattr(detector, m)]
+    if missing or not isinstance(detector, nn.Module):
+        raise_invalid(
+            "detector",
+            detector,
+            f"a torch.nn.Module with {', '.join(missing) or 'parameters'}",
+            error=TypeError,
+        )
 
 
 def norm_name(norm: bool) -> str | None:

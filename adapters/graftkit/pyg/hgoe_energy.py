@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from graftkit.core.validation import check_integer, check_number, raise_invalid
 from graftkit.methods.hgoe.networks import GINEncoder, build
 from graftkit.methods.hgoe.scores import energy
-from graftkit.pyg.hgoe_detector import Detector, features_of, norm_name
+from graftkit.pyg.hgoe_detector import Detector, checked_encoder, features_of, norm_name
 
 __all__ = ["EnergyGIN"]
 
@@ -73,7 +73,7 @@ class EnergyGIN(Detector):
         super().__init__()
         classes = check_integer("num_classes", num_classes, low=1)
         self.temperature = check_number("temperature", temperature, low=0, closed="()")
-        self.encoder = encoder or build(
+        self.encoder = checked_encoder(encoder) or build(
             lambda: GINEncoder(in_channels, hidden, layers, pooling, norm_name(norm)), seed
         )
         width: Any = self.encoder.out_channels
@@ -131,7 +131,7 @@ class EnergyGIN(Detector):
         Raises
         ------
         ValueError
-            If there are no labels, or a label is negative, as an outlier's is.
+            If there are no labels, or a label is negative, as an outlier's is, or `num_classes` or more.
         """
         del scores
         logits, self._logits = self._logits, None
@@ -140,4 +140,7 @@ class EnergyGIN(Detector):
         y = batch.get("y")
         if y is None or y.dim() != 1 or y.is_floating_point() or bool((y < 0).any()):
             raise_invalid("y", y, "one class label >= 0 for each ID graph")
+        classes = logits.shape[1]
+        if len(y) and int(y.max()) >= classes:
+            raise_invalid("y", int(y.max()), f"labels below num_classes={classes}")
         return F.cross_entropy(logits[: batch.num_graphs], y.long())

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from graftkit.core.random import torch_generator
-from graftkit.core.validation import check_integer, raise_invalid
+from graftkit.core.validation import check_integer, check_number, raise_invalid
 from graftkit.methods.hgoe import adjacency, cache, graphons
 from graftkit.methods.hgoe.mixup import Mixtures
 from graftkit.methods.hgoe.sampling import sample_mixtures
@@ -50,7 +50,7 @@ class Graphon:
     Raises
     ------
     TypeError
-        If `matrix` is no floating-point tensor.
+        If `matrix` is no floating-point tensor, or `meta` no dictionary.
     ValueError
         If it is not square, symmetric, in [0, 1], or its diagonal is not zero.
     """
@@ -65,6 +65,8 @@ class Graphon:
             raise_invalid("matrix", matrix, "a symmetric matrix in [0, 1] with a zero diagonal")
         self.matrix = matrix.detach().to("cpu", torch.float64)
         self.num_graphs = check_integer("num_graphs", num_graphs, low=0)
+        if meta is not None and not isinstance(meta, dict):
+            raise_invalid("meta", meta, "a dictionary or None", error=TypeError)
         self.meta = dict(meta or {})
 
     @property
@@ -150,12 +152,12 @@ class Graphon:
         Raises
         ------
         TypeError
-            If `num` is no integer.
+            If `num` or `size` is no integer.
         ValueError
-            If it is negative, or no edge can be drawn.
+            If `num` is negative, `size` below 2 or above 20 000, or no edge can be drawn.
         """
         count = check_integer("num", num, low=0)
-        n = self.resolution if size is None else size
+        n = self.resolution if size is None else graphons.check_size(size, low=2)
         drawn = sample_mixtures(
             [graphons.resize(self.matrix, n)], Mixtures.of_one(count, n), torch_generator(generator),
             max_tries=max_tries,
@@ -224,13 +226,16 @@ def estimate_graphon(
 
     Raises
     ------
+    TypeError
+        If `threshold` is no number.
     ValueError
-        If there is no graph.
+        If there is no graph, or `threshold` is negative.
     """
     packed = read_graphs(graphs)
     if not len(packed):
         raise_invalid("graphs", 0, "at least one graph")
     size = adjacency.resolution_of(packed.num_nodes, resolution)
     mean = adjacency.aligned_mean(packed, size, normalize=normalize)
-    meta = {"threshold": float(threshold), "normalize": normalize, "estimator": str(estimator)}
+    tau = check_number("threshold", threshold, low=0)
+    meta = {"threshold": tau, "normalize": normalize, "estimator": str(estimator)}
     return Graphon(graphons.estimate(mean, threshold, estimator), len(packed), meta)

@@ -5,7 +5,7 @@
 Data(x=[3, 1], edge_index=[2, 2])
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,15 @@ from torch_geometric.data import Data, InMemoryDataset, TemporalData
 from graftkit.core.validation import raise_invalid
 from graftkit.methods.hgoe.graphs import PackedGraphs
 
-__all__ = ["device_of", "edge_attributes", "per_node_keys", "read_graph", "read_graphs", "to_data_list"]
+__all__ = [
+    "check_collection",
+    "device_of",
+    "edge_attributes",
+    "per_node_keys",
+    "read_graph",
+    "read_graphs",
+    "to_data_list",
+]
 
 PROBES = 8  # graphs looked at to tell node attributes from graph attributes
 
@@ -43,11 +51,39 @@ def read_graphs(graphs: Any, name: str = "graphs") -> PackedGraphs:
     ValueError
         If an edge, a feature or a width is wrong; the message names the graph's index.
     """
-    if isinstance(graphs, Data) or not hasattr(graphs, "__len__") or not hasattr(graphs, "__getitem__"):
+    check_collection(name, graphs)
+    try:
+        packed = _read_stored(graphs)
+        return _with_width(name, _read_each(graphs, name) if packed is None else packed)
+    except ValueError as error:
+        # The plugin numbers graphs within one collection; which one, only we know.
+        if name == "graphs" or name in str(error):
+            raise
+        raise ValueError(f"{name}: {error}") from error
+
+
+def check_collection(name: str, graphs: Any) -> None:
+    """Refuse what is no data set and no list, such as a single graph, a dictionary or an iterator.
+
+    Parameters
+    ----------
+    name : str
+        How the error calls it.
+    graphs : object
+        What came.
+
+    Raises
+    ------
+    TypeError
+        If it has no length or cannot be indexed by position.
+    """
+    if isinstance(graphs, Data | Mapping | str) or not all(
+        hasattr(graphs, member) for member in ("__len__", "__getitem__")
+    ):
         raise_invalid(name, graphs, "a data set or a list of Data", error=TypeError)
-    stored = _read_stored(graphs)
-    if stored is not None:
-        return _with_width(name, stored)
+
+
+def _read_each(graphs: Any, name: str) -> PackedGraphs:
     edges, counts, features = [], [], []
     for index in range(len(graphs)):
         data = graphs[index]
@@ -60,7 +96,7 @@ def read_graphs(graphs: Any, name: str = "graphs") -> PackedGraphs:
         edges.append(edge_index.cpu())
         counts.append(int(data.num_nodes or 0))
         features.append(_read_features(f"{name}[{index}]", data, counts[-1]))
-    return _with_width(name, PackedGraphs.from_lists(edges, counts, _same_features(name, features)))
+    return PackedGraphs.from_lists(edges, counts, _same_features(name, features))
 
 
 def read_graph(name: str, data: Any) -> PackedGraphs:
@@ -81,6 +117,8 @@ def read_graph(name: str, data: Any) -> PackedGraphs:
     _check_type(name, data)
     edge_index = data.edge_index
     edge_index = torch.empty(2, 0, dtype=torch.int64) if edge_index is None else edge_index.cpu()
+    if edge_index.is_floating_point() or edge_index.dim() != 2 or edge_index.shape[0] != 2:
+        raise_invalid(f"{name}.edge_index", edge_index, "an int64 tensor of shape (2, E)")
     count = int(data.num_nodes or 0) if data.keys() else 0  # PyG warns when asked about an empty graph
     return PackedGraphs.from_lists([edge_index], [count])
 

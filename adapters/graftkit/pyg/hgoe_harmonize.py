@@ -15,7 +15,7 @@ from torch_geometric.transforms import BaseTransform
 from graftkit.core.validation import check_choice, check_integer, raise_invalid
 from graftkit.methods.hgoe.encodings import structural_encoding
 from graftkit.methods.hgoe.harmony import project, same_kind
-from graftkit.pyg.hgoe_graphs import device_of, per_node_keys, read_graph
+from graftkit.pyg.hgoe_graphs import check_collection, device_of, per_node_keys, read_graph
 
 __all__ = ["HGOEHarmonize"]
 
@@ -72,6 +72,7 @@ class HGOEHarmonize(BaseTransform):
         ValueError
             If there is no graph.
         """
+        check_collection("graphs", graphs)
         if not len(graphs):
             raise_invalid("graphs", 0, "at least one graph")
         seen = per_node_keys([self._with_features(graphs[k]) for k in range(min(8, len(graphs)))])
@@ -95,9 +96,13 @@ class HGOEHarmonize(BaseTransform):
         ------
         ValueError
             If a key is missing or has another width; the message names the key.
+        RuntimeError
+            If `features` is "project" and `fit` was not called.
         """
         data = self._with_features(data)
         if self._schema is None:
+            if self.features == "project":
+                raise RuntimeError("HGOEHarmonize: call fit(graphs) first, with the ID graphs")
             return data
         for key in [key for key in per_node_keys([data]) if key not in self._schema and key != "x_s"]:
             del data[key]

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 from torch_geometric.datasets.graph_generator import GraphGenerator
 
+from graftkit.core.random import torch_generator
 from graftkit.core.validation import check_choice, check_integer, raise_invalid
 from graftkit.methods.hgoe.drawing import draw
 from graftkit.methods.hgoe.exposure import ExposurePlan, plan_exposure
@@ -86,9 +87,16 @@ class GraphonMixup(GraphGenerator):
         -------
         GraphonMixup
             This object.
+
+        Raises
+        ------
+        TypeError
+            If `labels` are no integers in a tensor.
         """
         config = replace(self.config, rate_external=0.0, rate_internal=1.0, rate_cross=0.0, budget="exact")
         if labels is not None:
+            if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.dtype == torch.bool:
+                raise_invalid("labels", labels, "integers in a tensor, one a graph", error=TypeError)
             config = replace(config, subgroups=labels)
         plan = plan_exposure(read_graphs(graphs), {}, config, seed=self.seed)
         counts = torch.bincount(plan.labels).tolist()
@@ -97,14 +105,14 @@ class GraphonMixup(GraphGenerator):
         self.graphons_ = [Graphon(m, c) for m, c in zip(plan.matrices, counts, strict=True)]
         return self
 
-    def generate(self, num: int, generator: torch.Generator | None = None) -> list[Data]:
+    def generate(self, num: int, generator: Any = None) -> list[Data]:
         """Draw graphs.
 
         Parameters
         ----------
         num : int
             How many.
-        generator : torch.Generator or None, default=None
+        generator : torch.Generator, int or None, default=None
             Draws sizes and edges; None uses the seed and the number of calls so far.
 
         Returns
@@ -130,7 +138,11 @@ class GraphonMixup(GraphGenerator):
         lam = torch.tensor(plan.summary["lambdas"], dtype=torch.float64)
         lam = lam[torch.randint(len(lam), (max(count, 1),), generator=chosen)]
         mixtures = plan_internal(sizes, count, lam, pairing=self.config.pairing, seed=chosen.initial_seed())
-        drawn = draw(plan, mixtures, generator or stream(self.seed, "mixup edges", self._calls))
+        if generator is None:
+            edges = stream(self.seed, "mixup edges", self._calls)
+        else:
+            edges = torch_generator(generator)
+        drawn = draw(plan, mixtures, edges)
         self._calls += 1
         result = to_data_list(drawn)
         for k, data in enumerate(result):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from graftkit.core.validation import raise_invalid
 from graftkit.methods.hgoe.networks import GINEncoder, build
 from graftkit.methods.hgoe.scores import sphere_distance
-from graftkit.pyg.hgoe_detector import Detector, features_of, norm_name
+from graftkit.pyg.hgoe_detector import Detector, checked_encoder, features_of, norm_name
 
 __all__ = ["GraphSVDD"]
 
@@ -61,7 +61,7 @@ class GraphSVDD(Detector):
         encoder: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self.encoder = encoder or build(
+        self.encoder = checked_encoder(encoder) or build(
             lambda: GINEncoder(in_channels, hidden, layers, pooling, norm_name(norm), bias=False), seed
         )
         width: Any = self.encoder.out_channels

@@ -16,7 +16,7 @@ from torch_geometric.data import Batch
 from graftkit.core.progress import progress_bar
 from graftkit.core.validation import check_integer, raise_invalid
 from graftkit.pyg.hgoe_batches import join_batches
-from graftkit.pyg.hgoe_detector import Scores
+from graftkit.pyg.hgoe_detector import Scores, check_detector
 
 __all__ = ["fit_outlier_exposure", "score_graphs"]
 
@@ -58,18 +58,20 @@ def fit_outlier_exposure(
     Raises
     ------
     TypeError
-        If `detector` lacks a member of the protocol, or `loss` is given and the loader has no outliers.
+        If an argument has the wrong type, `detector` lacks a member of the protocol, `loader` can be iterated
+        only once or gives no batches, or `loss` is given and the loader has no outliers.
     ValueError
         If scores have the wrong shape or are not finite, or the loader is empty.
     """
-    missing = [m for m in ("prepare", "score", "id_loss", "batch_coupled") if not hasattr(detector, m)]
-    if missing or not isinstance(detector, torch.nn.Module):
+    check_detector(detector)
+    if iter(loader) is loader:
         raise_invalid(
-            "detector",
-            detector,
-            f"a torch.nn.Module with {', '.join(missing) or 'parameters'}",
-            error=TypeError,
+            "loader", loader, "a loader or a list of batches, iterated once an epoch", error=TypeError
         )
+    if loss is not None and not callable(loss):
+        raise_invalid("loss", loss, "a callable or None", error=TypeError)
+    if optimizer is not None and not isinstance(optimizer, torch.optim.Optimizer):
+        raise_invalid("optimizer", optimizer, "a torch optimizer or None", error=TypeError)
     check_integer("epochs", epochs, low=0)
     device = _device(detector)
     if optimizer is None:
@@ -126,6 +128,8 @@ def score_graphs(detector: Any, loader: Iterable[Any]) -> Tensor:
 
     Raises
     ------
+    TypeError
+        If the loader gives no batches.
     ValueError
         If scores have the wrong shape or are not finite, or the loader is empty.
     """
@@ -136,6 +140,7 @@ def score_graphs(detector: Any, loader: Iterable[Any]) -> Tensor:
     try:
         with torch.no_grad():
             for batch in loader:
+                _check_batch(batch)
                 scores = _checked(detector, detector.score(batch.to(device)), batch.num_graphs)
                 if isinstance(scores, Mapping):
                     combined = getattr(detector, "combine", _add)(scores)
@@ -193,7 +198,16 @@ def _add(scores: Mapping[str, Tensor]) -> Tensor:
 
 
 def _sides(step: Any) -> tuple[Any, Any]:
-    return (step[0], step[1]) if isinstance(step, tuple | list) else (step, None)
+    sides = (step[0], step[1]) if isinstance(step, tuple | list) else (step, None)
+    for batch in sides:
+        if batch is not None:
+            _check_batch(batch)
+    return sides
+
+
+def _check_batch(batch: Any) -> None:
+    if not isinstance(batch, Batch):
+        raise_invalid("loader", batch, "batches of graphs, as PyG's DataLoader gives", error=TypeError)
 
 
 def _id_side(loader: Iterable[Any]) -> Iterable[Any]:

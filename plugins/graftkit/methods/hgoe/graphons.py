@@ -18,7 +18,9 @@ from torch import Tensor
 
 from graftkit.core.validation import check_choice, check_integer, check_number, raise_invalid
 
-__all__ = ["estimate", "mix", "resize", "sort_smooth", "usvt"]
+__all__ = ["check_size", "estimate", "mix", "resize", "sort_smooth", "usvt"]
+
+MAX_SIZE = 20_000
 
 Estimator = str | Callable[[Tensor, float], Tensor]
 
@@ -128,6 +130,36 @@ def estimate(mean: Tensor, threshold: float, estimator: Estimator = "usvt") -> T
     return result
 
 
+def check_size(size: int, low: int = 1) -> int:
+    """A number of nodes whose dense matrix fits into memory.
+
+    Parameters
+    ----------
+    size : int
+        n.
+    low : int, default=1
+        The least.
+
+    Returns
+    -------
+    int
+        n.
+
+    Raises
+    ------
+    TypeError
+        If it is no integer.
+    ValueError
+        If it is below `low` or above 20 000.
+    """
+    n = check_integer("size", size, low=low)
+    if n > MAX_SIZE:
+        raise_invalid(
+            "size", size, f"at most {MAX_SIZE}", fix=f"A dense matrix would need {8 * n * n / 2**30:.1f} GiB"
+        )
+    return n
+
+
 def resize(matrix: Tensor, size: int, mode: str = "crop_pad") -> Tensor:
     """Bring a graphon to another number of nodes.
 
@@ -151,7 +183,7 @@ def resize(matrix: Tensor, size: int, mode: str = "crop_pad") -> Tensor:
     ValueError
         If `mode` is unknown or `size` below 1.
     """
-    n = check_integer("size", size, low=1)
+    n = check_size(size)
     check_choice("mode", mode, ("crop_pad", "interpolate"))
     old = len(matrix)
     if mode == "interpolate":
