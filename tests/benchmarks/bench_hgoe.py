@@ -118,6 +118,7 @@ def estimation(records: Records, where: Where, options: argparse.Namespace) -> N
             "ours": lambda g=graphs, n=nodes: aligned_mean(g, n),
             "ours, from Data": lambda g=data, n=nodes: aligned_mean(read_graphs(g), n),
             "numpy loop": lambda g=lists, n=nodes: published.mean_by_loop(g, n),
+            "numpy loop, our order": lambda g=lists, n=nodes: published.mean_by_loop(g, n, ties=True),
             "loop over Data": lambda g=data, n=nodes: published.mean_by_data(g, n),
             "to_dense_adj": lambda g=graphs, n=nodes: published.mean_by_dense_batches(g, n),
         }

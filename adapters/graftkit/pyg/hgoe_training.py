@@ -6,7 +6,7 @@ are no negatives of ID graphs.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -64,7 +64,7 @@ def fit_outlier_exposure(
         If scores have the wrong shape or are not finite, or the loader is empty.
     """
     check_detector(detector)
-    if iter(loader) is loader:
+    if isinstance(loader, Iterator):  # iter(loader) would start its workers
         raise_invalid(
             "loader", loader, "a loader or a list of batches, iterated once an epoch", error=TypeError
         )

@@ -135,6 +135,13 @@ def test_a_refused_call_leaves_the_detector_as_it_was():
     assert all(torch.equal(before[name], value) for name, value in detector.state_dict().items())
 
 
+def test_checks_do_not_start_an_epoch():
+    """A loader with workers reads ahead as soon as iter() is called; training must see epoch 0 first."""
+    loader = OutlierExposureLoader(IN, TREES, batch_size=4, num_workers=1)
+    train(loader, loss=BoundaryAwareOELoss())
+    assert loader.batch_sampler.epoch == 1
+
+
 def test_what_is_harmless_is_taken():
     scores = torch.tensor([1.0, 2.0], requires_grad=True)
     assert ood_metrics(torch.tensor([0, 1]), scores)["AUROC"] == 1

@@ -331,3 +331,10 @@ def test_the_key_sees_one_edge_one_feature_the_seed_and_the_names():
     }
     assert len(keys) == 6
     assert content_key(base, {"id": IN}) in keys
+
+
+def test_external_graphons_have_a_threshold_of_their_own():
+    config = HGOEConfig(subgroups=PLANTED, rate_cross=0.5, threshold=0.0, external_threshold=50.0)
+    with pytest.warns(UserWarning, match="threshold=50 removed every singular value"):
+        plan = plan_exposure(IN, OUT, config, seed=0)
+    assert [bool(matrix.any()) for matrix in plan.matrices] == [True] * 3 + [False] * 2

@@ -146,12 +146,26 @@ def test_many_nodes_take_the_wider_key(monkeypatch, drop):
     w = torch.zeros(70, 70, dtype=torch.float64)
     w[:3, :3] = 1
     w.fill_diagonal_(0)
-    entries = Mixtures(
-        *(torch.zeros(20, dtype=torch.int64),) * 2, torch.ones(20).double(), *[torch.full((20,), 70)] * 2
-    )
+    entries = plan(20, 0, 0, 1.0, 70, 70)
     entries.high[0] = 2**14
-    entries.low[0] = 70
     monkeypatch.setattr(sampling, "_uniform_integers", lambda low, *_: low)
     graphs = sample_mixtures([w], entries, generator(), drop_isolated=drop)
     assert graphs.num_nodes.tolist() == [3 if drop else 70] * 20
     assert all(edges == [[0, 1], [0, 2], [1, 0], [1, 2], [2, 0], [2, 1]] for edges, _ in unpack(graphs))
+
+
+def test_mixtures_drawn_together_keep_their_own_chances():
+    """Entries in turn of 0.5 and of 0.001, far apart in their first eight digits and in the rest."""
+    first, second = torch.zeros(2, 3, 3, dtype=torch.float64)
+    for w, p in ((first, 0.5), (second, 0.001)):
+        w[0, 1] = w[1, 0] = 1
+        w[0, 2] = w[2, 0] = p
+    count = 100_000
+    entries = plan(count, 0, 1, 1.0, 3, 3)
+    entries.lam[1::2] = 0
+    graphs = sample_mixtures([first, second], entries, generator(), drop_isolated=False)
+    graph = graphs.batch[graphs.edge_index[0]]
+    hit = (graphs.edge_index[0] % 3 == 0) & (graphs.edge_index[1] % 3 == 2)
+    shares = torch.bincount(graph[hit] % 2, minlength=2) / (count / 2)
+    for share, p in zip(shares.tolist(), (0.5, 0.001), strict=True):
+        assert abs(share - p) <= 5 * (p * (1 - p) / (count / 2)) ** 0.5
