@@ -24,12 +24,15 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from graftkit.methods.hgoe.adjacency import aligned_mean
 from graftkit.methods.hgoe.alignment import nearest_features
+from graftkit.methods.hgoe.drawing import realise
 from graftkit.methods.hgoe.encodings import random_walk, structural_encoding
-from graftkit.methods.hgoe.exposure import plan_exposure, realise
-from graftkit.methods.hgoe.graphons import aligned_mean, usvt
+from graftkit.methods.hgoe.exposure import plan_exposure
+from graftkit.methods.hgoe.graphons import usvt
 from graftkit.methods.hgoe.graphs import PackedGraphs
-from graftkit.methods.hgoe.sampling import Mixtures, sample_mixtures
+from graftkit.methods.hgoe.mixup import Mixtures
+from graftkit.methods.hgoe.sampling import sample_mixtures
 from graftkit.methods.hgoe.settings import HGOEConfig
 from graftkit.pyg.hgoe_graphs import read_graphs, to_data_list
 from tests.benchmarks import published_hgoe as published
@@ -115,6 +118,7 @@ def estimation(records: Records, where: Where, options: argparse.Namespace) -> N
             "ours": lambda g=graphs, n=nodes: aligned_mean(g, n),
             "ours, from Data": lambda g=data, n=nodes: aligned_mean(read_graphs(g), n),
             "numpy loop": lambda g=lists, n=nodes: published.mean_by_loop(g, n),
+            "numpy loop, our order": lambda g=lists, n=nodes: published.mean_by_loop(g, n, ties=True),
             "loop over Data": lambda g=data, n=nodes: published.mean_by_data(g, n),
             "to_dense_adj": lambda g=graphs, n=nodes: published.mean_by_dense_batches(g, n),
         }

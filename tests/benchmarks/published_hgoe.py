@@ -83,9 +83,10 @@ def sample_by_loop(w: np.ndarray, count: int, seed: int) -> Adjacencies:
 
 def data_by_loop(w: np.ndarray, count: int, seed: int) -> list[Data]:
     """As :func:`sample_by_loop`, each graph made a `Data` as G-Mixup's procedure goes."""
+    rng = np.random.default_rng(seed)
     return [
         Data(edge_index=dense_to_sparse(torch.from_numpy(a.astype(np.float32)))[0], num_nodes=len(a))
-        for a in (_drawn(w, np.random.default_rng([seed, k])) for k in range(count))
+        for a in (_drawn(w, rng) for _ in range(count))
     ]
 
 

@@ -20,7 +20,6 @@ from torch_geometric.datasets import TUDataset
 from torch_geometric.loader import DataLoader
 from torch_geometric.transforms import Compose
 
-from graftkit.methods.hgoe.families import generate_family
 from graftkit.methods.hgoe.pixels import digit_images, image_graphs, patch_images
 from graftkit.methods.hgoe.streams import stream
 from graftkit.pyg import (
@@ -38,6 +37,7 @@ from graftkit.pyg import (
     score_graphs,
 )
 from graftkit.pyg.hgoe_graphs import to_data_list
+from tests.plugins.hgoe.families import generate_family
 
 ARMS = ("base", "external", "internal", "HGOE", "unweighted", "shuffled")
 DETECTORS = ("energy", "svdd", "good-d")

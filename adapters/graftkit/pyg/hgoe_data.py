@@ -20,16 +20,16 @@ from torch_geometric.data import Data, InMemoryDataset
 
 from graftkit.core.validation import check_integer, raise_invalid
 from graftkit.methods.hgoe import cache
+from graftkit.methods.hgoe.drawing import draw_one, realise
 from graftkit.methods.hgoe.edges import borrowed_attributes
-from graftkit.methods.hgoe.exposure import ExposurePlan, draw_one, plan_exposure, realise
+from graftkit.methods.hgoe.exposure import ExposurePlan, plan_exposure
 from graftkit.methods.hgoe.graphs import PackedGraphs
 from graftkit.methods.hgoe.settings import HGOEConfig
 from graftkit.methods.hgoe.streams import stream
-from graftkit.pyg.hgoe_graphs import edge_attributes, per_node_keys, read_graphs
+from graftkit.pyg.hgoe_graphs import edge_attributes, read_graphs
+from graftkit.pyg.hgoe_storage import collated, outlier_label, refuse_strange_keys, to_tensors
 
 __all__ = ["OutlierExposureDataset"]
-
-KNOWN = ("x", "x_s", "edge_attr", "edge_weight", "source")
 
 
 class OutlierExposureDataset(InMemoryDataset):
@@ -83,8 +83,9 @@ class OutlierExposureDataset(InMemoryDataset):
             raise_invalid("external", external, "a mapping of names to data sets", error=TypeError)
         if config is not None and not isinstance(config, HGOEConfig):
             raise_invalid("config", config, "an HGOEConfig or None", error=TypeError)
-        if isinstance(forbid, str) or isinstance(ignore, str):
-            raise_invalid("forbid or ignore", forbid or ignore, "a sequence of names", error=TypeError)
+        for name, value in (("forbid", forbid), ("ignore", ignore)):
+            if isinstance(value, str) or not isinstance(value, Collection):
+                raise_invalid(name, value, "a sequence of names", error=TypeError)
         self.config = config or HGOEConfig()
         self.seed = check_integer("seed", seed, low=0)
         self.ignore = tuple(ignore)
@@ -92,8 +93,8 @@ class OutlierExposureDataset(InMemoryDataset):
             raise_invalid("cache_dir", cache_dir, "None where config.lazy is set, nothing is stored then")
         packed = read_graphs(graphs)
         sets = {name: read_graphs(part, f"external[{name!r}]") for name, part in (external or {}).items()}
-        _refuse_strange_keys(graphs, self.ignore)
-        self._label = _outlier_label(graphs[0].get("y")) if len(packed) else torch.tensor([-1])
+        refuse_strange_keys(graphs, self.ignore)
+        self._label = outlier_label(graphs[0].get("y")) if len(packed) else torch.tensor([-1])
         self._edge_pool = self._read_edge_pool(graphs) if len(packed) else None
         self._plan: ExposurePlan | None = None
         self._epoch = 0
@@ -108,7 +109,7 @@ class OutlierExposureDataset(InMemoryDataset):
                 outliers, source = plan.external, torch.ones(len(plan.external), dtype=torch.int64)
             else:
                 outliers, source = realise(plan)
-            stored = _tensors(outliers, source, self._attributes(outliers, 0)), plan.summary
+            stored = to_tensors(outliers, source, self._attributes(outliers, 0)), plan.summary
             if path is not None:
                 cache.write(path, *stored)
         self._summary = stored[1]
@@ -240,27 +241,9 @@ class OutlierExposureDataset(InMemoryDataset):
         return self._label.clone().reshape(1) if self._label.dim() == 0 else self._label.clone()
 
     def _store(self, tensors: dict[str, Tensor]) -> None:
-        counts, source = tensors["num_nodes"], tensors["source"]
-        self._num_stored = len(counts)
-        self._stored_sources = source
-        lengths = tensors["num_edges"]
-        data = Data(edge_index=tensors["edge_index"], source=source)
-        slices = {"edge_index": _ptr(lengths), "source": torch.arange(len(counts) + 1)}
-        rows = max(1, len(self._label)) if self._label.dim() else 1
-        data.y = self._label.reshape(rows, *self._label.shape[1:]).repeat(
-            len(counts), *[1] * (max(self._label.dim(), 1) - 1)
-        )
-        slices["y"] = torch.arange(len(counts) + 1) * rows
-        if "x" in tensors:
-            data.x = tensors["x"]
-            slices["x"] = _ptr(counts)
-        else:
-            data.num_nodes = int(counts.sum())
-            data._num_nodes = counts.tolist()
-        if "edge_attr" in tensors:
-            data.edge_attr = tensors["edge_attr"]
-            slices["edge_attr"] = slices["edge_index"]
-        self._data, self.slices, self._data_list = data, slices, None
+        self._num_stored, self._stored_sources = len(tensors["num_nodes"]), tensors["source"]
+        self._data, self.slices = collated(tensors, self._label)
+        self._data_list = None
 
     def _read_edge_pool(self, graphs: Any) -> Tensor | None:
         if self.config.edge_attr == "drop":
@@ -287,40 +270,3 @@ class OutlierExposureDataset(InMemoryDataset):
             "edge_pool": None if self._edge_pool is None else self._edge_pool.tolist(),
         }
         return folder / f"hgoe-{cache.content_key(settings, {'id': graphs, **sets})[:32]}.pt"
-
-
-def _ptr(counts: Tensor) -> Tensor:
-    return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-
-
-def _tensors(graphs: PackedGraphs, source: Tensor, edge_attr: Tensor | None) -> dict[str, Tensor]:
-    lengths = graphs.edge_ptr.diff()
-    shift = torch.repeat_interleave(graphs.ptr[:-1], lengths)
-    tensors = {
-        "edge_index": graphs.edge_index - shift,
-        "num_nodes": graphs.num_nodes,
-        "num_edges": lengths,
-        "source": source,
-    }
-    if graphs.x is not None:
-        tensors["x"] = graphs.x
-    if edge_attr is not None:
-        tensors["edge_attr"] = edge_attr
-    return tensors
-
-
-def _refuse_strange_keys(graphs: Any, ignore: Sequence[str]) -> None:
-    if not len(graphs):
-        return
-    strange = [key for key in per_node_keys(graphs) if key not in KNOWN and key not in ignore]
-    if strange:
-        raise ValueError(
-            f"{strange[0]}: the ID graphs have this node or edge attribute, outliers cannot. Fold it into x, "
-            f"remove it from the graphs, or pass ignore=({strange[0]!r},) if the model does not use it"
-        )
-
-
-def _outlier_label(y: Any) -> Tensor:
-    if not isinstance(y, Tensor) or y.dtype in (torch.bool, torch.uint8):
-        return torch.tensor([-1])
-    return torch.full_like(y, -1)

@@ -20,6 +20,7 @@ from graftkit.core.validation import check_integer, check_number, raise_invalid
 from graftkit.methods.hgoe.losses import BoundaryAwareOELoss
 from graftkit.methods.hgoe.streams import stream
 from graftkit.methods.hgoe.thresholds import contamination_threshold
+from graftkit.pyg.hgoe_detector import check_detector
 from graftkit.pyg.hgoe_loader import OutlierExposureLoader
 from graftkit.pyg.hgoe_training import fit_outlier_exposure, score_graphs
 
@@ -80,6 +81,7 @@ class GraphOutlierDetector:
         seed: int = 0,
         verbose: int = 0,
     ) -> None:
+        check_detector(detector)
         self.detector = detector
         self.loss = loss
         self.epochs = check_integer("epochs", epochs, low=0)

@@ -1,4 +1,4 @@
-"""Graphons of PyG graphs, and a generator that mixes them (G-Mixup, HGOE's internal outliers).
+"""Graphons of PyG graphs.
 
 >>> ring = Data(edge_index=torch.tensor([[0, 1, 2, 3], [1, 2, 3, 0]]), num_nodes=4)
 >>> graphon = estimate_graphon([ring, ring], threshold=0.0)
@@ -9,26 +9,21 @@ Graphon(resolution=4, num_graphs=2, density=0.667)
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch_geometric.data import Data
-from torch_geometric.datasets.graph_generator import GraphGenerator
 
 from graftkit.core.random import torch_generator
-from graftkit.core.validation import check_choice, check_integer, raise_invalid
-from graftkit.methods.hgoe import cache, graphons
-from graftkit.methods.hgoe.exposure import ExposurePlan, draw, plan_exposure
-from graftkit.methods.hgoe.mixup import plan_internal
-from graftkit.methods.hgoe.sampling import Mixtures, sample_mixtures
-from graftkit.methods.hgoe.settings import HGOEConfig
-from graftkit.methods.hgoe.streams import stream
+from graftkit.core.validation import check_integer, check_number, raise_invalid
+from graftkit.methods.hgoe import adjacency, cache, graphons
+from graftkit.methods.hgoe.mixup import Mixtures
+from graftkit.methods.hgoe.sampling import sample_mixtures
 from graftkit.pyg.hgoe_graphs import read_graphs, to_data_list
 
-__all__ = ["Graphon", "GraphonMixup", "estimate_graphon"]
+__all__ = ["Graphon", "estimate_graphon"]
 
 
 class Graphon:
@@ -55,7 +50,7 @@ class Graphon:
     Raises
     ------
     TypeError
-        If `matrix` is no floating-point tensor.
+        If `matrix` is no floating-point tensor, or `meta` no dictionary.
     ValueError
         If it is not square, symmetric, in [0, 1], or its diagonal is not zero.
     """
@@ -70,6 +65,8 @@ class Graphon:
             raise_invalid("matrix", matrix, "a symmetric matrix in [0, 1] with a zero diagonal")
         self.matrix = matrix.detach().to("cpu", torch.float64)
         self.num_graphs = check_integer("num_graphs", num_graphs, low=0)
+        if meta is not None and not isinstance(meta, dict):
+            raise_invalid("meta", meta, "a dictionary or None", error=TypeError)
         self.meta = dict(meta or {})
 
     @property
@@ -155,12 +152,12 @@ class Graphon:
         Raises
         ------
         TypeError
-            If `num` is no integer.
+            If `num` or `size` is no integer.
         ValueError
-            If it is negative, or no edge can be drawn.
+            If `num` is negative, `size` below 2 or above 20 000, or no edge can be drawn.
         """
         count = check_integer("num", num, low=0)
-        n = self.resolution if size is None else size
+        n = self.resolution if size is None else graphons.check_size(size, low=2)
         drawn = sample_mixtures(
             [graphons.resize(self.matrix, n)], Mixtures.of_one(count, n), torch_generator(generator),
             max_tries=max_tries,
@@ -229,143 +226,16 @@ def estimate_graphon(
 
     Raises
     ------
+    TypeError
+        If `threshold` is no number.
     ValueError
-        If there is no graph.
+        If there is no graph, or `threshold` is negative.
     """
     packed = read_graphs(graphs)
     if not len(packed):
         raise_invalid("graphs", 0, "at least one graph")
-    size = graphons.resolution_of(packed.num_nodes, resolution)
-    mean = graphons.aligned_mean(packed, size, normalize=normalize)
-    meta = {"threshold": float(threshold), "normalize": normalize, "estimator": str(estimator)}
+    size = adjacency.resolution_of(packed.num_nodes, resolution)
+    mean = adjacency.aligned_mean(packed, size, normalize=normalize)
+    tau = check_number("threshold", threshold, low=0)
+    meta = {"threshold": tau, "normalize": normalize, "estimator": str(estimator)}
     return Graphon(graphons.estimate(mean, threshold, estimator), len(packed), meta)
-
-
-class GraphonMixup(GraphGenerator):
-    """Generates graphs between subgroups of a data set.
-
-    Parameters
-    ----------
-    config : HGOEConfig or None, default=None
-        Subgroups, graphons and mixing; the rates do not matter here.
-    seed : int, default=0
-        All randomness follows from it; each call moves on.
-    label : {"outlier", "soft", "none"}, default="outlier"
-        ``y`` of the graphs: -1; the mixed one-hot vector of the two subgroups (G-Mixup, with `labels`); or
-        none.
-
-    Attributes
-    ----------
-    graphons_ : list of Graphon
-        One a subgroup.
-    labels_ : Tensor of shape (G,)
-        Subgroup of each graph.
-
-    Raises
-    ------
-    TypeError
-        If `config` is no HGOEConfig.
-    ValueError
-        If `label` is unknown.
-
-    Examples
-    --------
-    >>> from torch_geometric.datasets.graph_generator import BAGraph, ERGraph
-    >>> graphs = [BAGraph(12, 2)() for _ in range(6)] + [ERGraph(12, 0.6)() for _ in range(6)]
-    >>> mixup = GraphonMixup(label="soft").fit(graphs, labels=torch.tensor([0] * 6 + [1] * 6))
-    >>> mixup().y.shape
-    torch.Size([1, 2])
-    """
-
-    def __init__(self, config: HGOEConfig | None = None, seed: int = 0, label: str = "outlier") -> None:
-        super().__init__()
-        if config is not None and not isinstance(config, HGOEConfig):
-            raise_invalid("config", config, "an HGOEConfig or None", error=TypeError)
-        self.config = config or HGOEConfig()
-        self.seed = check_integer("seed", seed, low=0)
-        self.label = check_choice("label", label, ("outlier", "soft", "none"))
-        self._plan: ExposurePlan | None = None
-        self._calls = 0
-
-    def fit(self, graphs: Any, labels: Tensor | None = None) -> "GraphonMixup":
-        """Estimate a graphon for each subgroup.
-
-        Parameters
-        ----------
-        graphs : Dataset or sequence of Data
-            The graphs.
-        labels : Tensor of shape (G,) or None, default=None
-            Subgroups, such as classes; None divides as `config` says.
-
-        Returns
-        -------
-        GraphonMixup
-            This object.
-        """
-        config = replace(self.config, rate_external=0.0, rate_internal=1.0, rate_cross=0.0, budget="exact")
-        if labels is not None:
-            config = replace(config, subgroups=labels)
-        plan = plan_exposure(read_graphs(graphs), {}, config, seed=self.seed)
-        counts = torch.bincount(plan.labels).tolist()
-        self._plan, self._calls = plan, 0
-        self.labels_ = plan.labels
-        self.graphons_ = [Graphon(m, c) for m, c in zip(plan.matrices, counts, strict=True)]
-        return self
-
-    def generate(self, num: int, generator: torch.Generator | None = None) -> list[Data]:
-        """Draw graphs.
-
-        Parameters
-        ----------
-        num : int
-            How many.
-        generator : torch.Generator or None, default=None
-            Draws sizes and edges; None uses the seed and the number of calls so far.
-
-        Returns
-        -------
-        list of Data
-            With ``x`` where the fitted graphs had features.
-
-        Raises
-        ------
-        TypeError
-            If `num` is no integer.
-        ValueError
-            If it is negative.
-        RuntimeError
-            If `fit` was not called.
-        """
-        count = check_integer("num", num, low=0)
-        if self._plan is None:
-            raise RuntimeError("GraphonMixup: call fit(graphs) before generating")
-        plan = self._plan
-        chosen = stream(self.seed, "mixup", self._calls)
-        sizes = [len(matrix) for matrix in plan.matrices]
-        lam = torch.tensor(plan.summary["lambdas"], dtype=torch.float64)
-        lam = lam[torch.randint(len(lam), (max(count, 1),), generator=chosen)]
-        mixtures = plan_internal(sizes, count, lam, pairing=self.config.pairing, seed=chosen.initial_seed())
-        drawn = draw(plan, mixtures, generator or stream(self.seed, "mixup edges", self._calls))
-        self._calls += 1
-        result = to_data_list(drawn)
-        for k, data in enumerate(result):
-            if self.label == "outlier":
-                data.y = torch.tensor([-1])
-            elif self.label == "soft":
-                data.y = torch.zeros(1, len(sizes))
-                data.y[0, mixtures.first[k]] += float(mixtures.lam[k])
-                data.y[0, mixtures.second[k]] += 1 - float(mixtures.lam[k])
-        return result
-
-    def __call__(self) -> Data:
-        """Draw one graph.
-
-        Returns
-        -------
-        Data
-            The graph.
-        """
-        return self.generate(1)[0]
-
-    def __repr__(self) -> str:
-        return f"GraphonMixup(config={self.config}, seed={self.seed}, label={self.label!r})"

@@ -5,17 +5,25 @@
 Data(x=[3, 1], edge_index=[2, 2])
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch_geometric.data import Batch, Data, InMemoryDataset, TemporalData
+from torch_geometric.data import Data, InMemoryDataset, TemporalData
 
 from graftkit.core.validation import raise_invalid
-from graftkit.methods.hgoe.graphs import PackedGraphs, ranges
+from graftkit.methods.hgoe.graphs import PackedGraphs
 
-__all__ = ["edge_attributes", "per_node_keys", "read_graphs", "stored_batch", "to_data_list"]
+__all__ = [
+    "check_collection",
+    "device_of",
+    "edge_attributes",
+    "per_node_keys",
+    "read_graph",
+    "read_graphs",
+    "to_data_list",
+]
 
 PROBES = 8  # graphs looked at to tell node attributes from graph attributes
 
@@ -43,11 +51,39 @@ def read_graphs(graphs: Any, name: str = "graphs") -> PackedGraphs:
     ValueError
         If an edge, a feature or a width is wrong; the message names the graph's index.
     """
-    if isinstance(graphs, Data) or not hasattr(graphs, "__len__") or not hasattr(graphs, "__getitem__"):
+    check_collection(name, graphs)
+    try:
+        packed = _read_stored(graphs)
+        return _with_width(name, _read_each(graphs, name) if packed is None else packed)
+    except ValueError as error:
+        # The plugin numbers graphs within one collection; which one, only we know.
+        if name == "graphs" or name in str(error):
+            raise
+        raise ValueError(f"{name}: {error}") from error
+
+
+def check_collection(name: str, graphs: Any) -> None:
+    """Refuse what is no data set and no list, such as a single graph, a dictionary or an iterator.
+
+    Parameters
+    ----------
+    name : str
+        How the error calls it.
+    graphs : object
+        What came.
+
+    Raises
+    ------
+    TypeError
+        If it has no length or cannot be indexed by position.
+    """
+    if isinstance(graphs, Data | Mapping | str) or not all(
+        hasattr(graphs, member) for member in ("__len__", "__getitem__")
+    ):
         raise_invalid(name, graphs, "a data set or a list of Data", error=TypeError)
-    stored = _read_stored(graphs)
-    if stored is not None:
-        return _with_width(name, stored)
+
+
+def _read_each(graphs: Any, name: str) -> PackedGraphs:
     edges, counts, features = [], [], []
     for index in range(len(graphs)):
         data = graphs[index]
@@ -60,7 +96,51 @@ def read_graphs(graphs: Any, name: str = "graphs") -> PackedGraphs:
         edges.append(edge_index.cpu())
         counts.append(int(data.num_nodes or 0))
         features.append(_read_features(f"{name}[{index}]", data, counts[-1]))
-    return _with_width(name, PackedGraphs.from_lists(edges, counts, _same_features(name, features)))
+    return PackedGraphs.from_lists(edges, counts, _same_features(name, features))
+
+
+def read_graph(name: str, data: Any) -> PackedGraphs:
+    """One graph, structure only.
+
+    Parameters
+    ----------
+    name : str
+        How errors call it.
+    data : Data
+        A homogeneous graph, or a batch taken as one.
+
+    Returns
+    -------
+    PackedGraphs
+        A single graph without features.
+    """
+    _check_type(name, data)
+    edge_index = data.edge_index
+    edge_index = torch.empty(2, 0, dtype=torch.int64) if edge_index is None else edge_index.cpu()
+    if edge_index.is_floating_point() or edge_index.dim() != 2 or edge_index.shape[0] != 2:
+        raise_invalid(f"{name}.edge_index", edge_index, "an int64 tensor of shape (2, E)")
+    count = int(data.num_nodes or 0) if data.keys() else 0  # PyG warns when asked about an empty graph
+    return PackedGraphs.from_lists([edge_index], [count])
+
+
+def device_of(data: Data) -> torch.device:
+    """Where a graph's tensors are.
+
+    Parameters
+    ----------
+    data : Data
+        A graph.
+
+    Returns
+    -------
+    torch.device
+        That of its edges or features; the CPU if it has neither.
+    """
+    for key in ("edge_index", "x"):
+        if isinstance(data.get(key), Tensor):
+            device: torch.device = data[key].device
+            return device
+    return torch.device("cpu")
 
 
 def to_data_list(graphs: PackedGraphs, **attributes: Any) -> list[Data]:
@@ -89,74 +169,6 @@ def to_data_list(graphs: PackedGraphs, **attributes: Any) -> list[Data]:
             data[key] = value.clone() if isinstance(value, Tensor) else value
         result.append(data)
     return result
-
-
-def stored_batch(graphs: Any, positions: Sequence[int], excluded: Sequence[str] = ()) -> Batch | None:
-    """A batch of graphs of an in-memory data set, gathered from its packed tensors.
-
-    What ``Batch.from_data_list`` gives, without making a `Data` a graph, which is most of its time.
-
-    Parameters
-    ----------
-    graphs : Dataset
-        The data set.
-    positions : sequence of int
-        Which graphs, at least one.
-    excluded : sequence of str, default=()
-        Attributes left out.
-
-    Returns
-    -------
-    Batch or None
-        None where this is no plain in-memory data set without transform.
-    """
-    if not isinstance(graphs, InMemoryDataset) or graphs.transform is not None or graphs.slices is None:
-        return None
-    data, slices = graphs._data, graphs.slices
-    if type(data) is not Data or not isinstance(data.get("edge_index"), Tensor):
-        return None
-    index = torch.as_tensor(positions if graphs._indices is None else [graphs._indices[k] for k in positions])
-    counts = getattr(data, "_num_nodes", None)
-    if isinstance(data.x, Tensor) and "x" in slices:
-        nodes = torch.as_tensor(slices["x"]).diff()[index]
-    elif counts is not None:
-        nodes = torch.tensor([counts[k] for k in index.tolist()])
-    else:
-        return None
-    ptr = torch.cat([nodes.new_zeros(1), nodes.cumsum(0)])
-    batch = Batch()
-    batch._slice_dict, batch._inc_dict = {}, {}
-    for key in data.keys():  # noqa: SIM118  (a Data iterates over its attributes' pairs)
-        if key in excluded or key == "num_nodes":
-            continue
-        value = data[key]
-        if (
-            not isinstance(value, Tensor)
-            or value.layout != torch.strided
-            or key not in slices
-            or "batch" in key
-        ):
-            return None
-        dim = data.__cat_dim__(key, value)
-        if dim is None or value.dim() == 0:
-            return None
-        cuts = torch.as_tensor(slices[key])
-        lengths = cuts.diff()[index]
-        shift = ptr[:-1] if "index" in key or key == "face" else torch.zeros_like(nodes)
-        chosen = value.index_select(dim, ranges(cuts[index], lengths).to(value.device))
-        if bool(shift.any()):
-            chosen = chosen + torch.repeat_interleave(shift, lengths).to(value.device)
-        batch[key] = chosen
-        batch._slice_dict[key] = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
-        batch._inc_dict[key] = shift
-    if "num_nodes" in data and "num_nodes" not in excluded:
-        batch.num_nodes = int(ptr[-1])
-        batch._num_nodes = nodes.tolist()
-    batch._num_graphs = len(index)
-    device = data.edge_index.device
-    batch.batch = torch.repeat_interleave(torch.arange(len(index)), nodes).to(device)
-    batch.ptr = ptr.to(device)
-    return batch
 
 
 def edge_attributes(graphs: Any) -> Tensor | None:

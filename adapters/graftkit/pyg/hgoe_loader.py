@@ -20,7 +20,8 @@ from torch_geometric.loader import DataLoader as GraphLoader
 
 from graftkit.core.validation import check_bool, check_integer, raise_invalid
 from graftkit.methods.hgoe.streams import stream
-from graftkit.pyg.hgoe_graphs import per_node_keys, stored_batch
+from graftkit.pyg.hgoe_batches import stored_batch
+from graftkit.pyg.hgoe_graphs import check_collection, per_node_keys
 
 __all__ = ["OutlierExposureLoader"]
 
@@ -73,7 +74,10 @@ class OutlierExposureLoader(DataLoader[Any]):
             raise TypeError(f"OutlierExposureLoader decides {sorted(taken)} itself")
         size = check_integer("batch_size", batch_size, low=1)
         oe_size = size if oe_batch_size is None else check_integer("oe_batch_size", oe_batch_size, low=1)
+        if isinstance(exclude_keys, str):
+            raise_invalid("exclude_keys", exclude_keys, "a sequence of names", error=TypeError)
         for name, side in (("graphs", graphs), ("outliers", outliers)):
+            check_collection(name, side)
             if not len(side):
                 raise_invalid(name, 0, "at least one graph")
         excluded = [*exclude_keys, *getattr(outliers, "ignore", ())]

@@ -6,8 +6,8 @@ are no negatives of ID graphs.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,75 +15,10 @@ from torch_geometric.data import Batch
 
 from graftkit.core.progress import progress_bar
 from graftkit.core.validation import check_integer, raise_invalid
+from graftkit.pyg.hgoe_batches import join_batches
+from graftkit.pyg.hgoe_detector import Scores, check_detector
 
-__all__ = ["GraphOODDetector", "fit_outlier_exposure", "join_batches", "score_graphs"]
-
-Scores = Tensor | Mapping[str, Tensor]
-
-
-@runtime_checkable
-class GraphOODDetector(Protocol):
-    """What a detector needs for outlier exposure; any module with these members will do.
-
-    Optional members: ``part_weights`` (a dictionary of floats), ``end_epoch()`` and ``combine(scores)`` for
-    detectors with several parts.
-
-    Parameters
-    ----------
-    *args, **kwargs
-        None: a protocol describes a class and makes no object.
-
-    Attributes
-    ----------
-    batch_coupled : bool
-        Whether a graph's score depends on its batch mates.
-
-    Raises
-    ------
-    TypeError
-        If it is called.
-    """
-
-    batch_coupled: bool
-
-    def prepare(self, loader: Iterable[Any]) -> None:
-        """Look at the ID graphs once before training.
-
-        Parameters
-        ----------
-        loader : iterable of Batch
-            ID batches.
-        """
-
-    def score(self, batch: Any) -> Scores:
-        """Score graphs, higher = more out-of-distribution.
-
-        Parameters
-        ----------
-        batch : Batch
-            B graphs.
-
-        Returns
-        -------
-        Tensor of shape (B,) or mapping of them
-            Scores, or the scores of several parts.
-        """
-
-    def id_loss(self, batch: Any, scores: Any) -> Tensor:
-        """Loss of the ID graphs that were just scored.
-
-        Parameters
-        ----------
-        batch : Batch
-            ID graphs.
-        scores : Tensor of shape (B,) or mapping of them
-            Their scores.
-
-        Returns
-        -------
-        Tensor of shape ()
-            The loss.
-        """
+__all__ = ["fit_outlier_exposure", "score_graphs"]
 
 
 def fit_outlier_exposure(
@@ -123,18 +58,20 @@ def fit_outlier_exposure(
     Raises
     ------
     TypeError
-        If `detector` lacks a member of the protocol, or `loss` is given and the loader has no outliers.
+        If an argument has the wrong type, `detector` lacks a member of the protocol, `loader` can be iterated
+        only once or gives no batches, or `loss` is given and the loader has no outliers.
     ValueError
         If scores have the wrong shape or are not finite, or the loader is empty.
     """
-    missing = [m for m in ("prepare", "score", "id_loss", "batch_coupled") if not hasattr(detector, m)]
-    if missing or not isinstance(detector, torch.nn.Module):
+    check_detector(detector)
+    if isinstance(loader, Iterator):  # iter(loader) would start its workers
         raise_invalid(
-            "detector",
-            detector,
-            f"a torch.nn.Module with {', '.join(missing) or 'parameters'}",
-            error=TypeError,
+            "loader", loader, "a loader or a list of batches, iterated once an epoch", error=TypeError
         )
+    if loss is not None and not callable(loss):
+        raise_invalid("loss", loss, "a callable or None", error=TypeError)
+    if optimizer is not None and not isinstance(optimizer, torch.optim.Optimizer):
+        raise_invalid("optimizer", optimizer, "a torch optimizer or None", error=TypeError)
     check_integer("epochs", epochs, low=0)
     device = _device(detector)
     if optimizer is None:
@@ -191,6 +128,8 @@ def score_graphs(detector: Any, loader: Iterable[Any]) -> Tensor:
 
     Raises
     ------
+    TypeError
+        If the loader gives no batches.
     ValueError
         If scores have the wrong shape or are not finite, or the loader is empty.
     """
@@ -201,6 +140,7 @@ def score_graphs(detector: Any, loader: Iterable[Any]) -> Tensor:
     try:
         with torch.no_grad():
             for batch in loader:
+                _check_batch(batch)
                 scores = _checked(detector, detector.score(batch.to(device)), batch.num_graphs)
                 if isinstance(scores, Mapping):
                     combined = getattr(detector, "combine", _add)(scores)
@@ -212,43 +152,6 @@ def score_graphs(detector: Any, loader: Iterable[Any]) -> Tensor:
     if not found:
         raise_invalid("loader", loader, "at least one batch")
     return torch.cat(found)
-
-
-def join_batches(first: Batch, second: Batch) -> Batch:
-    """Two batches as one, the first one's graphs first; attributes that only one has are left out.
-
-    Parameters
-    ----------
-    first, second : Batch
-        Batches of homogeneous graphs.
-
-    Returns
-    -------
-    Batch
-        All graphs.
-    """
-    joined = Batch()
-    for key in first.keys():  # noqa: SIM118  (a Batch iterates over its attributes' pairs)
-        if key not in second or key in ("batch", "ptr"):
-            continue
-        a, b = first[key], second[key]
-        if key == "num_nodes":
-            joined.num_nodes = a + b
-        elif isinstance(a, Tensor) and isinstance(b, Tensor) and a.dim() and a.dim() == b.dim():
-            dim = first.__cat_dim__(key, a)
-            other = [size for axis, size in enumerate(b.shape) if axis != dim % a.dim()]
-            if other != [size for axis, size in enumerate(a.shape) if axis != dim % a.dim()]:
-                continue  # labels of other width, say; the model sees only what both have
-            shift = first.__inc__(key, a)
-            joined[key] = torch.cat([a, b + shift if _moves(shift) else b], dim)
-    joined.batch = torch.cat([first.batch, second.batch + first.num_graphs])
-    joined.ptr = torch.cat([first.ptr, second.ptr[1:] + first.ptr[-1]])
-    joined._num_graphs = first.num_graphs + second.num_graphs
-    return joined
-
-
-def _moves(shift: Any) -> bool:
-    return bool(shift.any()) if isinstance(shift, Tensor) else bool(shift)
 
 
 def _losses(
@@ -295,7 +198,16 @@ def _add(scores: Mapping[str, Tensor]) -> Tensor:
 
 
 def _sides(step: Any) -> tuple[Any, Any]:
-    return (step[0], step[1]) if isinstance(step, tuple | list) else (step, None)
+    sides = (step[0], step[1]) if isinstance(step, tuple | list) else (step, None)
+    for batch in sides:
+        if batch is not None:
+            _check_batch(batch)
+    return sides
+
+
+def _check_batch(batch: Any) -> None:
+    if not isinstance(batch, Batch):
+        raise_invalid("loader", batch, "batches of graphs, as PyG's DataLoader gives", error=TypeError)
 
 
 def _id_side(loader: Iterable[Any]) -> Iterable[Any]:

@@ -3,8 +3,8 @@
 import torch
 from torch_geometric.data import Data, InMemoryDataset
 
-from graftkit.methods.hgoe.families import generate_family
 from graftkit.pyg.hgoe_graphs import to_data_list
+from tests.plugins.hgoe.families import generate_family
 
 
 def family(name, count, seed=0, sizes=(8, 14), label=None, x=True):

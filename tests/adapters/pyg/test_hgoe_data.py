@@ -231,7 +231,7 @@ HALF = [edge_pair(x=torch.full((3, 1), 0.5))] * 3
         ({"external": {"a": [IN[3]]}}, ValueError, r"external\['a'\]: graph 0 equals ID graph 3"),
         ({"external": {}, "settings": {"rate_internal": 0}}, ValueError, "no outlier source is enabled"),
         ({"forbid": ["trees"]}, ValueError, r"external: expected names outside forbid=\['trees'\]"),
-        ({"forbid": "trees"}, TypeError, "forbid or ignore: expected a sequence of names"),
+        ({"forbid": "trees"}, TypeError, "forbid: expected a sequence of names"),
         ({"config": 3}, TypeError, "config: expected an HGOEConfig or None"),
         ({"seed": -1}, ValueError, "seed: expected an integer >= 0"),
         ({"seed": None}, TypeError, "seed: expected an integer"),

@@ -7,7 +7,7 @@ from torch_geometric.datasets.graph_generator import GraphGenerator
 from torch_geometric.transforms import Constant, ToSparseTensor
 from torch_geometric.utils import to_dense_adj
 
-from graftkit.methods.hgoe.graphons import aligned_mean
+from graftkit.methods.hgoe.adjacency import aligned_mean
 from graftkit.pyg import Graphon, GraphonMixup, HGOEConfig, estimate_graphon
 from graftkit.pyg.hgoe_graphs import per_node_keys, read_graphs, to_data_list
 from tests.adapters.pyg.hgoe_cases import Listed, edge_pair, family, id_graphs, same

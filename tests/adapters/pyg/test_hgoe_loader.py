@@ -10,7 +10,7 @@ from torch_geometric.data import Batch
 from torch_geometric.loader import DataLoader
 
 from graftkit.pyg import HGOEConfig, HGOEStructuralEncoding, OutlierExposureDataset, OutlierExposureLoader
-from graftkit.pyg.hgoe_graphs import stored_batch
+from graftkit.pyg.hgoe_batches import stored_batch
 from tests.adapters.pyg.hgoe_cases import Listed, edge_pair, family, id_graphs, same
 
 

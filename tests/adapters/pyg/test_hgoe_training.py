@@ -22,7 +22,7 @@ from graftkit.pyg import (
     ood_metrics,
     score_graphs,
 )
-from graftkit.pyg.hgoe_training import join_batches
+from graftkit.pyg.hgoe_batches import join_batches
 from tests.adapters.pyg.hgoe_cases import Listed, edge_pair, family, id_graphs, same
 
 ENCODE = HGOEStructuralEncoding(4, 8)

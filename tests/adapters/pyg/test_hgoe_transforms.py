@@ -129,6 +129,7 @@ def test_harmonize_drops_what_the_id_graphs_lack_and_names_what_they_have():
     )
     assert set(graph.keys()) == {"x", "edge_index", "name"}
     assert graph.x.dtype == torch.float32
+    assert "x_s" in plain(edge_pair(x=torch.ones(4, 2), x_s=torch.ones(4, 5)))  # encoded beforehand
     with pytest.raises(ValueError, match="x: the ID graphs have it, this graph does not"):
         plain(edge_pair(num_nodes=3))
     with pytest.raises(ValueError, match=r"x: this graph has shape \(3, 9\), the ID graphs have \(n, 2\)"):

@@ -6,11 +6,11 @@ import torch
 
 from graftkit.methods.hgoe.balance import PartBalance
 from graftkit.methods.hgoe.edges import borrowed_attributes
-from graftkit.methods.hgoe.families import FAMILIES, generate_family
-from graftkit.methods.hgoe.graphs import undirected
 from graftkit.methods.hgoe.harmony import project, same_kind
+from graftkit.methods.hgoe.pairs import undirected
 from graftkit.methods.hgoe.pixels import digit_images, image_graphs, patch_images
 from tests.plugins.hgoe.cases import generator, pack
+from tests.plugins.hgoe.families import FAMILIES, generate_family
 from tests.plugins.hgoe.test_graphs import unpack
 
 

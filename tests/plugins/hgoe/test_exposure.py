@@ -9,8 +9,10 @@ import torch
 
 from graftkit.methods.hgoe import exposure
 from graftkit.methods.hgoe.cache import content_key, load, read, write
-from graftkit.methods.hgoe.exposure import CROSS, EXTERNAL, INTERNAL, draw_one, plan_exposure, realise
-from graftkit.methods.hgoe.graphs import PackedGraphs, content_digests
+from graftkit.methods.hgoe.drawing import draw_one, realise
+from graftkit.methods.hgoe.exposure import CROSS, EXTERNAL, INTERNAL, plan_exposure
+from graftkit.methods.hgoe.graphs import PackedGraphs
+from graftkit.methods.hgoe.pairs import content_digests
 from graftkit.methods.hgoe.settings import HGOEConfig
 from tests.plugins.hgoe.cases import block_graphs, pack, random_lists
 from tests.plugins.hgoe.test_subgroups import MIXED, PLANTED, clique, ring
@@ -127,7 +129,7 @@ def test_the_feature_pool(source, expected, monkeypatch):
     graphs, source_code = realise(plan)
     made = graphs.x[torch.repeat_interleave(source_code == INTERNAL, graphs.num_nodes)]
     assert set(made.flatten().tolist()) <= expected
-    assert len(seen) == 3  # quotas, the pool, the result
+    assert len(seen) == 2  # quotas, the pool
     pool = torch.cat([part.x for part in seen[1]])
     assert set(pool.flatten().tolist()) == expected
 
@@ -140,9 +142,9 @@ def test_graphs_without_features_stay_without():
 
 def test_only_the_given_graphs_reach_the_estimator(monkeypatch):
     seen = []
-    original = exposure.graphons.aligned_mean
+    original = exposure.adjacency.aligned_mean
     monkeypatch.setattr(
-        exposure.graphons,
+        exposure.adjacency,
         "aligned_mean",
         lambda g, *a, **k: seen.append(content_digests(g)) or original(g, *a, **k),
     )
@@ -329,3 +331,10 @@ def test_the_key_sees_one_edge_one_feature_the_seed_and_the_names():
     }
     assert len(keys) == 6
     assert content_key(base, {"id": IN}) in keys
+
+
+def test_external_graphons_have_a_threshold_of_their_own():
+    config = HGOEConfig(subgroups=PLANTED, rate_cross=0.5, threshold=0.0, external_threshold=50.0)
+    with pytest.warns(UserWarning, match="threshold=50 removed every singular value"):
+        plan = plan_exposure(IN, OUT, config, seed=0)
+    assert [bool(matrix.any()) for matrix in plan.matrices] == [True] * 3 + [False] * 2

@@ -1,17 +1,13 @@
 """Packed graphs: selection, joining, undirected pairs, digests, and what is refused."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graftkit.methods.hgoe.graphs import (
-    PackedGraphs,
-    concatenate,
-    content_digests,
-    undirected,
-    undirected_pairs,
-)
+from graftkit.methods.hgoe.graphs import PackedGraphs, concatenate
+from graftkit.methods.hgoe.pairs import content_digests, simple_pairs, undirected, undirected_pairs
 from tests.plugins.hgoe import reference
 from tests.plugins.hgoe.cases import pack, random_lists
 
@@ -152,3 +148,16 @@ def test_digests_see_an_edge_a_node_a_feature_and_no_edge_order():
 def test_errors_name_the_graph(make, error, words):
     with pytest.raises(error, match=words):
         make()
+
+
+@pytest.mark.parametrize("total", [1, 2, 256, 65_536, 65_537, 3_000_000])
+def test_pairs_of_few_and_of_many_nodes(total):
+    """Up to 65,536 nodes an edge is sorted as one number of 32 bits, beyond as one of 64."""
+    rng = np.random.default_rng(total)
+    source, target = rng.integers(0, total, (2, 400))
+    source[:9], target[:9] = total - 1, [0, 0, total - 1, *rng.integers(0, total, 6)]
+    low, high = simple_pairs(source, target, total)
+    expected = sorted(
+        {(min(e), max(e)) for e in zip(source.tolist(), target.tolist(), strict=True) if e[0] != e[1]}
+    )
+    assert [*zip(low.tolist(), high.tolist(), strict=True)] == expected

@@ -89,6 +89,8 @@ def test_cross_plan_takes_every_triple_in_turn():
     plan = plan_cross([6, 9], [4, 5, 30], 12, lam)
     triples = {(int(i), int(j), float(v)) for i, j, v in zip(plan.first, plan.second, plan.lam, strict=True)}
     assert triples == {(i, 2 + j, v) for i in range(2) for j in range(3) for v in (0.1, 0.9)}
+    square = plan_cross([6, 9], [4, 5], 4, lam)  # as many sets as subgroups: still every pair
+    assert len({*zip(square.first.tolist(), square.second.tolist(), strict=True)}) == 4
     assert (plan.low == 2).all()
     assert plan.high[(plan.first == 1) & (plan.second == 2)].unique().tolist() == [9]
 

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from graftkit.methods.hgoe import sampling
 from graftkit.methods.hgoe.graphons import mix
-from graftkit.methods.hgoe.sampling import Mixtures, sample_mixtures
+from graftkit.methods.hgoe.mixup import Mixtures
+from graftkit.methods.hgoe.sampling import sample_mixtures
 from tests.plugins.hgoe.cases import generator
 from tests.plugins.hgoe.test_graphons import symmetric
 from tests.plugins.hgoe.test_graphs import unpack
@@ -125,3 +126,46 @@ def test_errors_and_nothing_to_do():
         sample_mixtures([dense(3, 0)], plan(1, 0, 0, 1.0, 2, 3), generator(), mode="crop")
     with pytest.raises(ValueError, match="max_tries: expected an integer >= 1"):
         sample_mixtures([dense(3, 0)], plan(1, 0, 0, 1.0, 2, 3), generator(), max_tries=0)
+
+
+def test_chances_finer_than_a_byte_are_exact():
+    """0 and 1 are certain; 0.001 is below 1/256, 0.5 is whole in bytes, 0.3 lies between."""
+    w = torch.zeros(5, 5, dtype=torch.float64)
+    for (a, b), p in {(0, 1): 1.0, (2, 3): 0.001, (1, 2): 0.5, (3, 4): 1 / 256, (0, 2): 0.3}.items():
+        w[a, b] = w[b, a] = p
+    count = 100_000
+    graphs = sample_mixtures([w], Mixtures.of_one(count, 5), generator(), drop_isolated=False)
+    hits = torch.bincount(graphs.edge_index[0] % 5 * 5 + graphs.edge_index[1] % 5, minlength=25) / count
+    hits = hits.reshape(5, 5).double()
+    assert ((hits - w).abs() <= 5 * (w * (1 - w) / count).sqrt()).all()  # exact where p is 0 or 1
+
+
+@pytest.mark.parametrize("drop", [True, False])
+def test_many_nodes_take_the_wider_key(monkeypatch, drop):
+    """20 graphs of up to 2**14 possible nodes do not fit into 32 bits; few edges, so it is quick."""
+    w = torch.zeros(70, 70, dtype=torch.float64)
+    w[:3, :3] = 1
+    w.fill_diagonal_(0)
+    entries = plan(20, 0, 0, 1.0, 70, 70)
+    entries.high[0] = 2**14
+    monkeypatch.setattr(sampling, "_uniform_integers", lambda low, *_: low)
+    graphs = sample_mixtures([w], entries, generator(), drop_isolated=drop)
+    assert graphs.num_nodes.tolist() == [3 if drop else 70] * 20
+    assert all(edges == [[0, 1], [0, 2], [1, 0], [1, 2], [2, 0], [2, 1]] for edges, _ in unpack(graphs))
+
+
+def test_mixtures_drawn_together_keep_their_own_chances():
+    """Entries in turn of 0.5 and of 0.001, far apart in their first eight digits and in the rest."""
+    first, second = torch.zeros(2, 3, 3, dtype=torch.float64)
+    for w, p in ((first, 0.5), (second, 0.001)):
+        w[0, 1] = w[1, 0] = 1
+        w[0, 2] = w[2, 0] = p
+    count = 100_000
+    entries = plan(count, 0, 1, 1.0, 3, 3)
+    entries.lam[1::2] = 0
+    graphs = sample_mixtures([first, second], entries, generator(), drop_isolated=False)
+    graph = graphs.batch[graphs.edge_index[0]]
+    hit = (graphs.edge_index[0] % 3 == 0) & (graphs.edge_index[1] % 3 == 2)
+    shares = torch.bincount(graph[hit] % 2, minlength=2) / (count / 2)
+    for share, p in zip(shares.tolist(), (0.5, 0.001), strict=True):
+        assert abs(share - p) <= 5 * (p * (1 - p) / (count / 2)) ** 0.5

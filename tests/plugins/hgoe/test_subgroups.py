@@ -142,6 +142,13 @@ def test_graphcl_without_features_sees_structure():
     assert torch.isfinite(z).all()
 
 
+def test_an_embedding_does_not_depend_on_the_batch():
+    """In evaluation mode: an untrained encoder gives a graph the same vector alone and among others."""
+    graphs = pack(MIXED)
+    whole, pairs = (embed(graphs, seed=0, epochs=0, batch_size=size) for size in (128, 2))
+    torch.testing.assert_close(whole, pairs)
+
+
 @pytest.mark.parametrize(
     ("config", "error", "words"),
     [

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from graftkit.core.validation import check_integer
-from graftkit.methods.hgoe.graphs import PackedGraphs, undirected_pairs
+from graftkit.methods.hgoe.graphs import PackedGraphs
+from graftkit.methods.hgoe.pairs import undirected_pairs
 
 __all__ = ["clipped_degree", "random_walk", "structural_encoding"]
 

@@ -1,4 +1,4 @@
-"""From ID graphs and external sets to outliers: the whole of HGOE before training.
+"""From ID graphs and external sets to a plan of outliers: the whole of HGOE before drawing and training.
 
 External outliers are real graphs by balanced quotas; internal ones are drawn from mixtures of the graphons of
 ID subgroups; cross ones, off by default, from mixtures with external graphons. Synthetic nodes take the
@@ -11,12 +11,10 @@ Each source has streams of its own, so adding one does not change the graphs of 
 >>> graphs = PackedGraphs.from_lists([ring] * 8, [4] * 8)
 >>> config = HGOEConfig(pairing="with_replacement", num_subgroups=1)
 >>> plan = plan_exposure(graphs, {}, config, seed=0)
->>> outliers, source = realise(plan)
->>> len(outliers), source.unique().tolist() == [INTERNAL]
-(4, True)
+>>> plan.summary["resolutions"], len(plan.mixtures[INTERNAL])
+([4], 4)
 """
 
-import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,11 +23,13 @@ import torch
 from torch import Tensor
 
 from graftkit.core.validation import raise_invalid
-from graftkit.methods.hgoe import graphons
-from graftkit.methods.hgoe.alignment import cap_pool, nearest_features
+from graftkit.methods.hgoe import adjacency, graphons
+from graftkit.methods.hgoe.alignment import cap_pool
 from graftkit.methods.hgoe.encodings import structural_encoding
-from graftkit.methods.hgoe.graphs import PackedGraphs, concatenate, content_digests, undirected
+from graftkit.methods.hgoe.external import both_ways, fit_features, guard_leak
+from graftkit.methods.hgoe.graphs import PackedGraphs, concatenate
 from graftkit.methods.hgoe.mixup import (
+    Mixtures,
     draw_lambdas,
     official_cross_count,
     official_internal_count,
@@ -37,22 +37,11 @@ from graftkit.methods.hgoe.mixup import (
     plan_internal,
 )
 from graftkit.methods.hgoe.quotas import balanced_quotas, choose
-from graftkit.methods.hgoe.sampling import Mixtures, sample_mixtures
 from graftkit.methods.hgoe.settings import HGOEConfig
 from graftkit.methods.hgoe.streams import stream
 from graftkit.methods.hgoe.subgroups import divide
 
-__all__ = [
-    "CROSS",
-    "EXTERNAL",
-    "ID",
-    "INTERNAL",
-    "ExposurePlan",
-    "draw",
-    "draw_one",
-    "plan_exposure",
-    "realise",
-]
+__all__ = ["CROSS", "EXTERNAL", "ID", "INTERNAL", "NAMES", "ExposurePlan", "plan_exposure"]
 
 ID, EXTERNAL, INTERNAL, CROSS = 0, 1, 2, 3
 NAMES = {INTERNAL: "internal", CROSS: "cross"}
@@ -143,9 +132,9 @@ def plan_exposure(
         raise ValueError(
             "no outlier source is enabled: give external sets, or set rate_internal or rate_cross above 0"
         )
-    sets = {name: _fit_features(name, part, graphs.x) for name, part in external.items()}
-    sets = _both_ways(graphs, sets, config.directed)
-    sets, dropped = _guard_leak(graphs, sets, config.leak)
+    sets = {name: fit_features(name, part, graphs.x) for name, part in external.items()}
+    sets = both_ways(graphs, sets, config.directed)
+    sets, dropped = guard_leak(graphs, sets, config.leak)
 
     budget = int(config.rate_external * n) if with_external else 0
     quotas = balanced_quotas([len(part) for part in sets.values()], budget)
@@ -163,85 +152,6 @@ def plan_exposure(
     matrices, mixtures, labels = _plan_synthetic(graphs, sets, config, seed, summary)
     pool, constant = _feature_pool(graphs, taken_all, config, seed) if mixtures else (None, None)
     return ExposurePlan(config, seed, taken_all, matrices, mixtures, pool, constant, labels, summary)
-
-
-def realise(plan: ExposurePlan) -> tuple[PackedGraphs, Tensor]:
-    """All outliers of a plan: external, then internal, then cross.
-
-    Parameters
-    ----------
-    plan : ExposurePlan
-        The plan.
-
-    Returns
-    -------
-    graphs : PackedGraphs
-        The outliers.
-    source : Tensor of shape (G,)
-        1 external, 2 internal, 3 cross.
-    """
-    parts, source = [plan.external], [torch.full((len(plan.external),), EXTERNAL)]
-    for code, mixtures in plan.mixtures.items():
-        parts.append(draw(plan, mixtures, stream(plan.seed, "edges", NAMES[code])))
-        source.append(torch.full((len(mixtures),), code))
-    kept = [part for part in parts if len(part)] or parts[:1]
-    return concatenate(kept), torch.cat(source)
-
-
-def draw_one(plan: ExposurePlan, source: int, index: int, epoch: int = 0) -> PackedGraphs:
-    """One synthetic outlier, from a stream of its own.
-
-    Parameters
-    ----------
-    plan : ExposurePlan
-        The plan.
-    source : int
-        2 internal or 3 cross.
-    index : int
-        Entry of that source's mixtures.
-    epoch : int, default=0
-        Each epoch has other graphs.
-
-    Returns
-    -------
-    PackedGraphs
-        A single graph, the same in every process.
-    """
-    one = plan.mixtures[source].select(torch.tensor([index]))
-    return draw(plan, one, stream(plan.seed, "edges", NAMES[source], epoch, index))
-
-
-def draw(plan: ExposurePlan, mixtures: Mixtures, generator: torch.Generator) -> PackedGraphs:
-    """Draw these mixtures and give their nodes features.
-
-    Parameters
-    ----------
-    plan : ExposurePlan
-        Graphons and the nodes that lend features.
-    mixtures : Mixtures
-        What to draw.
-    generator : torch.Generator
-        A private generator; it advances.
-
-    Returns
-    -------
-    PackedGraphs
-        One graph an entry.
-    """
-    config = plan.config
-    drawn = sample_mixtures(
-        plan.matrices, mixtures, generator, mode=config.resize, max_tries=config.max_tries
-    )
-    total = int(drawn.num_nodes.sum())
-    if plan.constant is not None:
-        x: Tensor | None = plan.constant.expand(total, -1).clone()
-    elif plan.pool is not None:
-        encoding, features = plan.pool
-        asked = structural_encoding(drawn, config.rw_dim, config.degree_dim)
-        x = nearest_features(asked, encoding, features, config.close_k)
-    else:
-        x = None
-    return PackedGraphs(drawn.edge_index, drawn.num_nodes, x)
 
 
 def _plan_synthetic(
@@ -291,8 +201,8 @@ def _plan_synthetic(
 
 
 def _graphon(graphs: PackedGraphs, config: HGOEConfig, threshold: float) -> Tensor:
-    size = graphons.resolution_of(graphs.num_nodes, config.resolution)
-    mean = graphons.aligned_mean(graphs, size, normalize=config.normalize)
+    size = adjacency.resolution_of(graphs.num_nodes, config.resolution)
+    mean = adjacency.aligned_mean(graphs, size, normalize=config.normalize)
     return graphons.estimate(mean, threshold, config.estimator)
 
 
@@ -323,82 +233,6 @@ def _feature_pool(
     encoding = structural_encoding(lenders, config.rw_dim, config.degree_dim)
     rows = cap_pool(len(encoding), config.pool_size, stream(seed, "pool"))
     return (encoding[rows], lenders.x[rows]), None
-
-
-def _fit_features(name: str, part: PackedGraphs, x: Tensor | None) -> PackedGraphs:
-    """An external set with features like the ID graphs', or an error that names what differs."""
-    if (part.x is None) != (x is None):
-        lacking, having = (f"external[{name!r}]", "the ID graphs") if part.x is None else (
-            "the ID graphs", f"external[{name!r}]"
-        )  # fmt: skip
-        raise ValueError(
-            f"x: {having} have node features, {lacking} have none. Give both the same: a constant "
-            "(HGOEHarmonize(features='constant')) or structural encodings (features='structural')"
-        )
-    if part.x is None or x is None:
-        return part
-    if part.x.shape[1] != x.shape[1]:
-        raise ValueError(
-            f"x: external[{name!r}] has width {part.x.shape[1]}, the ID graphs have {x.shape[1]}. "
-            "Use HGOEHarmonize with features='project' on the external set, or 'constant' or 'structural' on "
-            "both"
-        )
-    if part.x.dtype == x.dtype:
-        return part
-    cast = part.x.to(x.dtype)
-    if not x.is_floating_point() and not bool((cast == part.x).all()):
-        raise ValueError(
-            f"x: external[{name!r}] has {part.x.dtype} values that are no integers, the ID graphs {x.dtype}"
-        )
-    warnings.warn(f"x: external[{name!r}] is cast from {part.x.dtype} to {x.dtype}", stacklevel=4)
-    return PackedGraphs(part.edge_index, part.num_nodes, cast)
-
-
-def _both_ways(
-    graphs: PackedGraphs, sets: Mapping[str, PackedGraphs], directed: str
-) -> dict[str, PackedGraphs]:
-    """External graphs with both directions of every edge, as synthetic ones have; one warning in all."""
-    found = {"graphs": undirected(graphs)[1]}
-    result = {}
-    for name, part in sets.items():
-        result[name], found[f"external[{name!r}]"] = undirected(part)
-    strange = [(name, graph) for name, graph in found.items() if graph is not None]
-    if strange:
-        name, graph = strange[0]
-        text = f"edge_index: {name}[{graph}] has a directed edge"
-        if directed == "error":
-            raise ValueError(f"{text}; make the graphs undirected (ToUndirected)")
-        warnings.warn(
-            f"{text}; outliers are undirected, so ID graphs that are directed should be made so too",
-            stacklevel=4,
-        )
-    return result
-
-
-def _guard_leak(
-    graphs: PackedGraphs, sets: Mapping[str, PackedGraphs], leak: str
-) -> tuple[dict[str, PackedGraphs], int]:
-    """External graphs that equal an ID graph, node for node, would be taught as outliers."""
-    if leak == "keep" or not sets:
-        return dict(sets), 0
-    known: dict[bytes, int] = {}
-    for index, digest in enumerate(content_digests(graphs)):
-        known.setdefault(digest, index)
-    kept, dropped = {}, 0
-    for name, part in sets.items():
-        found = [(k, known[d]) for k, d in enumerate(content_digests(part)) if d in known]
-        if found and leak == "error":
-            raise ValueError(
-                f"external[{name!r}]: graph {found[0][0]} equals ID graph {found[0][1]} ({len(found)} such "
-                "graphs). Remove them, or set leak='drop'"
-            )
-        inside = torch.ones(len(part), dtype=torch.bool)
-        inside[[k for k, _ in found]] = False
-        kept[name] = part.select(inside.nonzero().flatten()) if found else part
-        dropped += len(found)
-        if not len(kept[name]):
-            raise ValueError(f"external[{name!r}]: every graph equals an ID graph")
-    return kept, dropped
 
 
 def _none_like(graphs: PackedGraphs) -> PackedGraphs:

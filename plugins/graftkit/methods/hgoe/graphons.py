@@ -1,89 +1,28 @@
-"""Step-function graphons of a set of graphs: aligned mean adjacency and singular value thresholding.
+"""Step-function graphons: singular value thresholding of a mean adjacency, resizing, mixing.
 
-Nodes of a graph are sorted by degree, descending; the graph's adjacency is cut or zero-padded to N x N; the
-mean over the set is A. USVT keeps the singular values >= tau sqrt(N), and W is the result clipped to [0, 1].
+USVT keeps the singular values >= tau sqrt(N) of the aligned mean A, and W is the result clipped to [0, 1].
 
 Source: G-Mixup's estimator as used in HGOE's public code (`jweihe/HGOE@2cf8c82`, utils/graphon_utils.py);
-the paper's equations were not read. Differs on purpose: true node counts, ties broken by the sum of the
-neighbours' degrees and then by index, W symmetric with a zero diagonal, no division by degree sums.
-Degree sorting identifies blocks only by their expected degree; balanced communities come out flat.
+the paper's equations were not read. Differs on purpose: W is symmetric with a zero diagonal.
 
-The mean is computed from edge keys in chunks, in O(sum of E + n log n); it equals the dense definition.
-
->>> square = PackedGraphs(torch.tensor([[0, 1, 2, 3], [1, 2, 3, 0]]), torch.tensor([4]))
->>> usvt(aligned_mean(square, 4), 0.0).sum(1).tolist()
-[2.0, 2.0, 2.0, 2.0]
+>>> mix(torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.zeros(3, 3), 0.25, 2).tolist()
+[[0.0, 0.25], [0.25, 0.0]]
 """
 
 import math
 import warnings
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from graftkit.core.validation import check_choice, check_integer, check_number, raise_invalid
-from graftkit.methods.hgoe.graphs import PackedGraphs, undirected_pairs
 
-__all__ = ["MAX_RESOLUTION", "aligned_mean", "estimate", "mix", "resize", "resolution_of", "usvt"]
+__all__ = ["check_size", "estimate", "mix", "resize", "sort_smooth", "usvt"]
 
-MAX_RESOLUTION = 4000
-SLOW_RESOLUTION = 1000
-CHUNK = 20_000  # graphs at a time: bounds the memory beside the accumulator
-KEY_LIMIT = 2**62
+MAX_SIZE = 20_000
 
 Estimator = str | Callable[[Tensor, float], Tensor]
-
-
-def aligned_mean(
-    graphs: PackedGraphs, resolution: int, *, normalize: str = "all", chunk: int = CHUNK
-) -> Tensor:
-    """Mean adjacency of degree-sorted graphs.
-
-    Parameters
-    ----------
-    graphs : PackedGraphs
-        At least one graph.
-    resolution : int
-        N, the rows of the result.
-    normalize : {"all", "present"}, default="all"
-        Divide by the number of graphs, as published, or at each entry by the number of graphs that are
-        large enough to have it.
-    chunk : int, default=20000
-        Graphs at a time.
-
-    Returns
-    -------
-    Tensor of shape (N, N)
-        float64, symmetric, zero diagonal.
-
-    Raises
-    ------
-    ValueError
-        If there is no graph, or `resolution` or `normalize` is out of range.
-    """
-    size = _check_resolution(resolution)
-    check_choice("normalize", normalize, ("all", "present"))
-    if len(graphs) == 0:
-        raise_invalid("graphs", 0, "at least one graph")
-    counts = np.zeros(size * size, dtype=np.int64)
-    if len(graphs) <= chunk:
-        counts += _rank_counts(graphs, size)
-    else:
-        ptr, edge_ptr = graphs.ptr.tolist(), graphs.edge_ptr.tolist()
-        for start in range(0, len(graphs), chunk):
-            stop = min(start + chunk, len(graphs))
-            edges = graphs.edge_index[:, edge_ptr[start] : edge_ptr[stop]] - ptr[start]
-            counts += _rank_counts(PackedGraphs(edges, graphs.num_nodes[start:stop]), size)
-    upper = counts.reshape(size, size).astype(np.float64)
-    total = torch.from_numpy(upper + upper.T)
-    if normalize == "all":
-        return total / len(graphs)
-    histogram = torch.bincount(graphs.num_nodes.clamp(max=size), minlength=size + 1)
-    present = len(graphs) - histogram.cumsum(0)[:size]  # graphs with more than r nodes, by r
-    rank = torch.arange(size)
-    return total / present[torch.maximum(rank[:, None], rank)].clamp(min=1)
 
 
 def usvt(mean: Tensor, threshold: float) -> Tensor:
@@ -150,7 +89,7 @@ def estimate(mean: Tensor, threshold: float, estimator: Estimator = "usvt") -> T
     Parameters
     ----------
     mean : Tensor of shape (N, N)
-        From :func:`aligned_mean`.
+        From ``aligned_mean``.
     threshold : float
         tau of USVT.
     estimator : {"usvt", "mean", "sort_smooth"} or callable, default="usvt"
@@ -191,33 +130,34 @@ def estimate(mean: Tensor, threshold: float, estimator: Estimator = "usvt") -> T
     return result
 
 
-def resolution_of(num_nodes: Tensor, resolution: int | str = "median") -> int:
-    """The resolution N of a set of graphs.
+def check_size(size: int, low: int = 1) -> int:
+    """A number of nodes whose dense matrix fits into memory.
 
     Parameters
     ----------
-    num_nodes : Tensor of shape (G,)
-        Node counts, at least one.
-    resolution : int or "median", default="median"
-        A number, or ``int(median)`` of the counts (the mean of the middle two if G is even), at least 2.
+    size : int
+        n.
+    low : int, default=1
+        The least.
 
     Returns
     -------
     int
-        N.
+        n.
 
     Raises
     ------
     TypeError
-        If `resolution` is neither.
+        If it is no integer.
     ValueError
-        If it is below 2 or above 4000.
+        If it is below `low` or above 20 000.
     """
-    if resolution == "median":
-        return _check_resolution(max(2, int(np.median(num_nodes.numpy()))))
-    if isinstance(resolution, str):
-        raise_invalid("resolution", resolution, "an integer >= 2 or 'median'")
-    return _check_resolution(resolution)
+    n = check_integer("size", size, low=low)
+    if n > MAX_SIZE:
+        raise_invalid(
+            "size", size, f"at most {MAX_SIZE}", fix=f"A dense matrix would need {8 * n * n / 2**30:.1f} GiB"
+        )
+    return n
 
 
 def resize(matrix: Tensor, size: int, mode: str = "crop_pad") -> Tensor:
@@ -243,7 +183,7 @@ def resize(matrix: Tensor, size: int, mode: str = "crop_pad") -> Tensor:
     ValueError
         If `mode` is unknown or `size` below 1.
     """
-    n = check_integer("size", size, low=1)
+    n = check_size(size)
     check_choice("mode", mode, ("crop_pad", "interpolate"))
     old = len(matrix)
     if mode == "interpolate":
@@ -280,39 +220,6 @@ def mix(first: Tensor, second: Tensor, lam: float, size: int, mode: str = "crop_
     return torch.lerp(resize(second, size, mode), resize(first, size, mode), weight)
 
 
-def _rank_counts(graphs: PackedGraphs, size: int) -> np.ndarray:
-    """How often an edge joins ranks (a, b), in one order or the other, flattened to ``a * size + b``."""
-    low, high = (ends.numpy() for ends in undirected_pairs(graphs))
-    total = int(graphs.num_nodes.sum())
-    ptr, batch = graphs.ptr.numpy(), graphs.batch.numpy()
-    degree = np.bincount(low, minlength=total) + np.bincount(high, minlength=total)
-    around = np.bincount(low, degree[high], total) + np.bincount(high, degree[low], total)
-    order = _degree_order(batch, degree, around.astype(np.int64), np.arange(total) - ptr[batch], ptr)
-    rank = np.empty(total, dtype=np.int64)
-    rank[order] = np.minimum(
-        np.arange(total) - ptr[batch], size
-    )  # all later ranks share a cell, then dropped
-    wide = size + 1
-    cells = np.bincount(rank[low] * wide + rank[high], minlength=wide * wide)
-    return cells.reshape(wide, wide)[:size, :size].ravel()
-
-
-def _degree_order(
-    batch: np.ndarray, degree: np.ndarray, around: np.ndarray, local: np.ndarray, ptr: np.ndarray
-) -> np.ndarray:
-    """Nodes by graph, then degree and neighbours' degrees descending, then index."""
-    if not len(batch):
-        return batch
-    top, most, widest = int(degree.max()), int(around.max()), int(local.max()) + 1
-    if (len(ptr) + 1) * (top + 1) * (most + 1) * widest < KEY_LIMIT:
-        # One sort of unique keys that carry the index is several times faster than a stable argsort.
-        key = ((batch * (top + 1) + top - degree) * (most + 1) + most - around) * widest + local
-        key.sort()
-        return np.asarray(key % widest + ptr[batch])
-    order: np.ndarray = np.lexsort((local, -around, -degree, batch))
-    return order
-
-
 def _plain(mean: Tensor, threshold: float) -> Tensor:
     del threshold
     return _tidy(mean.to(torch.float64))
@@ -320,20 +227,3 @@ def _plain(mean: Tensor, threshold: float) -> Tensor:
 
 def _tidy(matrix: Tensor) -> Tensor:
     return ((matrix + matrix.T) / 2).clamp(0, 1).fill_diagonal_(0)
-
-
-def _check_resolution(resolution: int) -> int:
-    size = check_integer("resolution", resolution, low=2)
-    if size > MAX_RESOLUTION:
-        gib = 6 * 8 * size * size / 2**30  # the matrix, its eigenvectors and their work space
-        raise_invalid(
-            "resolution",
-            resolution,
-            f"at most {MAX_RESOLUTION}",
-            fix=f"Its decomposition would need about {gib:.1f} GiB; set resolution to a smaller number",
-        )
-    if size > SLOW_RESOLUTION:
-        warnings.warn(
-            f"resolution={size}: the decomposition grows with its cube and may take minutes", stacklevel=4
-        )
-    return size

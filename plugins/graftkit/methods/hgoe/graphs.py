@@ -8,10 +8,8 @@ given, never inferred from edges, so isolated nodes at the end of a graph stay (
 (2, [[0], [1]])
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +17,7 @@ from torch import Tensor
 
 from graftkit.core.validation import raise_invalid
 
-__all__ = ["PackedGraphs", "concatenate", "content_digests", "ranges", "undirected", "undirected_pairs"]
+__all__ = ["PackedGraphs", "concatenate", "ranges"]
 
 
 @dataclass(frozen=True)
@@ -74,6 +72,28 @@ class PackedGraphs:
             if self.x.is_floating_point() and not bool(torch.isfinite(self.x).all()):
                 node = int((~torch.isfinite(self.x).all(1)).nonzero()[0, 0])
                 raise ValueError(f"x: graph {int(self.batch[node])} has a feature that is NaN or infinite")
+
+    @classmethod
+    def trusted(cls, edge_index: Tensor, num_nodes: Tensor, x: Tensor | None = None) -> "PackedGraphs":
+        """Graphs that this package has just made: nothing is looked at, which saves a third of the time.
+
+        Parameters
+        ----------
+        edge_index : Tensor of shape (2, E)
+            As in the class.
+        num_nodes : Tensor of shape (G,)
+            As in the class.
+        x : Tensor of shape (N, d) or None, default=None
+            As in the class.
+
+        Returns
+        -------
+        PackedGraphs
+            The graphs.
+        """
+        graphs: PackedGraphs = object.__new__(cls)
+        graphs.__dict__.update(edge_index=edge_index, num_nodes=num_nodes, x=x)
+        return graphs
 
     @classmethod
     def from_lists(
@@ -220,93 +240,3 @@ def concatenate(parts: Sequence[PackedGraphs]) -> PackedGraphs:
         torch.cat([part.num_nodes for part in parts]),
         torch.cat(features) if len(features) == len(parts) else None,
     )
-
-
-def undirected_pairs(graphs: PackedGraphs) -> tuple[Tensor, Tensor]:
-    """Each undirected edge once, without self-loops.
-
-    Parameters
-    ----------
-    graphs : PackedGraphs
-        The graphs.
-
-    Returns
-    -------
-    low, high : Tensor of shape (P,)
-        Global node numbers, ``low < high``, sorted by ``(low, high)``.
-    """
-    source, target = graphs.edge_index.numpy()
-    total = max(int(graphs.num_nodes.sum()), 1)
-    key = np.minimum(source, target) * total + np.maximum(source, target)
-    key.sort()
-    if len(key):
-        kept = np.empty(len(key), dtype=bool)
-        kept[0] = True
-        np.not_equal(key[1:], key[:-1], out=kept[1:])
-        key = key[kept]
-    low, high = np.divmod(key, total)
-    loops = low == high
-    if loops.any():  # rare, so that all edges are looked at once, here
-        low, high = low[~loops], high[~loops]
-    return torch.from_numpy(low), torch.from_numpy(high)
-
-
-def undirected(graphs: PackedGraphs) -> tuple[PackedGraphs, int | None]:
-    """The graphs with every edge in both directions.
-
-    Parameters
-    ----------
-    graphs : PackedGraphs
-        The graphs.
-
-    Returns
-    -------
-    graphs : PackedGraphs
-        The same object if every edge has its reverse; otherwise a copy with sorted edges, no repeats and no
-        self-loops.
-    first : int or None
-        A graph that had a one-way edge.
-    """
-    source, target = graphs.edge_index.numpy()
-    total = max(int(graphs.num_nodes.sum()), 1)
-    up, down = source < target, source > target
-    one_way = np.setxor1d(source[up] * total + target[up], target[down] * total + source[down])
-    if not len(one_way):
-        return graphs, None
-    low, high = undirected_pairs(graphs)
-    key = torch.cat([low * total + high, high * total + low]).sort().values
-    edges = torch.stack([key // total, key % total])
-    return PackedGraphs(edges, graphs.num_nodes, graphs.x), int(graphs.batch[int(one_way[0]) // total])
-
-
-def content_digests(graphs: PackedGraphs) -> list[bytes]:
-    """A digest of each graph's content: node count, undirected edges and features, in node order.
-
-    Two graphs with equal digests are equal; a renumbered copy has another digest.
-
-    Parameters
-    ----------
-    graphs : PackedGraphs
-        The graphs.
-
-    Returns
-    -------
-    list of bytes
-        One digest a graph.
-    """
-    low, high = undirected_pairs(graphs)
-    ptr, batch = graphs.ptr, graphs.batch
-    owner = batch[low]
-    local = torch.stack([low - ptr[owner], high - ptr[owner]], 1).numpy()
-    cuts = torch.searchsorted(owner, torch.arange(len(graphs) + 1)).tolist()
-    nodes: Any = ptr.tolist()
-    counts = graphs.num_nodes.tolist()
-    x = None if graphs.x is None else graphs.x.to(torch.float64).contiguous().numpy()
-    digests = []
-    for g, count in enumerate(counts):
-        state = hashlib.blake2b(str(count).encode(), digest_size=16)
-        state.update(local[cuts[g] : cuts[g + 1]].tobytes())
-        if x is not None:
-            state.update(x[nodes[g] : nodes[g + 1]].tobytes())
-        digests.append(state.digest())
-    return digests

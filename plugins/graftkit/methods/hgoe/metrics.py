@@ -12,6 +12,7 @@ import random
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from graftkit.core.validation import raise_invalid
 
@@ -38,7 +39,8 @@ def ood_metrics(is_ood: Any, scores: Any) -> dict[str, float]:
     ValueError
         If lengths differ, scores are not finite, labels are other than 0 and 1, or one class is missing.
     """
-    truth, score = np.asarray(is_ood), np.asarray(scores, dtype=np.float64)
+    truth, score = (x.detach().cpu() if isinstance(x, Tensor) else x for x in (is_ood, scores))
+    truth, score = np.asarray(truth), np.asarray(score, dtype=np.float64)
     if score.ndim != 1 or truth.shape != score.shape:
         raise_invalid("scores", score, f"a vector as long as is_ood, shape {truth.shape}")
     if not np.isfinite(score).all():

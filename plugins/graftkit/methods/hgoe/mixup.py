@@ -14,15 +14,80 @@ distinct by default. The published counts and pairing are kept behind ``"officia
 """
 
 import math
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
 from graftkit.core.validation import check_choice, raise_invalid
-from graftkit.methods.hgoe.sampling import Mixtures
 from graftkit.methods.hgoe.streams import stream
 
-__all__ = ["draw_lambdas", "official_cross_count", "official_internal_count", "plan_cross", "plan_internal"]
+__all__ = [
+    "Mixtures",
+    "draw_lambdas",
+    "official_cross_count",
+    "official_internal_count",
+    "plan_cross",
+    "plan_internal",
+]
+
+
+@dataclass(frozen=True)
+class Mixtures:
+    """What to draw, one entry a graph.
+
+    Parameters
+    ----------
+    first, second : Tensor of shape (m,)
+        Numbers of the two graphons.
+    lam : Tensor of shape (m,)
+        Weight of the first, float64.
+    low, high : Tensor of shape (m,)
+        Bounds of the node count, inclusive.
+    """
+
+    first: Tensor
+    second: Tensor
+    lam: Tensor
+    low: Tensor
+    high: Tensor
+
+    @classmethod
+    def of_one(cls, count: int, size: int) -> "Mixtures":
+        """`count` graphs of `size` nodes from graphon 0 alone.
+
+        Parameters
+        ----------
+        count : int
+            How many.
+        size : int
+            Nodes before isolated ones are dropped.
+
+        Returns
+        -------
+        Mixtures
+            The plan.
+        """
+        zero = torch.zeros(count, dtype=torch.int64)
+        return cls(zero, zero, torch.ones(count, dtype=torch.float64), zero + size, zero + size)
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    def select(self, index: Tensor) -> "Mixtures":
+        """Take some entries.
+
+        Parameters
+        ----------
+        index : Tensor of shape (k,)
+            Entry numbers.
+
+        Returns
+        -------
+        Mixtures
+            k entries.
+        """
+        return Mixtures(*(getattr(self, field.name)[index] for field in fields(self)))
 
 
 def draw_lambdas(num: int, lam_range: tuple[float, float], seed: int) -> Tensor:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from graftkit.core.validation import check_bool, check_choice, check_integer
+from graftkit.core.validation import check_bool, check_choice, check_integer, raise_invalid
 
 __all__ = ["GINEncoder", "build"]
 
@@ -57,7 +57,7 @@ class GINEncoder(nn.Module):
         bias: bool = True,
     ) -> None:
         super().__init__()
-        width = check_integer("in_channels", in_channels, low=1)
+        self.in_channels = width = check_integer("in_channels", in_channels, low=1)
         self.hidden = check_integer("hidden", hidden, low=1)
         self.layers = check_integer("layers", layers, low=1)
         self.pooling = check_choice("pooling", pooling, ("mean", "sum"))
@@ -103,7 +103,14 @@ class GINEncoder(nn.Module):
             Pooled embeddings; zeros for a graph without nodes.
         node : Tensor of shape (N, out_channels)
             Node embeddings.
+
+        Raises
+        ------
+        ValueError
+            If `x` has another width.
         """
+        if x.dim() != 2 or x.shape[1] != self.in_channels:
+            raise_invalid("x", x, f"shape (N, {self.in_channels}), as in_channels says")
         source, target = edge_index
         outputs = []
         for step, norm in zip(self.steps, self.norms, strict=True):
@@ -131,7 +138,15 @@ def build(factory: Callable[[], nn.Module], seed: int) -> nn.Module:
     -------
     torch.nn.Module
         The module; torch's global generator is as before.
+
+    Raises
+    ------
+    TypeError
+        If `seed` is no integer.
+    ValueError
+        If it is negative.
     """
+    check_integer("seed", seed, low=0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return factory()

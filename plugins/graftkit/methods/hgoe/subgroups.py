@@ -174,7 +174,7 @@ def _merge_small(labels: Tensor, features: Tensor) -> Tensor:
         warnings.warn(
             f"num_subgroups: {merged} subgroup(s) had fewer than two graphs and joined the nearest; "
             f"{int(labels.max()) + 1} remain",
-            stacklevel=4,
+            stacklevel=6,
         )
     return labels
 

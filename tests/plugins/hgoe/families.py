@@ -1,4 +1,4 @@
-"""Generated families of graphs, for tests, examples and experiment A.
+"""Generated families of graphs, for the tests and for the benchmark's experiment A.
 
 Every family draws from the NumPy generator that it is given, and from nothing else.
 
