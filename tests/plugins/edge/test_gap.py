@@ -127,8 +127,8 @@ def test_auto_changes_form_above_the_limit(monkeypatch):
     import graftkit.methods.edge.gap as module
 
     calls = []
-    form = module._sorted_terms
-    monkeypatch.setattr(module, "_sorted_terms", lambda *a: calls.append(1) or form(*a))
+    form = module.pair_counts
+    monkeypatch.setattr(module, "pair_counts", lambda *a: calls.append(1) or form(*a))
     energy_gap_loss(torch.zeros(128), torch.zeros(PAIRS // 128))
     assert not calls
     energy_gap_loss(torch.zeros(129), torch.zeros(PAIRS // 128))

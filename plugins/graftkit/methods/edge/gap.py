@@ -26,7 +26,7 @@ from torch import Tensor
 from graftkit.core.validation import check_choice, check_number, raise_invalid
 from graftkit.methods.edge.energies import widened
 
-__all__ = ["METHODS", "energy_gap_loss", "gap_terms"]
+__all__ = ["METHODS", "energy_gap_loss", "gap_terms", "pair_counts"]
 
 METHODS = ("auto", "pairwise", "sorted")
 # Above this many pairs the matrix costs more than two sorts (tests/benchmarks/bench_edge.py).
@@ -101,24 +101,75 @@ def gap_terms(oe_energy: Tensor, tail_energy: Tensor, margin: float, method: str
         zero = (oe_energy.sum() + tail_energy.sum()) * 0
         return zero, zero.detach()
     if method == "sorted" or (method == "auto" and pairs > PAIRS):
-        return _sorted_terms(oe_energy, tail_energy, margin)
+        loss, share = _Hinge.apply(oe_energy, tail_energy, margin)[:2]
+        return loss, share
     hinge = torch.relu(oe_energy[:, None] - tail_energy + margin)
     return hinge.mean(), (hinge.detach() > 0).sum().to(hinge.dtype) / pairs
 
 
-def _sorted_terms(oe_energy: Tensor, tail_energy: Tensor, margin: float) -> tuple[Tensor, Tensor]:
+def pair_counts(
+    oe_energy: Tensor, tail_energy: Tensor, margin: float, method: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The hinge of detached energies, and how often each row takes part in it.
+
+    Parameters
+    ----------
+    oe_energy : Tensor of shape (n_o,)
+        JointEnergy of the outliers, at least one.
+    tail_energy : Tensor of shape (k,)
+        JointEnergy of the tail, at least one row.
+    margin : float
+        The gap asked for.
+    method : {"auto", "pairwise", "sorted"}
+        A matrix of pairs, or binary searches.
+
+    Returns
+    -------
+    loss : Tensor of shape ()
+        The mean hinge.
+    inside : Tensor of shape (n_o,)
+        Tail rows below each outlier and the margin (c).
+    outside : Tensor of shape (k,)
+        Outliers above each tail row less the margin (d).
+    active_fraction : Tensor of shape ()
+        Their share of all pairs.
+    """
     pairs = oe_energy.numel() * tail_energy.numel()
+    dtype = oe_energy.dtype
+    raised = oe_energy + margin
+    if method == "pairwise" or (method == "auto" and pairs <= PAIRS):
+        hinge = (raised[:, None] - tail_energy).clamp_(min=0)
+        active = (hinge > 0).to(dtype)
+        inside = active.sum(1)
+        return hinge.sum() / pairs, inside, active.sum(0), inside.sum() / pairs
     # Sums over millions of pairs need float64; MPS has none.
-    wide = oe_energy.dtype if oe_energy.device.type == "mps" else torch.float64
-    with torch.no_grad():
-        raised = oe_energy + margin
-        inside = torch.searchsorted(tail_energy.sort().values, raised)  # c: tail rows strictly below
-        below = torch.searchsorted(raised.sort().values, tail_energy, right=True)
-        outside = oe_energy.numel() - below  # d: outliers strictly above
-        centre = tail_energy.mean()  # smaller numbers, less cancellation
-    lifted = (oe_energy - centre + margin).to(wide) @ inside.to(wide)
-    loss = (lifted - (tail_energy - centre).to(wide) @ outside.to(wide)) / pairs
-    return loss.to(oe_energy.dtype), (inside.sum().to(wide) / pairs).to(oe_energy.dtype)
+    wide = dtype if oe_energy.device.type == "mps" else torch.float64
+    inside = torch.searchsorted(tail_energy.sort().values, raised).to(wide)
+    outside = len(oe_energy) - torch.searchsorted(raised.sort().values, tail_energy, right=True).to(wide)
+    centre = tail_energy.mean()  # smaller numbers, less cancellation
+    loss = ((raised - centre).to(wide) @ inside - (tail_energy - centre).to(wide) @ outside) / pairs
+    return loss.to(dtype), inside.to(dtype), outside.to(dtype), (inside.sum() / pairs).to(dtype)
+
+
+class _Hinge(torch.autograd.Function):
+    @staticmethod
+    def forward(oe_energy: Tensor, tail_energy: Tensor, margin: float) -> tuple[Tensor, ...]:
+        loss, inside, outside, active = pair_counts(oe_energy, tail_energy, margin, "sorted")
+        pairs = oe_energy.numel() * tail_energy.numel()
+        return loss, active, inside / pairs, outside / -pairs
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:  # noqa: ARG004
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*output[2:])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, Tensor | None, None]:
+        if grads[0] is None:
+            return None, None, None
+        inside, outside = ctx.saved_tensors
+        return grads[0] * inside, grads[0] * outside, None
 
 
 def _vector(name: str, energy: Any) -> Tensor:

@@ -34,6 +34,7 @@ from torch.nn import functional
 
 from graftkit.core.validation import check_bool, check_choice, check_integer, check_number, raise_invalid
 from graftkit.methods.edge.energies import summed_softplus, tail_size, widened
+from graftkit.methods.edge.fused import fused_terms
 from graftkit.methods.edge.gap import METHODS, gap_terms
 from graftkit.methods.edge.rows import check_targets, outlier_rows
 
@@ -100,6 +101,9 @@ class EDGELoss(nn.Module):
         How the hinge is computed; see `energy_gap_loss`.
     validate : bool, default=False
         Look for NaN and infinity in the logits at each call; a synchronisation on a GPU.
+    fused : bool, default=True
+        Compute the three terms as one node of the graph where `id_loss`, `per_class_energy` and `tail_mask`
+        are not used; the same value and gradient to rounding. False takes the plain form always.
 
     Attributes
     ----------
@@ -148,6 +152,7 @@ class EDGELoss(nn.Module):
         per_class_energy: bool = False,
         gap_method: str = "auto",
         validate: bool = False,
+        fused: bool = True,
     ) -> None:
         super().__init__()
         self.alpha = check_number("alpha", alpha, low=0)
@@ -163,11 +168,11 @@ class EDGELoss(nn.Module):
         self.per_class_energy = check_bool("per_class_energy", per_class_energy)
         self.gap_method: str = check_choice("gap_method", gap_method, METHODS)
         self.validate = check_bool("validate", validate)
+        self.fused = check_bool("fused", fused)
         self.register_buffer("epoch", torch.zeros((), dtype=torch.int64))
         self.last: EDGETerms | None = None
-        # Since the last set_epoch: summed active_fraction, and calls with the gap term on. No buffers, since
-        # they follow the logits' device by themselves.
-        self._active, self._calls = torch.zeros(()), torch.zeros(())
+        # The active fractions since the last set_epoch, summed. No buffer: it follows the logits' device.
+        self._active, self._called = torch.zeros(()), False
         self._warned: set[str] = set()
 
     def forward(self, logits: Tensor, targets: Tensor, *, tail_mask: Tensor | None = None) -> Tensor:
@@ -199,8 +204,11 @@ class EDGELoss(nn.Module):
         wide = widened(logits)
         check_targets(wide, targets)
         mask = None if tail_mask is None else _check_mask(tail_mask, len(wide))
-        known, outliers = _sides(targets)
-        return self._loss(wide[known], targets[known], wide[outliers], None if mask is None else mask[known])
+        order, n_id = _known_first(targets)
+        if order is not None:
+            wide, targets = wide[order], targets[order]
+            mask = None if mask is None else mask[order]
+        return self._loss(wide, targets[:n_id], None if mask is None else mask[:n_id])
 
     def split(
         self, id_logits: Tensor, id_targets: Tensor, oe_logits: Tensor, *, tail_mask: Tensor | None = None
@@ -237,7 +245,7 @@ class EDGELoss(nn.Module):
                 "oe_logits", oe_logits, f"shape (n_o, {known.shape[1]}), the C of the known rows' logits"
             )
         mask = None if tail_mask is None else _check_mask(tail_mask, len(known))
-        return self._loss(known, id_targets, outliers, mask)
+        return self._loss(torch.cat([known, outliers]), id_targets, mask)
 
     def set_epoch(self, epoch: int) -> None:
         """Tell the loss which epoch begins; warns once if the gap term did nothing in the one that ends.
@@ -254,14 +262,16 @@ class EDGELoss(nn.Module):
         ValueError
             If it is negative.
         """
-        self.epoch.fill_(check_integer("epoch", epoch, low=0))
-        if bool((self._calls > 0) & (self._active == 0)):
+        check_integer("epoch", epoch, low=0)
+        on = self._called and self.beta and int(self.epoch) >= self.warmup_epochs
+        if on and not bool(self._active > 0):
             self._warn(
                 "gap",
                 "EDGELoss: the gap term was 0 for a whole epoch (no pair inside the hinge), so that EDGE "
                 f"equals its own beta=0. Raise margin above {self.margin:g}; suggest_margin proposes one.",
             )
-        self._active, self._calls = torch.zeros(()), torch.zeros(())
+        self.epoch.fill_(int(epoch))
+        self._active, self._called = torch.zeros(()), False
 
     def extra_repr(self) -> str:
         """Say what defines the loss.
@@ -276,34 +286,51 @@ class EDGELoss(nn.Module):
             f"warmup_epochs={self.warmup_epochs}, per_class_energy={self.per_class_energy}"
         )
 
-    def _loss(self, known: Tensor, targets: Tensor, outliers: Tensor, mask: Tensor | None) -> Tensor:
+    def _loss(self, logits: Tensor, targets: Tensor, mask: Tensor | None) -> Tensor:
+        """The loss of known rows, which `targets` belong to, followed by outliers."""
+        n_id, n_oe = len(targets), len(logits) - len(targets)
         if self.validate:
-            _check_finite(known, outliers)
-        n_id, n_oe, labels = len(known), len(outliers), known.shape[1]
-        nothing = (known.sum() + outliers.sum()) * 0 if not n_id or not n_oe else None
-        id_term = self._id_term(known, targets.to(known.dtype)) if n_id else _given(nothing)
-        oe_energy = summed_softplus(outliers, 1)
-        conf = oe_energy.mean() / labels if n_oe else _given(nothing)
-        if nothing is None:
-            tail = self._tail(known, mask)
-            scale = labels if self.per_class_energy else 1
-            gap, active = gap_terms(oe_energy / scale, tail / scale, self.margin, self.gap_method)
+            _check_finite(logits, n_id)
+        targets = targets.to(logits.dtype)
+        beta = self._beta(logits)
+        plain = self.id_loss is not None or self.per_class_energy or mask is not None
+        if self.fused and not plain and n_id and n_oe and (self.alpha or self.beta):
+            size = self._tail_size(n_id)
+            total, id_term, conf, gap, active = fused_terms(
+                logits, targets, size, self.margin, beta, self.alpha, self.gap_method
+            )
         else:
-            tail, gap, active = known.new_empty(0), nothing, nothing.detach()
-        beta = torch.full_like(active, self.beta)
-        if self.warmup_epochs:
-            beta = beta * (self.epoch >= self.warmup_epochs)
-        total = id_term
-        if self.alpha:
-            total = total + self.alpha * conf
-        if self.beta:
-            total = total + beta * gap
-            if nothing is None:
-                self._active, self._calls = self._active + active * (beta > 0), self._calls + (beta > 0)
-        self.last = EDGETerms(
-            id_term.detach(), conf.detach(), gap.detach(), beta, n_id, n_oe, len(tail), active
-        )
+            id_term, conf, gap, active, size = self._plain_terms(logits, targets, mask)
+            total = id_term
+            if self.alpha:
+                total = total + self.alpha * conf
+            if self.beta:
+                total = total + beta * gap
+        if n_id and n_oe:
+            self._active, self._called = self._active + active, True
+        self.last = EDGETerms(id_term.detach(), conf.detach(), gap.detach(), beta, n_id, n_oe, size, active)
         return total
+
+    def _plain_terms(
+        self, logits: Tensor, targets: Tensor, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
+        n_id, labels = targets.shape
+        known, outliers = logits[:n_id], logits[n_id:]
+        nothing = logits.sum() * 0 if not n_id or not len(outliers) else None
+        id_term = self._id_term(known, targets) if n_id else _given(nothing)
+        oe_energy = summed_softplus(outliers, 1)
+        conf = oe_energy.mean() / labels if len(outliers) else _given(nothing)
+        if nothing is not None:
+            return id_term, conf, nothing, nothing.detach(), 0
+        tail = self._tail(known, mask)
+        scale = labels if self.per_class_energy else 1
+        gap, active = gap_terms(oe_energy / scale, tail / scale, self.margin, self.gap_method)
+        return id_term, conf, gap, active, len(tail)
+
+    def _beta(self, like: Tensor) -> Tensor:
+        if not self.warmup_epochs:
+            return like.new_full((), self.beta)
+        return (self.epoch >= self.warmup_epochs).to(like) * self.beta
 
     def _id_term(self, known: Tensor, targets: Tensor) -> Tensor:
         if self.id_loss is None:
@@ -317,13 +344,15 @@ class EDGELoss(nn.Module):
         energy = summed_softplus(known, 1)
         if mask is not None:
             return energy[mask]
-        if isinstance(self.k, int) and self.k > len(energy):
-            self._warn(
-                "k",
-                f"EDGELoss: k={self.k} is more than the {len(energy)} known rows of a batch; all are tail",
-            )
-        size = tail_size(self.k, len(energy))
+        size = self._tail_size(len(energy))
         return energy if size == len(energy) else energy.topk(size, largest=False, sorted=False).values
+
+    def _tail_size(self, rows: int) -> int:
+        if isinstance(self.k, int) and self.k > rows:
+            self._warn(
+                "k", f"EDGELoss: k={self.k} is more than the {rows} known rows of a batch; all are tail"
+            )
+        return tail_size(self.k, rows)
 
     def _warn(self, key: str, text: str) -> None:
         if key not in self._warned and not torch.compiler.is_compiling():
@@ -332,13 +361,13 @@ class EDGELoss(nn.Module):
 
 
 @torch.compiler.disable
-def _sides(targets: Tensor) -> tuple[Any, Any]:
-    """Where known rows and outliers stand: slices if the outliers come last, as the batcher puts them."""
+def _known_first(targets: Tensor) -> tuple[Tensor | None, int]:
+    """The order that puts known rows first (None: they are), and their number."""
     outlier = outlier_rows(targets)
     n_id = len(targets) - int(outlier.sum())
     if bool(outlier[n_id:].all()):
-        return slice(0, n_id), slice(n_id, None)
-    return (~outlier).nonzero().squeeze(1), outlier.nonzero().squeeze(1)
+        return None, n_id
+    return outlier.to(torch.uint8).argsort(stable=True), n_id
 
 
 def _given(value: Tensor | None) -> Tensor:
@@ -363,12 +392,12 @@ def _check_mask(mask: Any, rows: int) -> Tensor:
     return mask
 
 
-def _check_finite(known: Tensor, outliers: Tensor) -> None:
-    for side, logits in (("ID", known), ("OE", outliers)):
-        if not bool(torch.isfinite(logits).all()):
-            row = int((~torch.isfinite(logits)).any(1).nonzero()[0])
+def _check_finite(logits: Tensor, n_id: int) -> None:
+    for side, part in (("ID", logits[:n_id]), ("OE", logits[n_id:])):
+        if not bool(torch.isfinite(part).all()):
+            row = int((~torch.isfinite(part)).any(1).nonzero()[0])
             raise_invalid(
                 f"{side} logits",
-                logits[row].tolist(),
+                part[row].tolist(),
                 f"finite values, without NaN or infinity, in row {row}",
             )

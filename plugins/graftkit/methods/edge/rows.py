@@ -11,6 +11,7 @@ tensor([ 0,  0, -1])
 
 from typing import Any, NoReturn
 
+import torch
 from torch import Tensor
 
 from graftkit.core.validation import raise_invalid
@@ -42,8 +43,14 @@ def outlier_rows(targets: Tensor) -> Tensor:
         raise_invalid("targets", targets, "a tensor of shape (B, C)", error=TypeError)
     if targets.ndim != 2 or targets.shape[1] == 0:
         _refuse_shape(targets)
-    outlier = (targets == -1).all(1)
-    right = ((targets >= 0) & (targets <= 1)).all(1) | outlier
+    if not len(targets):
+        return targets.new_zeros(0, dtype=torch.bool)
+    if targets.dtype == torch.bool:
+        return torch.zeros_like(targets[:, 0])
+    # Two passes over the targets, the rest over rows; NaN compares as wrong.
+    low, high = targets.amin(1), targets.amax(1)
+    outlier = (low == -1) & (high == -1)
+    right = ((low >= 0) & (high <= 1)) | outlier
     if not bool(right.all()):
         _diagnose(targets, int((~right).nonzero()[0]))
     return outlier
