@@ -164,11 +164,11 @@ class JointEnergyDetector(OutlierMixin, BaseEstimator):
 
 
 def _energies(logits: FloatArray) -> FloatArray:
-    # The plugin's own function; torch is imported here and not before, so that a process that only lists or
-    # clones estimators does without it.
+    # torch is imported here and not before: a process that only lists or clones estimators does without it.
+    # Copied, since torch warns of arrays that cannot be written to.
     import torch
 
     from graftkit.methods.edge import joint_energy
 
-    energies: FloatArray = joint_energy(torch.from_numpy(np.ascontiguousarray(logits))).numpy()
+    energies: FloatArray = joint_energy(torch.from_numpy(logits.copy())).numpy()
     return energies
