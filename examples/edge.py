@@ -1,9 +1,9 @@
 """Tell pictures with none of the known labels from pictures with rare labels.
 
-Composites of scikit-learn's digits (with ``--data`` or ``GRAFTKIT_DATA``: collages of CIFAR-10-LT) have one
-to three of eight labels with a long tail. You will see mAP, and AUROC of JointEnergy for all known pictures and
-for the rare, after cross-entropy, after cross-entropy with outliers labelled "nothing" (EDGE without its gap
-term) and after EDGE; and a figure of the energies. Outliers double the batch and cost mAP.
+Composites of scikit-learn's digits (with ``--data`` or ``GRAFTKIT_DATA``: CIFAR-10-LT collages) have one to
+three of eight labels, long-tailed. You will see mAP, and AUROC of JointEnergy for all known pictures and for
+the rare, after cross-entropy, after it with outliers labelled "nothing" (EDGE without its gap term) and after
+EDGE; and a figure of the energies. Outliers double the batch and cost mAP.
 
     python examples/edge.py [--data DIR] [--seed N] [--quick] [--out DIR]
 """
@@ -59,8 +59,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     for key in figures["EDGE"]:
         table.add_row(key, *(f"{values[key]:.3f}" for values in figures.values()))
     Console().print(table)
-    options.out.mkdir(parents=True, exist_ok=True)
-    figure = options.out / "edge.png"
+    (figure := options.out / "edge.png").parent.mkdir(parents=True, exist_ok=True)
     plot(task, logits).savefig(figure, dpi=120)
     near, *far = (f"{name}, rare" for name in task.ood)
     cells = {k: (v[near], min(v[name] for name in far)) for k, v in figures.items()}
