@@ -157,7 +157,7 @@ def task_of(data: str, seed: int, folder: Path | None, n: int) -> OODTask:
 
 
 def run(data: str, arm: str, seed: int, folder: Path | None, n: int, epochs: int) -> dict[str, Any]:
-    """One record: an arm and a seed. BCE is scored by every rule after the fact, the others by JointEnergy."""
+    """One record: an arm and a seed. Arms without outliers are scored by every rule."""
     task = task_of(data, seed, folder, n)
     criterion, exposed = arms(task, epochs // 2, n)[arm]
     model, state = fit(task, criterion, exposed, seed, epochs)
@@ -167,7 +167,7 @@ def run(data: str, arm: str, seed: int, folder: Path | None, n: int, epochs: int
 
 
 def select(seed: int, n: int, epochs: int) -> dict[str, Any]:
-    """The selector's demonstration on digits: distances by the features of a BCE network, EDGE per candidate."""
+    """The selector on digits: distances by the features of a BCE network, EDGE with each candidate."""
     task = digit_task(seed, n_train=n, n_test=n)
     model, _ = fit(task, nn.BCEWithLogitsLoss(), False, seed, epochs)
     spectra = {}

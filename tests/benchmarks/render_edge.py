@@ -7,21 +7,21 @@ from typing import Any
 from tests.benchmarks.report import spread, table
 
 TITLE = "EDGE: unknown pictures beside rare labels"
-PREAMBLE = """What was re-implemented is the released code's loss (`Yuchen-Sunflower/EDGE@6cce68f`, read only), not
-the paper's typeset equations; the paper's tables could not be read and nothing here reproduces them. All arms
-of a seed share data, initial weights, order, schedule and number of steps; arms marked + see outliers, so
-twice the pictures. Settings were fixed beforehand by the specification's recipe; nothing was tuned on these
-data, neither for an arm nor by an unknown of the test. Outliers for training and unknowns of the test are of
-different classes and sources. Seconds are CPU seconds; the machine did other work at the same time.
+PREAMBLE = """What was re-implemented is the released code's loss (`Yuchen-Sunflower/EDGE@6cce68f`, read
+only), not the paper's typeset equations; the paper's tables could not be read and nothing here reproduces
+them. All arms of a seed share data, initial weights, order, schedule and number of steps; arms marked + see
+outliers, so twice the pictures. Settings were fixed beforehand by the specification's recipe; nothing was
+tuned on these data, neither for an arm nor by an unknown of the test. Outliers for training and unknowns of
+the test are of different classes and sources. Seconds are CPU seconds; the machine did other work too.
 """
 DATA = {
     "digits": (
         "Digit composites",
-        "Labels are digits 0 to 7. Outliers: digit 8, gratings. Unknown: digit 9 (near), checkers, blobs, noise (far).",
+        "Labels: digits 0 to 7. Outliers: digit 8, gratings. Unknown: digit 9 (near), checker, blobs, noise.",
     ),
     "collages": (
         "CIFAR-10-LT collages",
-        "Eight classes as labels. Outliers: deer, crops of two photographs. Unknown: cat (near), CamVid, Omniglot (far).",
+        "Labels: 8 classes. Outliers: deer, crops of two photographs. Unknown: cat (near), CamVid, Omniglot.",
     ),
 }
 SIZES = ("n_train", "epochs")
@@ -63,11 +63,11 @@ def _quality_tables(title: str, text: str, size: tuple[Any, ...], records: list[
     for record in records:
         by_arm[record["arm"]][record["seed"]] = record
     unknowns = [name.split("/")[1] for name in records[0]["ood"] if name.startswith("JointEnergy/")]
-    parts = [
-        f"### {title}: {size[0]} pictures an epoch, {size[1]} epochs\n\n{text} *Rare* rows carry none of the four "
-        "most frequent labels of the training pictures. AUROC of JointEnergy; *rare minus* is the paired "
-        "difference of its rare column from BCE + L_conf, the same training without the gap term.\n"
-    ]
+    head = (
+        f"### {title}: {size[0]} pictures an epoch, {size[1]} epochs\n\n{text} *Rare* rows carry none of the "
+        "four most frequent labels of the training pictures. AUROC of JointEnergy; *rare minus* is the "
+        "paired difference of its rare column from BCE + L_conf, the same training without the gap term.\n"
+    )
     header = ["arm", "seeds", "mAP", "rare AP", "active", "CPU s"]
     rows = [
         [
@@ -79,14 +79,13 @@ def _quality_tables(title: str, text: str, size: tuple[Any, ...], records: list[
         ]
         for arm, seeds in by_arm.items()
     ]
-    parts.append(
-        "Accuracy on known pictures, and the share of pairs inside the hinge at the end:\n\n"
-        + table(header, rows)
-    )
-    for unknown in unknowns:
-        parts.append(f"Unknown: {unknown}.\n\n" + _unknown(by_arm, f"JointEnergy/{unknown}"))
-    parts.append(_lost(by_arm, unknowns))
-    parts.append(_scores(by_arm, unknowns))
+    parts = [
+        head,
+        f"Accuracy on known pictures; share of pairs inside the hinge at the end:\n\n{table(header, rows)}",
+        *(f"Unknown: {name}.\n\n{_unknown(by_arm, f'JointEnergy/{name}')}" for name in unknowns),
+        _lost(by_arm, unknowns),
+        _scores(by_arm, unknowns),
+    ]
     return "\n".join(parts)
 
 
@@ -182,11 +181,11 @@ def _selector(records: list[Record]) -> str:
     ]
     seeds = [f"seed {r['seed']}" for r in records]
     return (
-        "### Choice of the outlier set\n\nDigit composites, EDGE m=1 trained with one candidate each, nearest "
-        "first by the dilation distance of a BCE network's features (B = 64, k = 32).\n\n"
+        "### Choice of the outlier set\n\nDigit composites, EDGE m=1 trained with one candidate each, "
+        "nearest first by the dilation distance of a BCE network's features (B = 64, k = 32).\n\n"
         + table(["outliers", "distance", "mAP", *unknowns], rows)
-        + "\nSpearman's rank correlation of distance and AUROC (of the far unknowns: the worst) over the five "
-        "candidates; negative means that nearer is better:\n\n"
+        + "\nSpearman's rank correlation of distance and AUROC (of the far unknowns: the worst) over the "
+        "five candidates; negative means that nearer is better:\n\n"
         + table(["distance / unknown", *seeds], correlations)
     )
 
@@ -206,10 +205,10 @@ def _loss(records: list[Record]) -> str:
                 rows.append([shape, name, *cells])
     header = ["rows, labels, k", "loss", "median ms", "least ms", "times BCE"]
     return (
-        "### Cost of the loss\n\nForward and backward of the loss alone, one thread. BCE takes outliers as rows "
-        "without a label. *split* is handed the two sides apart and checks no targets; pytorch-ood's regulariser is "
-        "single-label and was adapted; *naive* loops over outliers and is left out at the largest shape.\n\n"
-        + table(header, rows)
+        "### Cost of the loss\n\nForward and backward of the loss alone, one thread. BCE takes outliers as "
+        "rows without a label. *split* is handed the two sides apart and checks no targets; pytorch-ood's "
+        "regulariser is single-label and was adapted; *naive* loops over outliers and is left out "
+        "at the largest shape.\n\n" + table(header, rows)
     )
 
 
@@ -223,8 +222,8 @@ def _gap(records: list[Record]) -> str:
         rows.append([f"{r['pairs']:,}", *cells])
     header = ["pairs", "pairwise ms", "sorted ms", "ratio", "apart"]
     return (
-        "### The gap term\n\nForward and backward of the hinge alone in float32; *apart* is the largest relative "
-        f"difference of value and gradients.\n\n{table(header, rows)}"
+        "### The gap term\n\nForward and backward of the hinge alone in float32; *apart* is the largest "
+        f"relative difference of value and gradients.\n\n{table(header, rows)}"
     )
 
 
@@ -233,8 +232,8 @@ def _memory(records: list[Record]) -> str:
         return "### Memory\n\nNot run.\n"
     rows = [[f"{2 * r['rows']} x {r['labels']}", r["loss"], f"{r['times']:.1f}"] for r in records]
     return (
-        "### Memory\n\nGrowth of the process's peak over one forward and backward pass, in multiples of the logits; "
-        f"the gradient itself is one of them.\n\n{table(['logits', 'loss', 'times the logits'], rows)}"
+        "### Memory\n\nGrowth of the process's peak over one forward and backward pass, in multiples of the "
+        f"logits; the gradient is one of them.\n\n{table(['logits', 'loss', 'times the logits'], rows)}"
     )
 
 
