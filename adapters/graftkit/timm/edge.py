@@ -37,7 +37,7 @@ def pooled_features(
     model : timm model
         Any with ``forward_features`` and ``forward_head``.
     loader : iterable of Tensor or of (Tensor, ...)
-        Batches of inputs; what follows them is ignored.
+        Inputs of shape (B, channels, h, w); what follows them is ignored.
     device : str, torch.device or None, default=None
         Where inputs are moved before the model sees them.
     verbose : int, default=0

@@ -134,6 +134,8 @@ def test_margin_is_the_smallest_that_moves_the_share():
         ({"oe_energy": torch.tensor([math.nan])}, "oe_energy: expected a vector of finite energies"),
         ({"oe_energy": torch.zeros(2, 2)}, "oe_energy: expected a vector"),
         ({"active": 1.0}, "active: expected a finite number"),
+        ({"k": 0}, "k: expected an integer >= 1"),
+        ({"k": 1.5}, r"k: expected a finite number in \(0, 1\]"),
     ],
 )
 def test_margin_refuses(change, words):

@@ -37,7 +37,8 @@ class OutlierExposureBatcher:
     id_loader : iterable of (Tensor, Tensor)
         Inputs and multi-hot targets of shape (n, C), such as a DataLoader or timm's loaders.
     oe_loader : iterable of Tensor or of (Tensor, ...)
-        Inputs of outliers; whatever comes after the inputs is ignored. Must be iterable again and again.
+        Inputs of outliers, of shape (n_o, ...); whatever comes after the inputs is ignored. Must be
+        iterable again and again.
     criterion : object or None, default=None
         Whose ``set_epoch`` is called too, such as an `EDGELoss` with warm-up.
 

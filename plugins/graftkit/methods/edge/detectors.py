@@ -138,8 +138,8 @@ class JointEnergy(nn.Module):
         Parameters
         ----------
         data_loader : iterable of Tensor or of (Tensor, ...)
-            Batches of known rows, of a validation set rather than of training; what follows the inputs is
-            ignored.
+            Inputs of shape (B, ...) of known rows, of a validation set rather than of training; what follows
+            the inputs is ignored.
         device : str, torch.device or None, default=None
             Where inputs are moved before the model sees them.
 

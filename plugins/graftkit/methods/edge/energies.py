@@ -17,6 +17,7 @@ tensor(0.1250, dtype=torch.float64)
 """
 
 import warnings
+from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import torch
@@ -174,6 +175,8 @@ def suggest_margin(
 
     Raises
     ------
+    TypeError
+        If an energy is no floating-point tensor, or `k` or `active` no number.
     ValueError
         If a side is empty, not a vector or not finite, or `k` or `active` out of range.
     """
@@ -185,6 +188,7 @@ def suggest_margin(
         sides.append(wide)
     known, outliers = sides
     check_number("active", active, low=0, high=1, closed="()")
+    check_tail("k", k)
     tail = known.sort().values[: tail_size(k, len(known))]
     gaps = (tail[None] - outliers[:, None]).flatten().sort().values  # inside the hinge where gap < margin
     wanted = float(gaps[min(int(active * len(gaps)), len(gaps) - 1)])
@@ -196,6 +200,15 @@ def suggest_margin(
         tuple(torch.quantile(outliers, levels).tolist()),
         float((gaps < margin).double().mean()),
     )
+
+
+def check_tail(name: str, k: Any) -> int | float:
+    """Return a tail's size, an integer of 1 or above or a share in (0, 1]."""
+    if isinstance(k, Integral | bool):
+        return check_integer(name, k, low=1)
+    if not isinstance(k, Real):
+        raise_invalid(name, k, "an integer >= 1 or a share in (0, 1]", error=TypeError)
+    return check_number(name, k, low=0, high=1, closed="(]")
 
 
 def tail_size(k: int | float, rows: int) -> int:

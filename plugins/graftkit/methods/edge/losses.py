@@ -25,7 +25,6 @@ of processes, or give a share.
 
 import warnings
 from collections.abc import Callable
-from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import torch
@@ -33,7 +32,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from graftkit.core.validation import check_bool, check_choice, check_integer, check_number, raise_invalid
-from graftkit.methods.edge.energies import summed_softplus, tail_size, widened
+from graftkit.methods.edge.energies import check_tail, summed_softplus, tail_size, widened
 from graftkit.methods.edge.fused import fused_terms
 from graftkit.methods.edge.gap import METHODS, gap_terms
 from graftkit.methods.edge.rows import check_targets, outlier_rows
@@ -157,7 +156,7 @@ class EDGELoss(nn.Module):
         super().__init__()
         self.alpha = check_number("alpha", alpha, low=0)
         self.beta = check_number("beta", beta, low=0)
-        self.k = _check_k(k)
+        self.k = check_tail("k", k)
         self.margin = check_number("margin", margin, low=0)
         self.warmup_epochs = check_integer("warmup_epochs", warmup_epochs, low=0)
         if id_loss is not None and not callable(id_loss):
@@ -374,14 +373,6 @@ def _given(value: Tensor | None) -> Tensor:
     if value is None:  # for the type checker: an empty side always comes with its zero
         raise RuntimeError("no zero for an empty side")
     return value
-
-
-def _check_k(k: Any) -> int | float:
-    if isinstance(k, Integral | bool):
-        return check_integer("k", k, low=1)
-    if not isinstance(k, Real):
-        raise_invalid("k", k, "an integer >= 1 or a share in (0, 1]", error=TypeError)
-    return check_number("k", k, low=0, high=1, closed="(]")
 
 
 def _check_mask(mask: Any, rows: int) -> Tensor:
