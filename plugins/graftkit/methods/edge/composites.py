@@ -160,7 +160,8 @@ def draw_labels(n: int, weights: Any, rng: np.random.Generator) -> FloatArray:
     # Gumbel keys: the largest are a draw without replacement.
     keys = np.log(share) + rng.gumbel(size=(n, len(share)))
     rank = (-keys).argsort(1).argsort(1)
-    return (rank < sizes[:, None]).astype(np.float32)
+    drawn: FloatArray = (rank < sizes[:, None]).astype(np.float32)
+    return drawn
 
 
 def place_tiles(

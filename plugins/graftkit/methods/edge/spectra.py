@@ -139,7 +139,7 @@ def set_spectrum(features: Any, *, center: bool = False) -> Tensor:
     for block in table.split(4096):
         rows = block - shift
         gram += rows.T @ rows
-    return torch.linalg.eigvalsh(gram / len(table)).flip(0).clamp(min=0).sqrt()
+    return _roots(gram / len(table))
 
 
 def read_features(features: Any, name: str = "features") -> Tensor:
@@ -180,7 +180,12 @@ def read_features(features: Any, name: str = "features") -> Tensor:
 
 def _gram_values(rows: Tensor) -> Tensor:
     small = rows @ rows.T if rows.shape[0] <= rows.shape[1] else rows.T @ rows
-    return torch.linalg.eigvalsh(small).flip(0).clamp(min=0).sqrt()
+    return _roots(small)
+
+
+def _roots(gram: Tensor) -> Tensor:
+    values: Tensor = torch.linalg.eigvalsh(gram).flip(0).clamp(min=0).sqrt()
+    return values
 
 
 def _spectrum(name: str, values: Any) -> Tensor:
