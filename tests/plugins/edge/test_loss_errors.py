@@ -70,6 +70,20 @@ def test_batches(criterion, logits, targets, error, words):
         criterion(logits, targets)
 
 
+def test_targets_on_another_device():
+    with pytest.raises(ValueError, match="targets: expected targets on the logits' device meta, got device"):
+        EDGELoss(k=1)(LOGITS.to("meta"), TARGETS)
+
+
+def test_split_form_reads_targets_when_asked():
+    logits = torch.zeros(3, 2)
+    with pytest.raises(ValueError, match="id_targets: expected known rows only, without rows of -1"):
+        EDGELoss(k=1, validate=True).split(logits, TARGETS, logits)
+    with pytest.raises(ValueError, match=r"targets: expected values in \[0, 1\]"):
+        EDGELoss(k=1, validate=True).split(logits, TARGETS * 2, logits)
+    EDGELoss(k=1, validate=True).split(logits, TARGETS.abs(), logits)
+
+
 def test_split_form():
     with pytest.raises(
         ValueError, match=r"oe_logits: expected shape \(n_o, 2\).*got Tensor of shape \(4, 3\)"

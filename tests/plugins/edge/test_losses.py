@@ -71,6 +71,34 @@ def test_gradcheck():
     assert torch.autograd.gradcheck(lambda a, b: criterion.split(a, y, b), (z, u))
 
 
+@pytest.mark.parametrize("fused", [True, False])
+def test_second_derivatives(fused):
+    z, y, u = worked(grad=True)
+    criterion = EDGELoss(k=2, margin=1.0, fused=fused)
+    assert torch.autograd.gradgradcheck(lambda a, b: criterion.split(a, y, b), (z, u))
+
+
+def test_plain_form_takes_functional_transforms():
+    z, y, u = worked()
+    gradient = torch.func.grad(lambda a: EDGELoss(k=2, margin=1.0, fused=False).split(a, y, u))(z)
+    expected = tensor(reference.gradients(Z, Y, U, 2, 1.0)[0])
+    torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("margin", [0.0, 2.0, 30.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_both_forms_agree(margin, dtype):
+    z, y, u = draw(30, 20, 15, 6, dtype)
+    results = []
+    for fused in (True, False):
+        a, b = z.clone().requires_grad_(), u.clone().requires_grad_()
+        criterion = EDGELoss(0.6, 0.4, 7, margin, fused=fused)
+        (3 * criterion.split(a, y, b)).backward()
+        results.append((a.grad, b.grad, *(part for part in criterion.last if isinstance(part, torch.Tensor))))
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_concatenated_form_equals_the_split_form_in_any_order():
     z, y, u = draw(5, 8, 6, 4)
     criterion = EDGELoss(k=3, margin=1.0)

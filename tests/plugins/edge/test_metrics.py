@@ -100,6 +100,7 @@ def test_sweep_to_nothing_is_nan():
     [
         ({"heads": [5]}, ValueError, r"heads: expected an integer in \[0, 4\], got 5"),
         ({"heads": [0.5]}, TypeError, "heads: expected an integer"),
+        ({"heads": 1}, TypeError, "heads: expected several integers"),
         ({"id_targets": TARGETS[:3]}, ValueError, "id_targets: expected one row a score, 5"),
         (
             {"id_targets": -TARGETS},

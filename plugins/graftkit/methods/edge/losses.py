@@ -99,10 +99,12 @@ class EDGELoss(nn.Module):
     gap_method : {"auto", "pairwise", "sorted"}, default="auto"
         How the hinge is computed; see `energy_gap_loss`.
     validate : bool, default=False
-        Look for NaN and infinity in the logits at each call; a synchronisation on a GPU.
+        Look for NaN and infinity in the logits at each call, and at the targets of `split`; a synchronisation
+        on a GPU.
     fused : bool, default=True
         Compute the three terms as one node of the graph where `id_loss`, `per_class_energy` and `tail_mask`
-        are not used; the same value and gradient to rounding. False takes the plain form always.
+        are not used; the same value and gradient to rounding. False takes the plain form always,
+        which torch.func's transforms need.
 
     Attributes
     ----------
@@ -219,7 +221,7 @@ class EDGELoss(nn.Module):
         id_logits : Tensor of shape (n, C)
             Logits of known rows.
         id_targets : Tensor of shape (n, C)
-            Their targets in [0, 1]; values are not read, so that nothing synchronises.
+            Their targets in [0, 1]; values are read with `validate` only, so that nothing synchronises.
         oe_logits : Tensor of shape (n_o, C)
             Logits of outliers.
         tail_mask : Tensor of bool, shape (n,), or None, default=None
@@ -235,7 +237,7 @@ class EDGELoss(nn.Module):
         TypeError
             If logits are not floating, or an argument no tensor.
         ValueError
-            If shapes do not fit.
+            If shapes do not fit, or `validate` finds a target or logit that means nothing.
         """
         known, outliers = widened(id_logits, "id_logits"), widened(oe_logits, "oe_logits")
         check_targets(known, id_targets)
@@ -243,6 +245,8 @@ class EDGELoss(nn.Module):
             raise_invalid(
                 "oe_logits", oe_logits, f"shape (n_o, {known.shape[1]}), the C of the known rows' logits"
             )
+        if self.validate and bool(outlier_rows(id_targets).any()):
+            raise_invalid("id_targets", -1, "known rows only, without rows of -1")
         mask = None if tail_mask is None else _check_mask(tail_mask, len(known))
         return self._loss(torch.cat([known, outliers]), id_targets, mask)
 

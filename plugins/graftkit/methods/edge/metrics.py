@@ -161,6 +161,8 @@ def tail_sweep(
     if counts.shape != targets.shape[1:] or not np.isfinite(counts).all() or (counts < 0).any():
         raise_invalid("label_counts", counts, f"{targets.shape[1]} counts, none negative")
     frequent = np.argsort(-counts, kind="stable")
+    if not isinstance(heads, Iterable):
+        raise_invalid("heads", heads, "several integers, such as range(5)", error=TypeError)
     swept = []
     for j in list(heads):
         check_integer("heads", j, low=0, high=targets.shape[1])

@@ -83,6 +83,8 @@ def check_targets(logits: Tensor, targets: Any) -> None:
         _refuse_shape(targets, logits)
     if targets.shape != logits.shape:
         raise_invalid("targets", targets, f"multi-hot targets of the logits' shape {tuple(logits.shape)}")
+    if targets.device != logits.device:
+        raise_invalid("targets", targets.device, f"targets on the logits' device {logits.device}")
 
 
 def ood_labels(targets: Tensor) -> Tensor:
