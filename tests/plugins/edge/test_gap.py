@@ -80,6 +80,13 @@ def test_many_pairs_without_cancellation():
     assert energy_gap_loss(oe, tail, method="sorted").item() == pytest.approx(wide, rel=1e-6)
 
 
+def test_energies_far_from_zero_do_not_cancel():
+    generator = torch.Generator().manual_seed(4)
+    oe, tail = (1e6 + torch.randn(n, generator=generator, dtype=torch.float64) * 1e-3 for n in (300, 200))
+    exact = energy_gap_loss(oe, tail, method="pairwise").item()  # each difference is exact
+    assert energy_gap_loss(oe, tail, method="sorted").item() == pytest.approx(exact, rel=1e-10)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_ties_lie_outside_the_hinge(method):
     oe = torch.tensor([2.0, 2.0], requires_grad=True)

@@ -213,6 +213,10 @@ def test_tail_mask_names_the_tail():
     criterion(logits, targets, tail_mask=torch.cat([some, torch.ones(4, dtype=torch.bool)]))
     assert criterion.last.gap.item() == pytest.approx(expected, rel=1e-12)
     assert criterion.last.k_used == 2
+    order = torch.tensor([9, 3, 0, 8, 5, 2, 7, 1, 6, 4])
+    mask = torch.cat([some, torch.ones(4, dtype=torch.bool)])
+    criterion(logits[order], targets[order], tail_mask=mask[order])
+    assert criterion.last.gap.item() == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("empty", ["id", "oe", "both"])
@@ -351,6 +355,16 @@ def test_an_idle_gap_term_is_reported_once_when_the_epoch_ends():
         criterion.set_epoch(1)
     criterion.split(z + 20, y, u - 20)
     criterion.set_epoch(2)  # said once
+
+
+def test_an_epoch_is_judged_by_itself():
+    z, y, u = draw(16, 6, 4, 3)
+    criterion = EDGELoss(k=2)
+    criterion.split(z, y, u + 20)
+    criterion.set_epoch(1)  # it worked
+    criterion.split(z + 20, y, u - 20)
+    with pytest.warns(UserWarning, match="gap term was 0 for a whole epoch"):
+        criterion.set_epoch(2)
 
 
 @pytest.mark.parametrize("case", ["working", "warm-up", "no outliers", "beta of 0", "no calls"])

@@ -363,7 +363,6 @@ class EDGELoss(nn.Module):
             warnings.warn(text, stacklevel=4)
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _known_first(targets: Tensor) -> tuple[Tensor | None, int]:
     """The order that puts known rows first (None: they are), and their number."""
     outlier = outlier_rows(targets)
