@@ -103,17 +103,10 @@ class OutlierExposureBatcher:
         check_integer("epoch", epoch, low=0)
         for loader in (self.id_loader, self.oe_loader):
             batches = getattr(loader, "batch_sampler", None)
-            seen: list[Any] = []
-            for part in (
-                loader,
-                getattr(loader, "sampler", None),
-                batches,
-                getattr(batches, "sampler", None),
-            ):
-                # A sampler and its batch sampler may be the same object.
-                if callable(getattr(part, "set_epoch", None)) and not any(part is other for other in seen):
+            parts = loader, getattr(loader, "sampler", None), batches, getattr(batches, "sampler", None)
+            for part in parts:
+                if callable(getattr(part, "set_epoch", None)):
                     part.set_epoch(epoch)  # type: ignore[union-attr]
-                    seen.append(part)
         if self.criterion is not None:
             self.criterion.set_epoch(epoch)
 
