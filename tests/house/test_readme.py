@@ -3,6 +3,7 @@
 import re
 
 import pytest
+import torch
 from torch_geometric import seed_everything
 
 from tests.house.surface import ROOT
@@ -49,6 +50,17 @@ def test_graph_snippet_pushes_outliers_out():
         for side, batch in zip(sides, pair, strict=True):
             side.append(-model(batch).logsumexp(dim=1).mean().item())
     assert sum(sides[1]) > sum(sides[0])
+
+
+def test_multilabel_snippet_finds_what_carries_no_known_label():
+    torch.manual_seed(0)  # the snippet's data and weights
+    (snippet,) = (text for text in SNIPPETS if "EDGELoss" in text)
+    namespace: dict[str, object] = {}
+    exec(compile(snippet, "README.md", "exec"), namespace)  # noqa: S102  (our own README)
+    assert namespace["unknown"].shape == (8,)
+    assert namespace["unknown"].float().mean() > 0.5
+    assert 0 < float(namespace["share"]) <= 1
+    assert namespace["criterion"].epoch == 4
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])

@@ -9,12 +9,14 @@ from graftkit.sklearn.dpcml import DPCML
 from graftkit.sklearn.dpcml_display import DPCMLDisplay
 from graftkit.sklearn.dpcml_metrics import make_ranking_scorer, ranking_metrics
 from graftkit.sklearn.dpcml_selection import cross_validate_ranking
+from graftkit.sklearn.joint_energy import JointEnergyDetector
 from graftkit.sklearn.rcpmod import RCPMOD
 from graftkit.sklearn.rcpmod_display import RCPMODDisplay
 
 __all__ = [
     "DPCML",
     "DPCMLDisplay",
+    "JointEnergyDetector",
     "LeaveOneOut",
     "PerUserRatioSplit",
     "RCPMOD",

@@ -1,4 +1,4 @@
-"""graftkit for PyTorch: ``SSESAM`` for long-tailed data, AUCSeg's loss and bank for segmentation."""
+"""graftkit for PyTorch: ``SSESAM`` for long tails, AUCSeg for segmentation, EDGE for multi-label."""
 
 from graftkit.methods.aucseg import (
     PixelAUCLoss,
@@ -7,6 +7,16 @@ from graftkit.methods.aucseg import (
     pixel_auc_loss,
     split_classes,
 )
+
+# isort: off
+from graftkit.methods.edge import (
+    EDGELoss, EDGETerms, EnergyBoundedLoss, JointEnergy, JointEnergyPostprocessor,
+    OEDatasetSelector, OutlierExposureBatcher, dilation_distance, energy_gap_loss, joint_energy,
+    multilabel_map, none_probability, ood_labels, ood_metrics, overlapping_files, suggest_margin,
+    tail_sweep,
+)  # fmt: skip
+
+# isort: on
 from graftkit.methods.sse_sam import (
     SSESAM,
     class_curvature,
@@ -16,14 +26,10 @@ from graftkit.methods.sse_sam import (
 )
 
 __all__ = [
-    "PixelAUCLoss",
-    "SSESAM",
-    "TailMemoryBank",
-    "class_curvature",
-    "count_pixels",
-    "coupled_modules",
-    "frozen_running_stats",
-    "pixel_auc_loss",
-    "split_classes",
-    "tail_classes_from_counts",
-]
+    "EDGELoss", "EDGETerms", "EnergyBoundedLoss", "JointEnergy", "JointEnergyPostprocessor",
+    "OEDatasetSelector", "OutlierExposureBatcher", "PixelAUCLoss", "SSESAM", "TailMemoryBank",
+    "class_curvature", "count_pixels", "coupled_modules", "dilation_distance", "energy_gap_loss",
+    "frozen_running_stats", "joint_energy", "multilabel_map", "none_probability", "ood_labels",
+    "ood_metrics", "overlapping_files", "pixel_auc_loss", "split_classes", "suggest_margin",
+    "tail_classes_from_counts", "tail_sweep",
+]  # fmt: skip
