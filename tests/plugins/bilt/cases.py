@@ -45,7 +45,9 @@ SMALL = LabelTree.from_paths(
 )  # fmt: skip
 
 
-def head_of(tree: LabelTree, seed: int = 0, in_features: int = 5, dtype=torch.float64, **options) -> HierarchicalHead:
+def head_of(
+    tree: LabelTree, seed: int = 0, in_features: int = 5, dtype=torch.float64, **options
+) -> HierarchicalHead:
     """A head with random weights, W included."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -62,7 +62,7 @@ def delta(weight):
         for j in range(n):
             if i != j:
                 norm = norm + weight[i, j] ** 2
-        norm = torch.sqrt(norm) if float(norm) > 0 else torch.ones((), dtype=torch.float64)
+        norm = torch.sqrt(norm) if float(norm.detach()) > 0 else torch.ones((), dtype=torch.float64)
         rows.append(torch.stack([
             weight[i, j] / norm if i != j else torch.zeros((), dtype=torch.float64) for j in range(n)
         ]))  # fmt: skip
@@ -152,7 +152,9 @@ def metrics(ranking, levels, distance, targets, paths, ks):
     out["mistake_severity"] = sum(wrong) / len(wrong) if wrong else float("nan")
     for k in ks:
         out[f"top{k}"] = sum(y in order[:k] for order, y in zip(ranking, targets)) / n
-        out[f"hd@{k}"] = sum(sum(distance[y][c] for c in order[:k]) / k for order, y in zip(ranking, targets)) / n
+        out[f"hd@{k}"] = (
+            sum(sum(distance[y][c] for c in order[:k]) / k for order, y in zip(ranking, targets)) / n
+        )
         bound = [sum(sorted(distance[y])[:k]) / k for y in targets]
         out[f"hd@{k}_bound"] = sum(bound) / n
         dmax = max(max(row) for row in distance)

@@ -11,7 +11,13 @@ from graftkit.methods.bilt.distances import distance_rows, expected_distance, lc
 from tests.plugins.bilt import reference
 from tests.plugins.bilt.cases import SMALL, even_tree, generator
 
-TREES = [SMALL, even_tree(0), even_tree(1), LabelTree.from_paths([("a",), ("b",)]), LabelTree.from_paths([("a",)])]
+TREES = [
+    SMALL,
+    even_tree(0),
+    even_tree(1),
+    LabelTree.from_paths([("a",), ("b",)]),
+    LabelTree.from_paths([("a",)]),
+]
 
 
 def weight_of(n, seed=0):
@@ -147,7 +153,10 @@ def test_above_the_bound_it_can():
 
 def test_detaching_keeps_values_and_cuts_a_gradient():
     p = probabilities(3, 5).requires_grad_()
-    plain, cut = FullCost(SMALL.lineage(-1), 0.5).double(), FullCost(SMALL.lineage(-1), 0.5, detach=True).double()
+    plain, cut = (
+        FullCost(SMALL.lineage(-1), 0.5).double(),
+        FullCost(SMALL.lineage(-1), 0.5, detach=True).double(),
+    )
     g = torch.randn(3, 5, generator=generator(5), dtype=torch.float64)
     torch.testing.assert_close(cut(p)[0], plain(p)[0], rtol=0, atol=1e-12)
     (given,) = torch.autograd.grad(cut(p)[0], p, g)

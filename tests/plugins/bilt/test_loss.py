@@ -63,7 +63,7 @@ def test_a_case_by_hand():
     out = head(batch(4, 2)[0])
     torch.testing.assert_close(out.scores, torch.full((4, 2), -0.25, dtype=torch.float64))
     loss = BiLTLoss(tree)(out, torch.tensor([0, 1, 1, 0]))
-    assert float(loss) == pytest.approx(2 * math.log(2), abs=1e-12)
+    assert loss.item() == pytest.approx(2 * math.log(2), abs=1e-12)
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 0.3, 1.0])
@@ -74,7 +74,9 @@ def test_gamma_zero_is_label_smoothing_of_the_scores(epsilon):
     criterion = BiLTLoss(SMALL, epsilon=epsilon, gamma=0.0)
     criterion(out, y)
     expected = nn.CrossEntropyLoss(label_smoothing=epsilon)(out.level_scores[-1], y)
-    torch.testing.assert_close(criterion.last_components.difference[-1], expected.detach(), rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        criterion.last_components.difference[-1], expected.detach(), rtol=0, atol=1e-12
+    )
 
 
 def test_epsilon_zero_is_cross_entropy_of_the_scores():
@@ -263,7 +265,7 @@ def test_bf16_outputs_are_taken_in_float32():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss = BiLTLoss(SMALL)(head(x), y)
     assert loss.dtype == torch.float32
-    assert float(loss) == pytest.approx(float(BiLTLoss(SMALL)(head(x), y)), rel=0.05)
+    assert loss.item() == pytest.approx(float(BiLTLoss(SMALL)(head(x), y)), rel=0.05)
     loss.backward()
     assert all(torch.isfinite(p.grad).all() for p in head.parameters())
 
@@ -271,7 +273,9 @@ def test_bf16_outputs_are_taken_in_float32():
 def test_extreme_logits_are_finite():
     head = head_of(SMALL)
     out = head(batch(4, 5)[0])
-    wild = tuple(torch.full_like(z, 1e4) * torch.tensor([(-1.0) ** k for k in range(z.shape[1])]) for z in out[1])
+    wild = tuple(
+        torch.full_like(z, 1e4) * torch.tensor([(-1.0) ** k for k in range(z.shape[1])]) for z in out[1]
+    )
     scores = tuple(cost(z.softmax(1))[0] for cost, z in zip(head.costs, wild, strict=True))
     loss = BiLTLoss(SMALL)(out._replace(scores=scores[-1], level_logits=wild, level_scores=scores),
                            torch.tensor([0, 1, 2, 3]))  # fmt: skip

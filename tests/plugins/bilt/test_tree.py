@@ -133,7 +133,11 @@ def test_short_branches_are_repeated_or_refused():
     rows = [("animal", "cat"), ("animal", "dog"), ("car",)]
     tree = LabelTree.from_paths(rows)
     assert tree.paths() == [("animal", "cat"), ("animal", "dog"), ("car", "car")]
-    assert tree.distance(kind="path").tolist() == [[0, 2, 3], [2, 0, 3], [3, 3, 0]]  # car is one below the root
+    assert tree.distance(kind="path").tolist() == [
+        [0, 2, 3],
+        [2, 0, 3],
+        [3, 3, 0],
+    ]  # car is one below the root
     with pytest.raises(ValueError, match=r"pad='error', got shorter branches: 'car'"):
         LabelTree.from_paths(rows, pad="error")
 

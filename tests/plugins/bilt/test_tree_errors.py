@@ -198,7 +198,11 @@ def test_json_with_numbers_out_of_range():
         (lambda: SMALL.names(0), ValueError, r"level: expected 1 to 3 or -3 to -1; the root is no level"),
         (lambda: SMALL.names(4), ValueError, r"level: expected an integer in \[-3, 3\]"),
         (lambda: SMALL.names("1"), TypeError, r"level: expected an integer"),
-        (lambda: SMALL.distance(kind="lcs"), ValueError, r"kind: .*'lca', 'height', 'path'.*Did you mean 'lca'"),
+        (
+            lambda: SMALL.distance(kind="lcs"),
+            ValueError,
+            r"kind: .*'lca', 'height', 'path'.*Did you mean 'lca'",
+        ),
         (lambda: SMALL.is_path((0, 0)), ValueError, r"3 entries"),
         (lambda: SMALL.is_path(("animal", "pet", "cow")), ValueError, r"a name of level 3, got 'cow'"),
         (lambda: SMALL.is_path((0, 0, 1.5)), TypeError, r"names or integers"),

@@ -130,7 +130,9 @@ class SoftLabelLoss(_FinestLoss):
         """
         z = self._prepare(output, target)
         y = target[:, -1] if target.ndim == 2 and not target.is_floating_point() else target
-        scale = -self.hardness / max(1, self.tree.num_levels if self.distance is None else float(self.distance.max()))
+        scale = -self.hardness / max(
+            1, self.tree.num_levels if self.distance is None else float(self.distance.max())
+        )
 
         def rows(classes: Tensor) -> Tensor:
             row = distance_rows(self.lineage, classes) if self.distance is None else self.distance[classes]

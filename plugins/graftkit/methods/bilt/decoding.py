@@ -102,7 +102,9 @@ def decode(
     if decode == "head":
         predictions = [_scores(output, tree, h, source).argmax(1) for h in chosen]
     else:
-        leaf = _leaf(output, tree, source) if decode == "path" else _scores(output, tree, -1, source).argmax(1)
+        leaf = (
+            _leaf(output, tree, source) if decode == "path" else _scores(output, tree, -1, source).argmax(1)
+        )
         predictions = list(tree.ancestors.to(leaf.device)[[h - 1 for h in chosen]][:, leaf].unbind(0))
     if threshold is not None:
         for k, h in enumerate(chosen):

@@ -184,7 +184,9 @@ class BiLTLoss(nn.Module):
         classification, difference = [], []
         total = output.level_logits[-1].new_zeros((), dtype=torch.float32)
         with torch.autocast(output.scores.device.type, enabled=False):
-            for h, (z, s) in enumerate(zip(output.level_logits, output.level_scores, strict=True), start=first):
+            for h, (z, s) in enumerate(
+                zip(output.level_logits, output.level_scores, strict=True), start=first
+            ):
                 y = targets[h]
                 one = self._classification(_wide(z), y, h)
                 two = one.new_zeros(())
@@ -200,7 +202,9 @@ class BiLTLoss(nn.Module):
         sizes = tuple(z.shape[1] for z in output.level_logits)
         if sizes not in (self.tree.sizes, self.tree.sizes[-1:]):
             raise_invalid("output", sizes, f"logits of {self.tree.sizes} classes, coarse to fine")
-        here = isinstance(target, Tensor) and target.device.type == "cpu" and not torch.compiler.is_compiling()
+        here = (
+            isinstance(target, Tensor) and target.device.type == "cpu" and not torch.compiler.is_compiling()
+        )
         check_targets(target, self.tree, self.ancestors,
                       values=self.validate == "always" or (self.validate == "auto" and here))  # fmt: skip
         if len(target) != len(output.scores):

@@ -57,7 +57,9 @@ def rows_to_parents(rows: Iterable[Sequence[str]], name: str = "paths") -> tuple
             if not isinstance(cell, str):
                 raise_invalid(name, cell, f"a string in row {position}, level {level}", error=TypeError)
             if not cell.strip():
-                raise ValueError(f"{name}: expected a name in row {position}, level {level}, got an empty one")
+                raise ValueError(
+                    f"{name}: expected a name in row {position}, level {level}, got an empty one"
+                )
             node = (level, cell)
             if parents.setdefault(node, above) != above:
                 before = parents[node]

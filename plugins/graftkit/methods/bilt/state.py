@@ -119,7 +119,9 @@ class TreeState(nn.Module):
         """
         check_same_tree(self.tree, decode_tree(state))
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
         """Load weights of the same tree; another tree changes nothing here and raises.
 
         Parameters

@@ -106,7 +106,10 @@ def _check_levels(target: Tensor, tree: LabelTree, ancestors: Tensor) -> None:
             known = (target[:, h] >= 0) & (target[:, k] >= 0)
             wrong = target[known][parent[target[known, h]] != target[known, k]]
             if len(wrong):
-                named = [f"{tree.names(h + 1)[int(row[h])]} under {tree.names(k + 1)[int(row[k])]}" for row in wrong]
+                named = [
+                    f"{tree.names(h + 1)[int(row[h])]} under {tree.names(k + 1)[int(row[k])]}"
+                    for row in wrong
+                ]
                 raise ValueError(f"target: expected labels on one path of the tree, got {listed(named)}")
 
 

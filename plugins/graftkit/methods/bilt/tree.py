@@ -23,16 +23,17 @@ from torch import Tensor
 
 from graftkit.core.files import whole_file
 from graftkit.core.validation import check_choice, check_integer, raise_invalid
+from graftkit.methods.bilt.constructors import TreeConstructors
 from graftkit.methods.bilt.distances import lca_distance, sibling_depths
-from graftkit.methods.bilt.growth import grow, listed, parents_of_edges
-from graftkit.methods.bilt.sources import read_edges, read_graph, read_rows, rows_to_parents
+from graftkit.methods.bilt.growth import listed
+from graftkit.methods.bilt.level_checks import ancestor_table, check_levels
 
 __all__ = ["LabelTree"]
 
 FORMAT = "graftkit.LabelTree/1"
 
 
-class LabelTree:
+class LabelTree(TreeConstructors):
     """A tree over classes, in levels, unchanging.
 
     The constructors `from_paths`, `from_csv`, `from_parents`, `from_edges`, `from_networkx`, `from_levels`
@@ -57,230 +58,9 @@ class LabelTree:
     """
 
     def __init__(self, names: Sequence[Sequence[str]], ancestors: Any) -> None:
-        table = _table(ancestors)
-        for position, level in enumerate(names, start=1):
-            if isinstance(level, str) or not all(isinstance(name, str) for name in level):
-                raise_invalid("names", level, f"strings at level {position}", error=TypeError)
-        levels = tuple(tuple(level) for level in names)
-        if len(levels) != len(table):
-            raise_invalid("names", len(levels), f"one sequence for each of {len(table)} levels")
-        for position, (level, row) in enumerate(zip(levels, table, strict=True), start=1):
-            missing = sorted(set(range(len(level))) - set(row.tolist()))
-            if row.max() >= len(level):
-                raise_invalid("ancestors", int(row.max()), f"numbers below {len(level)} at level {position}")
-            if missing:
-                childless = listed(level[k] for k in missing)
-                raise ValueError(f"ancestors: expected a finest class below every node, got none below "
-                                 f"{childless} of level {position}")  # fmt: skip
-            twice = [name for name in dict.fromkeys(level) if level.count(name) > 1] if len(
-                set(level)) < len(level) else []  # fmt: skip
-            if twice:
-                raise ValueError(f"names: expected each once a level, got {listed(twice)} twice at level "
-                                 f"{position}")  # fmt: skip
-        _refuse_two_parents(levels, table)
-        self._names = levels
+        table = ancestor_table(ancestors)
+        self._names = check_levels(names, table)
         self._ancestors = torch.from_numpy(table)
-
-    # -- ways in -----------------------------------------------------------------------------------
-
-    @classmethod
-    def from_paths(
-        cls,
-        paths: Any,
-        *,
-        pad: str = "repeat",
-        collapse_unary: bool = False,
-        inner_classes: str = "error",
-    ) -> LabelTree:
-        """Build from one row of names a class, coarse to fine.
-
-        Parameters
-        ----------
-        paths : iterable of sequences of str
-            Row i is class i. The same name at two levels is two nodes.
-        pad : {"repeat", "error"}, default="repeat"
-            See the class.
-        collapse_unary : bool, default=False
-            See the class.
-        inner_classes : {"error", "self"}, default="error"
-            See the class.
-
-        Returns
-        -------
-        LabelTree
-            The tree.
-        """
-        parents, classes = rows_to_parents(paths)
-        label = {node: node[1] for node in parents}
-        names, ancestors = grow(parents, has_root=False, classes=classes, label=label, pad=pad,
-                                collapse_unary=collapse_unary, inner_classes=inner_classes)  # fmt: skip
-        return cls(names, ancestors)
-
-    @classmethod
-    def from_csv(
-        cls,
-        path: str | os.PathLike[str],
-        columns: Sequence[str] | None = None,
-        *,
-        delimiter: str = ",",
-        pad: str = "repeat",
-        collapse_unary: bool = False,
-        inner_classes: str = "error",
-    ) -> LabelTree:
-        """Build from a CSV file with a header and one line a class.
-
-        Parameters
-        ----------
-        path : str or path-like
-            The file.
-        columns : sequence of str or None, default=None
-            Columns from coarse to fine; None takes all of them.
-        delimiter : str, default=","
-            Between cells.
-        pad : {"repeat", "error"}, default="repeat"
-            See the class; empty cells at the end of a line make a short branch.
-        collapse_unary : bool, default=False
-            See the class.
-        inner_classes : {"error", "self"}, default="error"
-            See the class.
-
-        Returns
-        -------
-        LabelTree
-            The tree.
-        """
-        rows = read_rows(path, columns, delimiter)
-        return cls.from_paths(rows, pad=pad, collapse_unary=collapse_unary, inner_classes=inner_classes)
-
-    @classmethod
-    def from_parents(
-        cls,
-        parents: Mapping[str, str | None],
-        *,
-        classes: Sequence[str] | None = None,
-        pad: str = "repeat",
-        collapse_unary: bool = False,
-        inner_classes: str = "error",
-    ) -> LabelTree:
-        """Build from a map of child to parent.
-
-        Parameters
-        ----------
-        parents : mapping of str to str or None
-            None marks the nodes of level 1. Without any None the one node that has no parent is the root,
-            which is no level.
-        classes : sequence of str or None, default=None
-            The finest classes in order; None takes the leaves in the order of the map.
-        pad : {"repeat", "error"}, default="repeat"
-            See the class.
-        collapse_unary : bool, default=False
-            See the class.
-        inner_classes : {"error", "self"}, default="error"
-            See the class.
-
-        Returns
-        -------
-        LabelTree
-            The tree.
-
-        Raises
-        ------
-        TypeError
-            If this is no mapping of strings.
-        ValueError
-            If a parent is missing beside parents that are None.
-        """
-        if not isinstance(parents, Mapping):
-            raise_invalid("parents", parents, "a mapping of child to parent", error=TypeError)
-        if not parents:
-            raise ValueError("parents: expected at least one node, got none")
-        for child, parent in parents.items():
-            if not isinstance(child, str) or not (parent is None or isinstance(parent, str)):
-                raise_invalid("parents", (child, parent), "names or None", error=TypeError)
-        declared = any(parent is None for parent in parents.values())
-        unknown = {parent for parent in parents.values() if parent is not None and parent not in parents}
-        if declared and unknown:
-            raise ValueError(f"parents: expected every parent to be a key where some map to None, got unknown "
-                             f"{listed(sorted(unknown))}")  # fmt: skip
-        names, ancestors = grow(parents, has_root=not declared, classes=classes, pad=pad,
-                                collapse_unary=collapse_unary, inner_classes=inner_classes)  # fmt: skip
-        return cls(names, ancestors)
-
-    @classmethod
-    def from_edges(
-        cls,
-        edges: Any,
-        *,
-        classes: Sequence[str] | None = None,
-        pad: str = "repeat",
-        collapse_unary: bool = False,
-        inner_classes: str = "error",
-    ) -> LabelTree:
-        """Build from is-a pairs, or from a file with "parent child" a line.
-
-        Parameters
-        ----------
-        edges : iterable of (str, str), str or path-like
-            Parent and child; there is one root, which is no level.
-        classes : sequence of str or None, default=None
-            The finest classes in order; None takes the leaves in the order of the pairs. Branches without a
-            class are left out.
-        pad : {"repeat", "error"}, default="repeat"
-            See the class.
-        collapse_unary : bool, default=False
-            See the class.
-        inner_classes : {"error", "self"}, default="error"
-            See the class.
-
-        Returns
-        -------
-        LabelTree
-            The tree.
-        """
-        parents = parents_of_edges(read_edges(edges))
-        names, ancestors = grow(parents, has_root=True, classes=classes, pad=pad,
-                                collapse_unary=collapse_unary, inner_classes=inner_classes)  # fmt: skip
-        return cls(names, ancestors)
-
-    @classmethod
-    def from_networkx(
-        cls,
-        graph: Any,
-        *,
-        classes: Sequence[Any] | None = None,
-        pad: str = "repeat",
-        collapse_unary: bool = False,
-        inner_classes: str = "error",
-    ) -> LabelTree:
-        """Build from a rooted directed graph.
-
-        Parameters
-        ----------
-        graph : networkx.DiGraph
-            Edges run from parent to child; a node's ``name`` attribute, if any, is its name.
-        classes : sequence of nodes or None, default=None
-            The finest classes in order; None takes the leaves in the graph's order.
-        pad : {"repeat", "error"}, default="repeat"
-            See the class.
-        collapse_unary : bool, default=False
-            See the class.
-        inner_classes : {"error", "self"}, default="error"
-            See the class.
-
-        Returns
-        -------
-        LabelTree
-            The tree.
-        """
-        edges, label, leaves = read_graph(graph)
-        parents: dict[Any, Any] = parents_of_edges(edges)
-        inner = set(parents.values())
-        alone = [node for node in label if node not in parents and node not in inner]  # second roots, refused
-        parents.update(dict.fromkeys(alone))
-        names, ancestors = grow(parents, has_root=True, classes=leaves if classes is None else classes,
-                                label=label, pad=pad, collapse_unary=collapse_unary,
-                                inner_classes=inner_classes)  # fmt: skip
-        return cls(names, ancestors)
 
     @classmethod
     def from_levels(cls, ancestors: Any, names: Sequence[Sequence[str]] | None = None) -> LabelTree:
@@ -298,7 +78,7 @@ class LabelTree:
         LabelTree
             The tree.
         """
-        table = _table(ancestors)
+        table = ancestor_table(ancestors)
         if names is None:
             sizes = [int(row.max()) + 1 for row in table]
             names = [[f"{h}:{k:0{len(str(n - 1))}d}" for k in range(n)] for h, n in enumerate(sizes, 1)]
@@ -333,7 +113,9 @@ class LabelTree:
                 row = np.asarray(parents, dtype=np.int64)[row]
                 rows.append(row)
         except (json.JSONDecodeError, KeyError, IndexError, TypeError, ValueError) as error:
-            raise ValueError(f"text: expected the JSON of a LabelTree, got {text[:40]!r} ({error})") from error
+            raise ValueError(
+                f"text: expected the JSON of a LabelTree, got {text[:40]!r} ({error})"
+            ) from error
         return cls(stored["names"], np.stack(rows[::-1]))
 
     # -- what it knows -----------------------------------------------------------------------------
@@ -395,7 +177,9 @@ class LabelTree:
         """
         number = check_integer("level", level, low=-self.num_levels, high=self.num_levels)
         if number == 0:
-            raise_invalid("level", 0, f"1 to {self.num_levels} or -{self.num_levels} to -1; the root is no level")
+            raise_invalid(
+                "level", 0, f"1 to {self.num_levels} or -{self.num_levels} to -1; the root is no level"
+            )
         return number if number > 0 else self.num_levels + 1 + number
 
     def lineage(self, level: int) -> Tensor:
@@ -545,7 +329,9 @@ class LabelTree:
                              f"{listed(missing) or 'none'} missing and {listed(extra) or 'none'} unknown")  # fmt: skip
         places = [class_to_idx[name] for name in own]
         if sorted(places) != list(range(len(own))):
-            wrong = [n for n in own if not 0 <= class_to_idx[n] < len(own) or places.count(class_to_idx[n]) > 1]
+            wrong = [
+                n for n in own if not 0 <= class_to_idx[n] < len(own) or places.count(class_to_idx[n]) > 1
+            ]
             raise ValueError(f"class_to_idx: expected 0 to {len(own) - 1} once each, got other numbers for "
                              f"{listed(wrong)}")  # fmt: skip
         order = torch.empty(len(own), dtype=torch.int64)
@@ -627,28 +413,3 @@ class LabelTree:
 
     def __repr__(self) -> str:
         return f"LabelTree(levels={self.num_levels}, classes={'/'.join(map(str, self.sizes))})"
-
-
-def _table(ancestors: Any) -> np.ndarray[Any, np.dtype[np.int64]]:
-    if isinstance(ancestors, Tensor):
-        ancestors = ancestors.detach().cpu().numpy()
-    table = np.array(ancestors)
-    if table.ndim != 2 or not table.size:
-        raise_invalid("ancestors", table, "shape (H, C_H), neither of them 0")
-    if not np.issubdtype(table.dtype, np.integer):
-        raise_invalid("ancestors", table, "integers", error=TypeError)
-    if table.min() < 0:
-        raise_invalid("ancestors", int(table.min()), "numbers from 0")
-    if not np.array_equal(table[-1], np.arange(table.shape[1])):
-        raise_invalid("ancestors", table[-1], f"the last row to be 0 to {table.shape[1] - 1}")
-    return table.astype(np.int64)
-
-
-def _refuse_two_parents(names: tuple[tuple[str, ...], ...], table: np.ndarray[Any, Any]) -> None:
-    for h in range(1, len(table)):
-        parent = np.zeros(len(names[h]), dtype=np.int64)
-        parent[table[h]] = table[h - 1]
-        torn = np.unique(table[h][parent[table[h]] != table[h - 1]])
-        if len(torn):
-            raise ValueError(f"ancestors: expected one parent a node, got two or more for "
-                             f"{listed(names[h][k] for k in torn)} of level {h + 1}")  # fmt: skip
