@@ -1,4 +1,4 @@
-"""graftkit for PyTorch: ``SSESAM`` for long-tailed data, AUCSeg's loss and bank for segmentation."""
+"""graftkit for PyTorch: ``SSESAM`` for long-tailed data, AUCSeg's parts, BiLT's head over label trees."""
 
 from graftkit.methods.aucseg import (
     PixelAUCLoss,
@@ -7,6 +7,7 @@ from graftkit.methods.aucseg import (
     pixel_auc_loss,
     split_classes,
 )
+from graftkit.methods.bilt import BiLTLoss, HierarchicalHead, HierarchicalMetrics, LabelTree
 from graftkit.methods.sse_sam import (
     SSESAM,
     class_curvature,
@@ -16,6 +17,10 @@ from graftkit.methods.sse_sam import (
 )
 
 __all__ = [
+    "BiLTLoss",
+    "HierarchicalHead",
+    "HierarchicalMetrics",
+    "LabelTree",
     "PixelAUCLoss",
     "SSESAM",
     "TailMemoryBank",
