@@ -1,7 +1,7 @@
 """Measure BiLT: cost of head and loss, end to end, trees at scale, memory, quality beside its rivals.
 
     python tests/benchmarks/bench_bilt.py [--only cost,end,tree,growth,memory,quality,recovery]
-        [--quick] [--full] [--out FILE]
+        [--data digits,gaussian,omniglot,cifar10] [--quick] [--full] [--out FILE]
 
 Finished records are skipped, so an interrupted run goes on. ``--full`` adds seeds (10 for the small data sets
 in any case, 5 in place of 3 for pictures) and repeats. Pictures and taxonomies need GRAFTKIT_DATA. Nothing is
@@ -10,7 +10,6 @@ tuned.
 
 import argparse
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -36,6 +35,7 @@ TABLES = {
     "tieredImageNet-H": (2, 5, 21, 35, 86, 159, 270, 422, 510, 584, 607, 608),
 }
 FEATURES = 512
+DATA = ["digits", "gaussian", "omniglot", "cifar10"]
 Step = Callable[[], None]
 
 
@@ -53,6 +53,7 @@ def main(argv: list[str] | None = None) -> None:
         "recovery": deltas,
     }
     parser.add_argument("--only", default=",".join(sections), help="sections, separated by commas")
+    parser.add_argument("--data", default=",".join(DATA), help="of the section quality")
     parser.add_argument("--quick", action="store_true", help="a smoke test, the figures mean nothing")
     parser.add_argument("--full", action="store_true", help="more seeds and repeats")
     parser.add_argument("--out", type=Path, default=None, help="JSON file instead of results/bilt.json")
@@ -63,6 +64,7 @@ def main(argv: list[str] | None = None) -> None:
         probe(options.probe)
         return
     records = Records("bilt", options.out)
+    DATA[:] = options.data.split(",")
     where = environment(("torch", "timm"))
     for name in options.only.split(","):
         sections[name](records, where, options.quick, options.full)
@@ -96,7 +98,7 @@ def turns(steps: dict[str, Step], repeats: int, budget: float) -> dict[str, floa
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def heads(tree: LabelTree, batch: int) -> dict[str, Step]:
+def heads(tree: LabelTree, batch: int, only: str | None = None) -> dict[str, Step]:
     """Forward and backward of head and loss, for each rival."""
     g = torch.Generator().manual_seed(0)
     x = torch.randn(batch, FEATURES, generator=g)
@@ -112,19 +114,23 @@ def heads(tree: LabelTree, batch: int) -> dict[str, Step]:
 
         return step
 
-    published = PublishedBiLT(FEATURES, tree)
+    def published_step_of() -> Step:
+        published = PublishedBiLT(FEATURES, tree)
 
-    def published_step() -> None:
-        published.zero_grad()
-        published.loss(x.requires_grad_(), y).backward()
+        def step() -> None:
+            published.zero_grad()
+            published.loss(x.requires_grad_(), y).backward()
 
-    return {
-        "flat head": step_of(levels="finest", aigdl=False),
-        "parallel heads": step_of(chain=False, aigdl=False),
-        "published procedure": published_step,
-        "ours": step_of(),
-        "ours, no matrix (rank 8)": step_of(rank=8),
+        return step
+
+    builders: dict[str, Callable[[], Step]] = {
+        "flat head": lambda: step_of(levels="finest", aigdl=False),
+        "parallel heads": lambda: step_of(chain=False, aigdl=False),
+        "published procedure": published_step_of,
+        "ours": step_of,
+        "ours, no matrix (rank 8)": lambda: step_of(rank=8),
     }
+    return {name: build() for name, build in builders.items() if only in (None, name)}
 
 
 def cost(records: Records, where: dict[str, Any], quick: bool, full: bool) -> None:
@@ -212,11 +218,18 @@ def probe(case: str) -> None:
     """In a process of its own: peak memory beyond what stood before the first step, in bytes."""
     name, leaves = case.rsplit(",", 1)
     tree = nested_tree((10, 100, int(leaves)))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    step = heads(tree, 64)[name]
+    Path("/proc/self/clear_refs").write_text("5")  # the peak so far is that of the imports
+    before = status("VmRSS")
+    step = heads(tree, 64, only=name)[name]
     for _ in range(3):
         step()
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+    print((status("VmHWM") - before) * 1024)
+
+
+def status(field: str) -> int:
+    """KiB of this process."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field))
 
 
 def memory(records: Records, where: dict[str, Any], quick: bool, full: bool) -> None:  # noqa: ARG001
@@ -235,7 +248,7 @@ def memory(records: Records, where: dict[str, Any], quick: bool, full: bool) -> 
 
 def quality(records: Records, where: dict[str, Any], quick: bool, full: bool) -> None:
     folder = Path(os.environ.get("GRAFTKIT_DATA", "nowhere"))
-    for data in ("digits", "gaussian", "omniglot", "cifar10"):
+    for data in DATA:
         made = data in ("digits", "gaussian")
         if not made and not folder.is_dir():
             print(f"{data}: skipped, GRAFTKIT_DATA names no folder")

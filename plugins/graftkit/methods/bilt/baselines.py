@@ -20,11 +20,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from graftkit.core.validation import check_number, raise_invalid
 from graftkit.methods.bilt.distances import distance_rows, expected_distance, lca_distance
 from graftkit.methods.bilt.head import LARGEST_DENSE
-from graftkit.methods.bilt.loss import _mean, _mix, _wide
+from graftkit.methods.bilt.loss import _wide, soft_rows
 from graftkit.methods.bilt.targets import check_targets
 from graftkit.methods.bilt.tree import LabelTree
 
@@ -138,7 +139,7 @@ class SoftLabelLoss(_FinestLoss):
             row = distance_rows(self.lineage, classes) if self.distance is None else self.distance[classes]
             return (scale * row).to(z.dtype)
 
-        return _mean(-(_mix(y, rows, z.shape[1]) * z.log_softmax(1)).sum(1), y)
+        return cross_entropy(z, soft_rows(y, rows, z.shape[1]))
 
 
 class HXELoss(_FinestLoss):

@@ -55,7 +55,7 @@ class _Corrected(torch.autograd.Function):
     def forward(ctx: Any, weight: Tensor, distance: Tensor, beta: float) -> Tensor:
         cost = weight.clone().fill_diagonal_(0)
         norm = torch.linalg.vector_norm(cost, dim=1)
-        inverse = torch.where(norm.square() > TINY, 1 / norm.clamp_min(TINY**0.5), torch.zeros_like(norm))
+        inverse = norm.clamp_min(TINY**0.5).reciprocal_().mul_(norm > TINY**0.5)  # a row of zeros stays
         ctx.save_for_backward(weight, inverse)
         ctx.beta = beta
         return cost.mul_((beta * inverse)[:, None]).sub_(distance)

@@ -26,6 +26,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from graftkit.core.validation import check_bool, check_choice, check_number, raise_invalid
 from graftkit.methods.bilt.cost import FactoredCost, cost_rows
@@ -34,7 +35,7 @@ from graftkit.methods.bilt.head import LARGEST_DENSE, HierarchicalOutput
 from graftkit.methods.bilt.targets import check_targets, level_targets
 from graftkit.methods.bilt.tree import LabelTree
 
-__all__ = ["BiLTLoss", "LossComponents", "level_weights"]
+__all__ = ["BiLTLoss", "LossComponents", "level_weights", "soft_rows"]
 
 ROWS = 1024
 
@@ -181,6 +182,7 @@ class BiLTLoss(nn.Module):
         self._check(output, target)
         targets = level_targets(target, self.ancestors, self.tree.sizes)
         first = self.tree.num_levels - len(output.level_logits)
+        whole = target.ndim == 1 or target.is_floating_point()  # every level known
         classification, difference = [], []
         total = output.level_logits[-1].new_zeros((), dtype=torch.float32)
         with torch.autocast(output.scores.device.type, enabled=False):
@@ -188,14 +190,17 @@ class BiLTLoss(nn.Module):
                 zip(output.level_logits, output.level_scores, strict=True), start=first
             ):
                 y = targets[h]
-                one = self._classification(_wide(z), y, h)
-                two = one.new_zeros(())
-                if output.level_cost:
-                    two = self._difference(_wide(s), y, output.level_cost[h - first])
-                total = total + self.weights[h] * (one + two)
+                one = self._classification(_wide(z), y, h, whole)
                 classification.append(one.detach())
-                difference.append(two.detach())
-        self.last_components = LossComponents(torch.stack(classification), torch.stack(difference))
+                if output.level_cost:
+                    two = self._difference(_wide(s), y, output.level_cost[h - first], whole)
+                    difference.append(two.detach())
+                    one = one + two
+                total = total + self.weights[h] * one
+        parts = torch.stack(classification)
+        self.last_components = LossComponents(
+            parts, torch.stack(difference) if difference else torch.zeros_like(parts)
+        )
         return total
 
     def _check(self, output: HierarchicalOutput, target: Tensor) -> None:
@@ -210,27 +215,29 @@ class BiLTLoss(nn.Module):
         if len(target) != len(output.scores):
             raise_invalid("target", target, f"{len(output.scores)} rows, as the output has")
 
-    def _classification(self, z: Tensor, y: Tensor, h: int) -> Tensor:
-        logs = z.log_softmax(1)
-        if y.is_floating_point():
-            each = -(y.to(logs.dtype) * logs).sum(1)
-        else:
-            each = -logs.gather(1, y.clamp_min(0)[:, None])[:, 0]
-        if self.smooth_logits and self.epsilon > 0:
-            smooth = _mix(y, lambda rows: (-self.gamma * self._distance(rows, h)).to(z.dtype), z.shape[1])
-            each = (1 - self.epsilon) * each - self.epsilon * (smooth * logs).sum(1)
-        return _mean(each, y)
+    def _classification(self, z: Tensor, y: Tensor, h: int, whole: bool) -> Tensor:
+        if not (self.smooth_logits and self.epsilon > 0):
+            return _cross_entropy(z, y, whole)
+        soft = self._target(y, z.dtype, z.shape[1], lambda rows: -self.gamma * self._distance(rows, h))
+        return _cross_entropy(z, soft, True) if whole else _mean(cross_entropy(z, soft, reduction="none"), y)
 
-    def _difference(self, s: Tensor, y: Tensor, cost: Tensor | FactoredCost) -> Tensor:
-        # The targets sum to 1, so -sum(target * log_softmax(s)) = logsumexp(s) - sum(target * s).
-        if y.is_floating_point():
-            right = (y.to(s.dtype) * s).sum(1)
-        else:
-            right = s.gather(1, y.clamp_min(0)[:, None])[:, 0]
-        if self.epsilon > 0:
-            soft = _mix(y, lambda rows: (self.gamma * cost_rows(cost, rows)).to(s.dtype), s.shape[1])
-            right = (1 - self.epsilon) * right + self.epsilon * (soft * s).sum(1)
-        return _mean(s.logsumexp(1) - right, y)
+    def _difference(self, s: Tensor, y: Tensor, cost: Tensor | FactoredCost, whole: bool) -> Tensor:
+        if self.epsilon == 0:
+            return _cross_entropy(s, y, whole)
+        soft = self._target(y, s.dtype, s.shape[1], lambda rows: self.gamma * cost_rows(cost, rows))
+        return _cross_entropy(s, soft, True) if whole else _mean(cross_entropy(s, soft, reduction="none"), y)
+
+    def _target(
+        self, y: Tensor, dtype: torch.dtype, size: int, logits_of: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        """(1 - epsilon) of the label and epsilon of the soft label, of shape (B, C), without gradient."""
+        with torch.no_grad():
+            if y.is_floating_point():
+                return (1 - self.epsilon) * y.to(dtype) + self.epsilon * soft_rows(y, logits_of, size).to(dtype)
+            rows = y.clamp_min(0)
+            target = logits_of(rows).to(dtype).softmax(1).mul_(self.epsilon)
+            share = torch.full_like(rows, 1 - self.epsilon, dtype=dtype)
+            return target.scatter_add_(1, rows[:, None], share[:, None])
 
     def _distance(self, rows: Tensor, h: int) -> Tensor:
         matrix = getattr(self, f"distance_{h}", None)
@@ -255,8 +262,23 @@ def _wide(values: Tensor) -> Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
-def _mix(y: Tensor, logits_of: Callable[[Tensor], Tensor], size: int) -> Tensor:
-    """Soft labels of shape (B, C): rows of hard labels, mixtures of rows for shares."""
+def soft_rows(y: Tensor, logits_of: Callable[[Tensor], Tensor], size: int) -> Tensor:
+    """Soft labels: rows of hard labels, mixtures of rows for shares.
+
+    Parameters
+    ----------
+    y : Tensor of shape (B,) or (B, C)
+        Labels, those below 0 taken as 0, or shares.
+    logits_of : callable
+        From class numbers of shape (N,) to logits of shape (N, C).
+    size : int
+        C.
+
+    Returns
+    -------
+    Tensor of shape (B, C)
+        Rows sum to 1.
+    """
     if not y.is_floating_point():
         return logits_of(y.clamp_min(0)).softmax(1)
     parts = [
@@ -267,9 +289,14 @@ def _mix(y: Tensor, logits_of: Callable[[Tensor], Tensor], size: int) -> Tensor:
     return torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
 
 
+def _cross_entropy(z: Tensor, y: Tensor, whole: bool) -> Tensor:
+    """Of labels or shares; labels that are not all known are averaged over those that are."""
+    if whole:
+        return cross_entropy(z, y.to(z.dtype) if y.is_floating_point() else y)
+    return _mean(cross_entropy(z, y, reduction="none", ignore_index=-1), y)
+
+
 def _mean(each: Tensor, y: Tensor) -> Tensor:
     """Mean over the samples whose label is known; zero, on the graph, where none is."""
-    if y.is_floating_point():
-        return each.mean()
     known = (y >= 0).to(each.dtype)
     return (each * known).sum() / known.sum().clamp_min(1)

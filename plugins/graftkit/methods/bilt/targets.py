@@ -86,9 +86,10 @@ def check_targets(target: Tensor, tree: LabelTree, ancestors: Tensor, *, values:
         ):  # fmt: skip
             raise_invalid("target", target, "finite shares from 0 that sum to 1 a row")
     elif target.ndim == 1:
-        outside = target[(target < 0) | (target >= tree.num_classes)]
-        if outside.numel():
-            raise_invalid("target", int(outside[0]), f"labels 0 to {tree.num_classes - 1}",
+        low, high = torch.aminmax(target) if len(target) else (target.new_zeros(()), target.new_zeros(()))
+        if int(low) < 0 or int(high) >= tree.num_classes:
+            wrong = int(low) if int(low) < 0 else int(high)
+            raise_invalid("target", wrong, f"labels 0 to {tree.num_classes - 1}",
                           fix="Unknown levels are -1 in targets of shape (B, H)")  # fmt: skip
     else:
         _check_levels(target, tree, ancestors)
