@@ -233,7 +233,8 @@ class BiLTLoss(nn.Module):
         """(1 - epsilon) of the label and epsilon of the soft label, of shape (B, C), without gradient."""
         with torch.no_grad():
             if y.is_floating_point():
-                return (1 - self.epsilon) * y.to(dtype) + self.epsilon * soft_rows(y, logits_of, size).to(dtype)
+                soft = soft_rows(y, lambda rows: logits_of(rows).to(dtype), size)
+                return (1 - self.epsilon) * y.to(dtype) + self.epsilon * soft
             rows = y.clamp_min(0)
             target = logits_of(rows).to(dtype).softmax(1).mul_(self.epsilon)
             share = torch.full_like(rows, 1 - self.epsilon, dtype=dtype)
