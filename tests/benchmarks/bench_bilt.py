@@ -140,7 +140,9 @@ def cost(records: Records, where: dict[str, Any], quick: bool, full: bool) -> No
             if records.has(key) or (quick and (batch == 256 or name != "CIFAR-100")):
                 continue
             seconds = turns(heads(nested_tree(sizes), batch), 2 if quick else 30, 60 if full else 15)
-            records.add(key, where, section="cost", data=name, batch=batch, seconds=seconds, load=os.getloadavg()[0])
+            records.add(
+                key, where, section="cost", data=name, batch=batch, seconds=seconds, load=os.getloadavg()[0]
+            )
 
 
 def end_to_end(records: Records, where: dict[str, Any], quick: bool, full: bool) -> None:
@@ -157,7 +159,9 @@ def end_to_end(records: Records, where: dict[str, Any], quick: bool, full: bool)
         x = torch.randn(batch, 3, pixels, pixels, generator=g)
         y = torch.randint(0, tree.num_classes, (batch,), generator=g)
 
-        def step_of(options: dict[str, Any], tree: Any = tree, x: Any = x, y: Any = y, base: str = base) -> Step:
+        def step_of(
+            options: dict[str, Any], tree: Any = tree, x: Any = x, y: Any = y, base: str = base
+        ) -> Step:
             model, criterion = wrap_timm(base, tree, **options), BiLTLoss(tree)
             optimizer = torch.optim.SGD(model.param_groups(), momentum=0.9)
 
@@ -170,8 +174,8 @@ def end_to_end(records: Records, where: dict[str, Any], quick: bool, full: bool)
 
         steps = {"flat head": step_of({"levels": "finest", "aigdl": False}), "ours": step_of({})}
         seconds = turns(steps, 2 if quick else 20, 120 if full else 40)
-        records.add(key, where, section="end", model=base, pixels=pixels, batch=batch, data=data, seconds=seconds,
-                    load=os.getloadavg()[0])  # fmt: skip
+        records.add(key, where, section="end", model=base, pixels=pixels, batch=batch, data=data,
+                    seconds=seconds, load=os.getloadavg()[0])  # fmt: skip
 
 
 # -- trees -------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ every step; both are left out here, in its favour.
 """
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +31,7 @@ class PublishedBiLT(nn.Module):
         self.beta, self.sizes = beta, sizes
         self.neck = block(features, neck)
         self.classifiers = nn.ModuleList([*(nn.Linear(n, n) for n in sizes[:-1]), nn.Linear(neck, sizes[-1])])
-        self.links = nn.ModuleList(block(fine, coarse) for coarse, fine in zip(sizes, sizes[1:], strict=False))
+        self.links = nn.ModuleList(block(fine, coarse) for coarse, fine in pairwise(sizes))
         self.weights = nn.ParameterList(torch.full((n, n), 1 / n) for n in sizes)
         self.distances = nn.ModuleList(nn.Linear(n, n, bias=False) for n in sizes)
         for h, layer in enumerate(self.distances):
@@ -58,7 +59,9 @@ class PublishedBiLT(nn.Module):
             target = torch.tensor([self.maps[h][int(label)] for label in y])
             soft = (gamma * cost.detach()).softmax(1)[target]
             logs = s.log_softmax(1)
-            adaptive = epsilon * -(soft * logs).sum(1) + (1 - epsilon) * -logs.gather(1, target[:, None])[:, 0]
+            adaptive = (
+                epsilon * -(soft * logs).sum(1) + (1 - epsilon) * -logs.gather(1, target[:, None])[:, 0]
+            )
             weight = math.exp(alpha * (h + 1 - len(self.sizes)))
             total = total + weight * (functional.cross_entropy(z, target) + adaptive.mean())
         return total

@@ -102,7 +102,9 @@ def outputs(model: nn.Module, x: Tensor) -> HierarchicalOutput:
     )
 
 
-def measure(out: HierarchicalOutput, y: Tensor, tree: LabelTree, source: str, ks: tuple[int, ...]) -> dict[str, float]:
+def measure(
+    out: HierarchicalOutput, y: Tensor, tree: LabelTree, source: str, ks: tuple[int, ...]
+) -> dict[str, float]:
     metrics = HierarchicalMetrics(tree, ks, source=source)
     metrics.update(out, y)
     return {name: float(value) for name, value in metrics.compute().items()}
@@ -126,7 +128,13 @@ def run(data: str, arm: str, seed: int, *, quick: bool) -> dict[str, dict[str, A
     seconds = time.process_time() - start
     out = outputs(model, test_x)
     arms = {arm: variant.source, **{n: s for n, (whose, s) in RANKED.items() if whose == arm}}
-    common = {"section": "quality", "data": data, "seed": seed, "epochs": epochs, "cpu_seconds": round(seconds, 2)}
+    common = {
+        "section": "quality",
+        "data": data,
+        "seed": seed,
+        "epochs": epochs,
+        "cpu_seconds": round(seconds, 2),
+    }
     records = {
         name: {**common, "arm": name, "metrics": measure(out, test_y, tree, source, KS[data])}
         for name, source in arms.items()
@@ -152,6 +160,9 @@ def recovery(seed: int, *, quick: bool) -> dict[str, Any]:
         for k in range(tree.num_classes)
         if len(delta[k][siblings[k]].unique()) > 1
     ]
-    return {"section": "recovery", "seed": seed, "correlation": sum(rows) / max(1, len(rows)), "rows": len(rows)}
-
-
+    return {
+        "section": "recovery",
+        "seed": seed,
+        "correlation": sum(rows) / max(1, len(rows)),
+        "rows": len(rows),
+    }

@@ -51,6 +51,20 @@ def test_graph_snippet_pushes_outliers_out():
     assert sum(sides[1]) > sum(sides[0])
 
 
+def test_tree_snippet_trains_and_predicts_at_both_levels():
+    (snippet,) = (text for text in SNIPPETS if "wrap_timm" in text)
+    loop = snippet[snippet.index("model = ") : snippet.index("metrics.update")].split("\n\n")[0].splitlines()
+    assert len(loop) <= 20
+    namespace: dict[str, object] = {}
+    seed_everything(0)  # timm's layers and the loader draw from the global generator
+    exec(compile(snippet, "README.md", "exec"), namespace)  # noqa: S102  (our own README)
+    tree, y = namespace["tree"], namespace["y"]
+    coarse = namespace["animal_or_vehicle"]
+    assert tree.names() == ("bus", "car", "cat", "dog")
+    assert float((coarse == tree.ancestors[0][y]).float().mean()) > 0.6
+    assert float(namespace["loss"].detach()) < 3.0
+
+
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
 def test_relative_links_exist(name):
     text = (ROOT / name).read_text(encoding="utf-8")

@@ -1,10 +1,10 @@
-"""graftkit for timm: ``create_optimizer_v2(model, opt="ssesam", ...)`` and ``wrap_timm("resnet50", tree)``."""
+"""graftkit for timm: ``create_optimizer_v2(model, opt="ssesam", ...)``, ``wrap_timm("resnet50", tree)``."""
 
 from graftkit.core.extras import require
 
 require("timm.optim", extra="timm", distribution="timm", minimum="1.0.15")
 
-import graftkit.timm.bilt_entry  # noqa: E402  (registers the model "bilt")
+import graftkit.timm.bilt_entry  # noqa: E402, F401  (registers the model "bilt")
 from graftkit.methods.bilt import (  # noqa: E402
     BiLTLoss,
     HierarchicalHead,

@@ -11,11 +11,11 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-import timm
 import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+import timm
 from graftkit.core.files import whole_file
 from graftkit.core.validation import check_bool, check_number, raise_invalid
 from graftkit.methods.bilt.decoding import decode as decode_output
@@ -177,7 +177,9 @@ class HierarchicalClassifier(nn.Module):
         finally:
             for module, training in was:
                 module.training = training
-        return decode_output(output, self.tree, level=level, source=source, decode=decode, threshold=threshold)
+        return decode_output(
+            output, self.tree, level=level, source=source, decode=decode, threshold=threshold
+        )
 
     # -- what timm asks of its models ----------------------------------------------------------------
 
@@ -292,7 +294,9 @@ class HierarchicalClassifier(nn.Module):
 
     # -- weights -----------------------------------------------------------------------------------
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
         """Load weights of the same tree; another tree changes nothing here and raises.
 
         Parameters
@@ -403,8 +407,9 @@ def wrap_timm(
     wanted = model_kwargs.pop("num_classes", None)
     if wanted is not None and wanted != tree.num_classes:
         raise_invalid("num_classes", wanted, f"{tree.num_classes}, the finest classes of the tree")
-    options = dict(neck=neck, beta=beta, chain=chain, levels=levels, aigdl=aigdl, activation=activation,
-                   detach_delta_prob=detach_delta_prob, rank=rank, compat=compat)  # fmt: skip
+    options = {"neck": neck, "beta": beta, "chain": chain, "levels": levels, "aigdl": aigdl,
+               "activation": activation, "detach_delta_prob": detach_delta_prob, "rank": rank,
+               "compat": compat}  # fmt: skip
     _check_options(tree, options)  # before weights are fetched
     if isinstance(model, str):
         model = timm.create_model(model, pretrained=pretrained, num_classes=0, **model_kwargs)

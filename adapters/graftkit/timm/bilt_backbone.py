@@ -46,7 +46,9 @@ def _pooled(backbone: nn.Module) -> Tensor:
     try:
         with torch.no_grad():
             model: Any = backbone
-            features: Tensor = model.forward_head(model.forward_features(dry_input(backbone)), pre_logits=True)
+            features: Tensor = model.forward_head(
+                model.forward_features(dry_input(backbone)), pre_logits=True
+            )
     finally:
         for module, training in was:
             module.training = training

@@ -11,11 +11,10 @@
 from pathlib import Path
 from typing import Any
 
-from timm.models import is_model, model_entrypoint, register_model
-
 from graftkit.core.validation import raise_invalid
 from graftkit.methods.bilt.tree import LabelTree
 from graftkit.timm.bilt import HierarchicalClassifier, wrap_timm
+from timm.models import is_model, model_entrypoint, register_model
 
 __all__ = ["read_tree"]
 

@@ -40,7 +40,9 @@ def test_every_family(case, existing):
             expected = base.eval().forward_head(base.forward_features(x), pre_logits=True)
         model = wrap_timm(base, TREE)
         assert model.backbone is base
-        torch.testing.assert_close(model.eval().forward_head(model.forward_features(x), pre_logits=True), expected)
+        torch.testing.assert_close(
+            model.eval().forward_head(model.forward_features(x), pre_logits=True), expected
+        )
     else:
         model = wrap_timm(name, TREE, **arguments)
         x, y = pictures(2, arguments.get("img_size", 64 if name != "test_vit" else 160))
@@ -92,7 +94,7 @@ def test_timm_finds_the_configuration():
 
 def test_the_classifier_can_be_reset():
     model = small()
-    x, y = pictures()
+    x = pictures()[0]
     first = model.head
     model.reset_classifier(5)
     assert model.head is not first
@@ -110,14 +112,18 @@ def test_the_classifier_can_be_reset():
             model.reset_classifier(number)
 
 
-@pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_efficientnet", "test_convnext", "test_mambaout"])
+@pytest.mark.parametrize(
+    "name", ["test_resnet", "test_vit", "test_efficientnet", "test_convnext", "test_mambaout"]
+)
 @pytest.mark.parametrize("coarse", [False, True])
 def test_groups_are_those_of_the_backbone_with_the_head_last(name, coarse):
     model = small(name)
     groups = group_parameters(model, model.group_matcher(coarse=coarse), reverse=True)
     plain = timm.create_model(name, num_classes=0)
     expected = group_parameters(plain, plain.group_matcher(coarse=coarse), reverse=True)
-    assert {n.removeprefix("backbone."): k for n, k in groups.items() if n.startswith("backbone.")} == expected
+    assert {
+        n.removeprefix("backbone."): k for n, k in groups.items() if n.startswith("backbone.")
+    } == expected
     head = {k for n, k in groups.items() if n.startswith("head.")}
     assert head == {max(expected.values()) + 1} or head == {max(groups.values())}
 
@@ -199,12 +205,16 @@ def tree_file(tmp_path):
 
 
 def test_create_model(tree_file):
-    model = timm.create_model("bilt", base="test_resnet", tree=tree_file, num_classes=5, neck=8, drop_rate=0.1)
+    model = timm.create_model(
+        "bilt", base="test_resnet", tree=tree_file, num_classes=5, neck=8, drop_rate=0.1
+    )
     assert isinstance(model, HierarchicalClassifier)
     assert model.tree == TREE
     assert model.backbone.drop_rate == 0.1
     assert model(torch.zeros(2, 3, 64, 64)).scores.shape == (2, 5)
-    with pytest.raises(ValueError, match=r"num_classes: expected 5, the finest classes of the tree, got 1000"):
+    with pytest.raises(
+        ValueError, match=r"num_classes: expected 5, the finest classes of the tree, got 1000"
+    ):
         timm.create_model("bilt", base="test_resnet", tree=tree_file, num_classes=1000)
 
 
@@ -250,7 +260,12 @@ def test_public_names():
         ("test_resnet", {"levels": "one"}, ValueError, r"levels"),
         ("test_resnet", {"pretrained": "yes"}, TypeError, r"pretrained"),
         ("test_resnet", {"num_classes": 10}, ValueError, r"num_classes: expected 5"),
-        ("test_resnet", {"global_pool": ""}, ValueError, r"pooled features of shape \(B, width\).*global_pool"),
+        (
+            "test_resnet",
+            {"global_pool": ""},
+            ValueError,
+            r"pooled features of shape \(B, width\).*global_pool",
+        ),
         ("no_such_model", {}, RuntimeError, r"no_such_model"),
         ("test_resnet", {"tree": "tree.json"}, TypeError, r"tree: expected a LabelTree, got 'tree.json'"),
     ],
@@ -283,24 +298,26 @@ class Odd(nn.Module):
     """A model whose classifier takes a part of the features with it."""
 
     num_classes = 7
-    pretrained_cfg = {"input_size": (3, 8, 8)}
 
     def __init__(self):
         super().__init__()
+        self.pretrained_cfg = {"input_size": (3, 8, 8)}
         self.fc = nn.Conv2d(3, 4, 1)
 
     def forward_features(self, x):
         return self.fc(x)
 
-    def forward_head(self, x, pre_logits=False):
+    def forward_head(self, x, pre_logits=False):  # noqa: ARG002
         return x.mean((2, 3)) + (1 if self.num_classes else 0)
 
-    def reset_classifier(self, num_classes, global_pool=None):
+    def reset_classifier(self, num_classes, global_pool=None):  # noqa: ARG002
         self.num_classes = num_classes
 
 
 def test_a_classifier_that_takes_features_with_it():
-    with pytest.raises(ValueError, match=r"a model whose features stay when its classifier goes.*num_classes=0"):
+    with pytest.raises(
+        ValueError, match=r"a model whose features stay when its classifier goes.*num_classes=0"
+    ):
         wrap_timm(Odd(), TREE)
 
 

@@ -74,14 +74,18 @@ def test_train_and_validate_as_timm_does(precision, channels_last):
     with torch.no_grad():
         for x, y in data:
             metrics.update(model(x), y)
-    assert 100 * float(metrics.compute()["top1"]) == pytest.approx(validate(model, data, nn.CrossEntropyLoss())[1])
+    assert 100 * float(metrics.compute()["top1"]) == pytest.approx(
+        validate(model, data, nn.CrossEntropyLoss())[1]
+    )
 
 
 def test_channels_last_changes_nothing():
     model = small().eval()
     x, _ = pictures()
     expected = model(x).scores
-    moved = model.to(memory_format=torch.channels_last)(x.contiguous(memory_format=torch.channels_last)).scores
+    moved = model.to(memory_format=torch.channels_last)(
+        x.contiguous(memory_format=torch.channels_last)
+    ).scores
     torch.testing.assert_close(moved, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -111,14 +115,18 @@ def test_averages_of_weights(build):
 def test_timms_task():
     task_module = pytest.importorskip("timm.task", reason="this timm has no tasks")
     model = small()
-    task = task_module.ClassificationTask(model, criterion=BiLTLoss(TREE), device=torch.device("cpu"), verbose=False)
+    task = task_module.ClassificationTask(
+        model, criterion=BiLTLoss(TREE), device=torch.device("cpu"), verbose=False
+    )
     x, y = pictures()
     result = task(x, y)
     torch.testing.assert_close(result["loss"], BiLTLoss(TREE)(result["output"], y))
     result["loss"].backward()
 
 
-@pytest.mark.parametrize("options", [{"mixup_alpha": 1.0}, {"mixup_alpha": 0.0, "cutmix_alpha": 1.0}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{"mixup_alpha": 1.0}, {"mixup_alpha": 0.0, "cutmix_alpha": 1.0}], ids=str
+)
 def test_mixup_and_cutmix(options):
     model = small()
     x, y = pictures(8)

@@ -40,8 +40,8 @@ def even_tree(seed: int = 0, branching: tuple[int, ...] = (3, 2, 2)) -> LabelTre
 
 
 SMALL = LabelTree.from_paths(
-    [("animal", "pet", "cat"), ("animal", "pet", "dog"), ("animal", "wild", "wolf"), ("vehicle", "road", "car"),
-     ("vehicle", "road", "bus")]
+    [("animal", "pet", "cat"), ("animal", "pet", "dog"), ("animal", "wild", "wolf"),
+     ("vehicle", "road", "car"), ("vehicle", "road", "bus")]
 )  # fmt: skip
 
 

@@ -29,10 +29,10 @@ def lca_distance(paths):
     for i in range(n):
         for j in range(n):
             common = 0
-            for l in range(depth):
-                if paths[i][: l + 1] != paths[j][: l + 1]:
+            for level in range(depth):
+                if paths[i][: level + 1] != paths[j][: level + 1]:
                     break
-                common = l + 1
+                common = level + 1
             table[i][j] = depth - common if i != j else 0
     return table
 
@@ -124,7 +124,7 @@ def hxe(logits, paths, targets, alpha):
     """Bertinetto et al.: conditional losses on the way down, weighted by exp(-alpha * height)."""
     depth = len(paths[0])
     total = torch.zeros((), dtype=torch.float64)
-    for z, y in zip(logits, targets):
+    for z, y in zip(logits, targets, strict=True):
         p = softmax(list(z))
         for height in range(depth):
             level = depth - height
@@ -147,29 +147,37 @@ def metrics(ranking, levels, distance, targets, paths, ks):
     """ranking[i]: finest classes, best first; levels[i]: predicted node at each level, by name."""
     n, depth = len(ranking), len(paths[0])
     out = {}
-    wrong = [distance[y][order[0]] for order, y in zip(ranking, targets) if order[0] != y]
+    wrong = [distance[y][order[0]] for order, y in zip(ranking, targets, strict=True) if order[0] != y]
     out["mistakes"] = len(wrong)
     out["mistake_severity"] = sum(wrong) / len(wrong) if wrong else float("nan")
     for k in ks:
-        out[f"top{k}"] = sum(y in order[:k] for order, y in zip(ranking, targets)) / n
+        out[f"top{k}"] = sum(y in order[:k] for order, y in zip(ranking, targets, strict=True)) / n
         out[f"hd@{k}"] = (
-            sum(sum(distance[y][c] for c in order[:k]) / k for order, y in zip(ranking, targets)) / n
+            sum(sum(distance[y][c] for c in order[:k]) / k for order, y in zip(ranking, targets, strict=True))
+            / n
         )
         bound = [sum(sorted(distance[y])[:k]) / k for y in targets]
         out[f"hd@{k}_bound"] = sum(bound) / n
         dmax = max(max(row) for row in distance)
         precision = 0.0
-        for order, y in zip(ranking, targets):
+        for order, y in zip(ranking, targets, strict=True):
             got = sum(1 - distance[y][c] / dmax for c in order[:k])
             ideal = sum(1 - d / dmax for d in sorted(distance[y])[:k])
             precision += got / ideal
         out[f"hp@{k}"] = precision / n
     for h in range(depth):
-        out[f"level{h + 1}"] = sum(row[h] == paths[y][h] for row, y in zip(levels, targets)) / n
+        out[f"level{h + 1}"] = sum(row[h] == paths[y][h] for row, y in zip(levels, targets, strict=True)) / n
         out[f"level{h + 1}_rollup"] = sum(
-            paths[order[0]][h] == paths[y][h] for order, y in zip(ranking, targets)) / n  # fmt: skip
+            paths[order[0]][h] == paths[y][h] for order, y in zip(ranking, targets, strict=True)
+        ) / n  # fmt: skip
     known = {tuple(path) for path in paths}
-    out["fpa"] = sum(all(a == b for a, b in zip(row, paths[y])) for row, y in zip(levels, targets)) / n
+    out["fpa"] = (
+        sum(
+            all(a == b for a, b in zip(row, paths[y], strict=True))
+            for row, y in zip(levels, targets, strict=True)
+        )
+        / n
+    )
     out["tice"] = sum(tuple(row) not in known for row in levels) / n
     sizes = [len({path[h] for path in paths}) for h in range(depth)]
     out["wap"] = sum(sizes[h] * out[f"level{h + 1}"] for h in range(depth)) / sum(sizes)

@@ -116,4 +116,7 @@ def test_published_settings():
     assert PRESETS["inat-2019"].loss["gamma"] == 1.5
     assert PRESETS["inat-2019"].training["batch_size"] == 256
     assert PRESETS["cifar-100"].head["activation"] == "leaky_relu"
-    assert [name for name, preset in PRESETS.items() if not preset.verified] == ["cifar-100", "tiered-imagenet-h"]
+    assert [name for name, preset in PRESETS.items() if not preset.verified] == [
+        "cifar-100",
+        "tiered-imagenet-h",
+    ]

@@ -35,7 +35,10 @@ def test_against_loops(case, source, how):
             expected = [int(s[i].argmax()) for s in scores]
         else:
             total = [
-                sum(scores[h][i].log_softmax(0)[tree.ancestors[h, leaf]].item() for h in range(tree.num_levels))
+                sum(
+                    scores[h][i].log_softmax(0)[tree.ancestors[h, leaf]].item()
+                    for h in range(tree.num_levels)
+                )
                 for leaf in range(tree.num_classes)
             ]
             leaf = total.index(max(total)) if how == "path" else int(scores[-1][i].argmax())
@@ -60,7 +63,9 @@ def test_heads_may_contradict_each_other(case):
 def test_probabilities_of_a_level_are_sums_of_the_finest():
     out = head_of(SMALL).eval()(batch(4, 5)[0])
     p = out.level_logits[-1].softmax(1)
-    torch.testing.assert_close(level_probabilities(out, SMALL, 1), torch.stack([p[:, :3].sum(1), p[:, 3:].sum(1)], 1))
+    torch.testing.assert_close(
+        level_probabilities(out, SMALL, 1), torch.stack([p[:, :3].sum(1), p[:, 3:].sum(1)], 1)
+    )
     torch.testing.assert_close(level_probabilities(out, SMALL), p)
 
 

@@ -34,9 +34,7 @@ def test_against_brute_force(tree, source):
     ranking = [sorted(range(tree.num_classes), key=lambda c, row=row: -row[c]) for row in values.tolist()]
     numbers = decode(out, tree, level="all", source=source).tolist()
     levels = [[tree.names(h + 1)[k] for h, k in enumerate(row)] for row in numbers]
-    expected = reference.metrics(
-        ranking, levels, tree.distance().tolist(), y.tolist(), tree.paths(), ks
-    )
+    expected = reference.metrics(ranking, levels, tree.distance().tolist(), y.tolist(), tree.paths(), ks)
     got = metrics.compute()
     compare(got, expected)
     assert sum(float(got[f"mistakes@{d}"]) for d in range(1, tree.num_levels + 1)) == pytest.approx(1)
@@ -88,7 +86,7 @@ def test_chunks_equal_the_whole_and_forward_returns_the_batch():
 
     def part(rows):
         return HierarchicalOutput(out.scores[rows], tuple(z[rows] for z in out.level_logits),
-                                  tuple(s[rows] for s in out.level_scores), out.level_cost), y[rows]  # fmt: skip
+                                  tuple(s[rows] for s in out.level_scores), ()), y[rows]  # fmt: skip
 
     whole, chunked = HierarchicalMetrics(SMALL), HierarchicalMetrics(SMALL)
     whole.update(out, y)
@@ -191,7 +189,7 @@ def test_the_figure_shows_shares_and_accuracies():
     assert [bar.get_height() for bar in display.axes_[0].patches] == [0, 0.5, 0.5]
     assert display.axes_[0].get_title() == "2 mistakes of 3"
     dots = display.axes_[1].collections
-    shown = [c.get_array().tolist() for c in dots if len(c.get_offsets()) == 2][0]
+    shown = next(c.get_array().tolist() for c in dots if len(c.get_offsets()) == 2)
     assert shown == [1.0, 0.0]  # both cats called animals; the car called a cat
     _, axes = plt.subplots(1, 2)
     assert metrics.plot(ax=axes).figure_ is axes[0].figure

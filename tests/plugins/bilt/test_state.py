@@ -13,11 +13,12 @@ from graftkit.methods.bilt.state import decode_tree, encode_tree
 from tests.plugins.bilt.cases import SMALL, batch, head_of
 
 OTHERS = {
-    r"only here: 'bus'; only there: 'tram'": LabelTree.from_paths([*SMALL.paths()[:4], ("vehicle", "road", "tram")]),
+    r"only here: 'bus'; only there: 'tram'": LabelTree.from_paths(
+        [*SMALL.paths()[:4], ("vehicle", "road", "tram")]),
     r"the same classes in another order": SMALL.align(["bus", "cat", "wolf", "car", "dog"]),
     r"the same classes under other parents": LabelTree.from_paths(
-        [("animal", "pet", "cat"), ("animal", "pet", "dog"), ("animal", "pet", "wolf"), ("vehicle", "road", "car"),
-         ("vehicle", "wild", "bus")]),
+        [("animal", "pet", "cat"), ("animal", "pet", "dog"), ("animal", "pet", "wolf"),
+         ("vehicle", "road", "car"), ("vehicle", "wild", "bus")]),
 }  # fmt: skip
 
 
@@ -28,7 +29,10 @@ def test_state_travels_by_safetensors_and_by_torch():
     file = io.BytesIO()
     torch.save(state, file)
     file.seek(0)
-    for stored in (load(save({k: v.contiguous() for k, v in state.items()})), torch.load(file, weights_only=True)):
+    for stored in (
+        load(save({k: v.contiguous() for k, v in state.items()})),
+        torch.load(file, weights_only=True),
+    ):
         other = HierarchicalHead(5, SMALL, neck=4).double()
         assert str(other.load_state_dict(stored)) == "<All keys matched successfully>"
         x, _ = batch(4, 5)
@@ -41,14 +45,18 @@ def test_weights_of_another_tree_are_refused_and_change_nothing(message):
     before = {k: v.clone() for k, v in head.state_dict().items()}
     state = head_of(OTHERS[message], seed=5).state_dict()
     for strict in (True, False):
-        with pytest.raises(ValueError, match=r"same label tree \(fingerprints \w{12} and \w{12}\), got .*" + message):
+        with pytest.raises(
+            ValueError, match=r"same label tree \(fingerprints \w{12} and \w{12}\), got .*" + message
+        ):
             head.load_state_dict(state, strict=strict)
     assert all(torch.equal(v, before[k]) for k, v in head.state_dict().items())
 
 
 def test_a_head_inside_another_module_is_guarded_too():
     outer = torch.nn.Sequential(torch.nn.Linear(5, 5).double(), head_of(SMALL))
-    other = torch.nn.Sequential(torch.nn.Linear(5, 5).double(), head_of(OTHERS["the same classes in another order"]))
+    other = torch.nn.Sequential(
+        torch.nn.Linear(5, 5).double(), head_of(OTHERS["the same classes in another order"])
+    )
     with pytest.raises(ValueError, match="same label tree"):
         outer.load_state_dict(other.state_dict())
 

@@ -98,7 +98,7 @@ def test_edges_parents_and_graph_give_one_tree(tmp_path):
 
 
 def test_a_case_by_hand():
-    # cat dog wolf car bus: cat and dog meet at "pet" (climb 1), cat and wolf at "animal" (2), car at the root (3).
+    # cat dog wolf car bus: cat and dog meet at "pet" (1), cat and wolf at "animal" (2), car at the root (3).
     assert SMALL.distance()[0].tolist() == [0, 1, 2, 3, 3]
     assert SMALL.distance(2).tolist() == [[0, 2, 1], [2, 0, 2], [1, 2, 0]]  # pet, road, wild
     assert SMALL.names(1) == ("animal", "vehicle")
@@ -183,7 +183,7 @@ def test_levels_keep_a_data_sets_numbers():
     tree = LabelTree.from_levels([[2, 0, 1, 2], [0, 1, 2, 3]])
     assert tree.ancestors.tolist() == [[2, 0, 1, 2], [0, 1, 2, 3]]
     assert tree.names(1) == ("1:0", "1:1", "1:2")
-    assert LabelTree.from_levels(torch.tensor([[0, 0]] + [[0, 1]])).names() == ("2:0", "2:1")
+    assert LabelTree.from_levels(torch.tensor([[0, 0], [0, 1]])).names() == ("2:0", "2:1")
 
 
 def test_a_csv_with_chosen_columns(tmp_path):

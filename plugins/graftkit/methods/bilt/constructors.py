@@ -1,7 +1,7 @@
 """The ways into a label tree: rows of names, CSV files, parent maps, is-a lists, graphs.
 
 >>> from graftkit.methods.bilt.tree import LabelTree
->>> LabelTree.from_parents({"cat": "animal", "dog": "animal", "car": "vehicle", "animal": None, "vehicle": None})
+>>> LabelTree.from_parents({"cat": "animal", "dog": "animal", "animal": None, "vehicle": None})
 LabelTree(levels=2, classes=2/3)
 """
 
@@ -139,7 +139,7 @@ class TreeConstructors:
         declared = any(parent is None for parent in parents.values())
         unknown = {parent for parent in parents.values() if parent is not None and parent not in parents}
         if declared and unknown:
-            raise ValueError(f"parents: expected every parent to be a key where some map to None, got unknown "
+            raise ValueError("parents: expected every parent to be a key where some map to None, got unknown "
                              f"{listed(sorted(unknown))}")  # fmt: skip
         names, ancestors = grow(parents, has_root=not declared, classes=classes, pad=pad,
                                 collapse_unary=collapse_unary, inner_classes=inner_classes)  # fmt: skip

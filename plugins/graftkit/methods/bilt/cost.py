@@ -177,7 +177,7 @@ class FullCost(nn.Module):
 
 
 class FactoredCost(NamedTuple):
-    """Rows of the correction as products: ``(left @ right.T)`` without its diagonal; D comes from the tree."""
+    """Rows of the correction as products, ``left @ right.T`` without its diagonal; D comes from the tree."""
 
     left: Tensor
     right: Tensor

@@ -68,7 +68,9 @@ def load_omniglot(
             parts = Path(name).parts
             if len(parts) == 4 and name.endswith(".png") and not parts[3].startswith("._"):
                 files.setdefault((parts[1], f"{parts[1]}/{parts[2]}"), []).append(name)
-        short = [f"{character} ({len(names)})" for (_, character), names in files.items() if len(names) <= train]
+        short = [
+            f"{character} ({len(names)})" for (_, character), names in files.items() if len(names) <= train
+        ]
         if not files or short:
             raise_invalid("path", str(path), f"more than {train} drawings a character, got {short or 'none'}")
         tree = LabelTree.from_paths(list(files))
@@ -124,8 +126,13 @@ def load_cifar10(
             missing = [name for name in tree.names() if (split, name) not in files]
             if missing:
                 raise_invalid("path", str(path), f"a zip with {split}/<class>/*.jpg, missing {missing}")
-            chosen = [(k, member) for k, name in enumerate(tree.names()) for member in files[split, name][:most]]
-            pixels = [np.asarray(image.open(io.BytesIO(archive.read(member))).convert("RGB")) for _, member in chosen]
+            chosen = [
+                (k, member) for k, name in enumerate(tree.names()) for member in files[split, name][:most]
+            ]
+            pixels = [
+                np.asarray(image.open(io.BytesIO(archive.read(member))).convert("RGB"))
+                for _, member in chosen
+            ]
             x = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 255
             splits.append((x, torch.tensor([k for k, _ in chosen])))
     (x, y), (test_x, test_y) = splits

@@ -138,5 +138,5 @@ def _leaf(output: HierarchicalOutput, tree: LabelTree, source: str) -> Tensor:
         logs = scores.to(torch.promote_types(scores.dtype, torch.float32)).log_softmax(1)
         part = logs[:, ancestors[h - 1]]
         total = part if total is None else total + part
-    assert total is not None  # noqa: S101  (the head has one level or more)
+    assert total is not None
     return total.argmax(1)

@@ -194,7 +194,8 @@ def _settle_inner(chains: dict[Any, list[Any]], text: dict[Any, str], policy: st
     both = [node for node in chains if node in inner]
     if both and policy == "error":
         raise ValueError(
-            f"classes: expected no class that is an ancestor of another, got {listed(text[n] for n in both)}. "
+            "classes: expected no class that is an ancestor of another, got "
+            f"{listed(text[n] for n in both)}. "
             "inner_classes='self' gives each a child of its own"
         )
     for node in both:

@@ -15,6 +15,7 @@ for ranking; they are no probabilities and ``softmax(scores)`` is never sharp (s
 [(4, 2), (4, 3)]
 """
 
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -142,8 +143,7 @@ class HierarchicalHead(TreeState):
             nn.Linear(size if chained and h < len(sizes) - 1 else width, size) for h, size in enumerate(sizes)
         )
         self.links = nn.ModuleList(
-            _block(fine, coarse, self.activation)
-            for coarse, fine in (zip(sizes, sizes[1:], strict=False) if chained else ())
+            _block(fine, coarse, self.activation) for coarse, fine in (pairwise(sizes) if chained else ())
         )
         self.costs = nn.ModuleList()
         first = tree.num_levels - len(sizes) + 1

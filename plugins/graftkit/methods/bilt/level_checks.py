@@ -1,4 +1,4 @@
-"""Is this table of ancestors a tree, and do the names fit it?
+"""Whether a table of ancestors is a tree, and whether names fit it.
 
 >>> ancestor_table([[0, 0, 1], [0, 1, 2]]).shape
 (2, 3)

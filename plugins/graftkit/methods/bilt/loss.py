@@ -84,7 +84,7 @@ def level_weights(num_levels: int, alpha: float, weights: str | Sequence[float] 
         return torch.tensor([alpha * (h - num_levels) for h in levels], dtype=torch.float64).exp().tolist()
     if isinstance(weights, str):
         check_choice("level_weights", weights, ("equal", "uniform", "finest"))
-        rules = {"equal": lambda h: 1.0, "uniform": float, "finest": lambda h: float(h == num_levels)}
+        rules = {"equal": lambda _: 1.0, "uniform": float, "finest": lambda h: float(h == num_levels)}
         return [rules[weights](h) for h in levels]
     if len(weights) != num_levels:
         raise_invalid("level_weights", weights, f"{num_levels} numbers, one a level")
@@ -252,8 +252,9 @@ class BiLTLoss(nn.Module):
         str
             In the order of the signature.
         """
+        weights = [round(w, 4) for w in self.weights]
         return (f"tree={self.tree}, alpha={self.alpha:g}, epsilon={self.epsilon:g}, gamma={self.gamma:g}, "
-                f"weights={[round(w, 4) for w in self.weights]}, smooth_logits={self.smooth_logits}")  # fmt: skip
+                f"weights={weights}, smooth_logits={self.smooth_logits}")  # fmt: skip
 
 
 _weights = level_weights  # the constructor's argument has the same name

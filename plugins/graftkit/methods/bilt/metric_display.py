@@ -20,6 +20,7 @@ __all__ = ["HierarchicalMetricsDisplay", "places"]
 
 # Above this, names of finest classes would overlap.
 NAMED = 40
+NAMED_COARSE = 12
 
 
 def places(tree: LabelTree) -> list[np.ndarray[Any, Any]]:
@@ -121,10 +122,15 @@ class HierarchicalMetricsDisplay:
             drawn = ax.scatter(x[h - 1], np.full(len(x[h - 1]), -h), c=accuracy.cpu().numpy(), vmin=0, vmax=1,
                                cmap="viridis", s=18 if self.tree.sizes[h - 1] <= NAMED else 5, zorder=2,
                                plotnonfinite=True)  # fmt: skip
+            if h < levels and self.tree.sizes[h - 1] <= NAMED_COARSE:
+                for place, name in zip(x[h - 1], self.tree.names(h), strict=True):
+                    ax.annotate(name, (place, -h), xytext=(0, 6), textcoords="offset points", ha="center",
+                                fontsize="x-small")  # fmt: skip
         ax.figure.colorbar(drawn, ax=ax, label="accuracy (by roll-up)")
         ax.set_yticks(-np.arange(1, levels + 1), [f"level {h}" for h in range(1, levels + 1)])
         if self.tree.num_classes <= NAMED:
             ax.set_xticks(x[-1], self.tree.names(), rotation=90, fontsize="x-small")
         else:
             ax.set_xticks([])
+        ax.margins(y=0.15)
         ax.set_title("accuracy below every node")

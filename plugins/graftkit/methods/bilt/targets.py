@@ -117,7 +117,7 @@ def _check_levels(target: Tensor, tree: LabelTree, ancestors: Tensor) -> None:
 def check_labels(labels: Tensor, tree: LabelTree) -> None:
     """Check the labels of a whole data set before training on it.
 
-    The loss takes batches in which a level is unknown throughout; a data set like that cannot train the level.
+    The loss takes batches in which a level is unknown throughout; a data set like that cannot train it.
 
     Parameters
     ----------

@@ -269,7 +269,7 @@ class LabelTree(TreeConstructors):
             if outside.numel():
                 raise_invalid("predictions", int(outside[0]), f"0 to {size - 1} at level {h + 1}")
         finest = predictions[:, -1]
-        return (self._ancestors.to(predictions.device)[:, finest].T == predictions).all(1)
+        return (predictions == self._ancestors.to(predictions.device)[:, finest].T).all(1)
 
     def _number(self, entry: Any, h: int) -> int:
         if isinstance(entry, str):
@@ -325,8 +325,8 @@ class LabelTree(TreeConstructors):
         missing = [name for name in own if name not in class_to_idx]
         extra = [name for name in class_to_idx if name not in own]
         if missing or extra:
-            raise ValueError(f"class_to_idx: expected the tree's {len(own)} classes, got "
-                             f"{listed(missing) or 'none'} missing and {listed(extra) or 'none'} unknown")  # fmt: skip
+            said = f"{listed(missing) or 'none'} missing and {listed(extra) or 'none'} unknown"
+            raise ValueError(f"class_to_idx: expected the tree's {len(own)} classes, got {said}")
         places = [class_to_idx[name] for name in own]
         if sorted(places) != list(range(len(own))):
             wrong = [
