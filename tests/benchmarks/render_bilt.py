@@ -73,8 +73,8 @@ def _one(data: str, records: list[Record]) -> str:
     head = ["arm", "seeds", *(title for title, _ in columns.values())]
     return (
         f"### {NAMES[data]}\n\n{table(head, rows)}\n"
-        f"{epochs} epochs, the last one evaluated on the test part, nothing tuned or chosen; one encoder, batches\n"
-        f"and schedule for all arms. Bold by column. No HD@{k} can be below {bound:.3f}.\n\n"
+        f"{epochs} epochs, the last one evaluated on the test part, nothing tuned or chosen; one encoder,\n"
+        f"batches and schedule for all arms. Bold by column. No HD@{k} can be below {bound:.3f}.\n\n"
         f"{_differences(arms, k)}\n"
     )
 
@@ -87,7 +87,8 @@ def _differences(arms: dict[str, dict[int, Record]], k: int) -> str:
         if rival == OURS or len(seeds) < 2:
             continue
         parts = []
-        for column, title, sign, scale in (("top1", "top-1", 1, 100.0), ("mistake_severity", "severity", -1, 1.0),
+        for column, title, sign, scale in (("top1", "top-1", 1, 100.0),
+                                           ("mistake_severity", "severity", -1, 1.0),
                                            (f"hd@{k}", f"HD@{k}", -1, 1.0)):  # fmt: skip
             gaps = [
                 scale * (arms[OURS][s]["metrics"][column] - arms[rival][s]["metrics"][column]) for s in seeds
@@ -116,8 +117,9 @@ def _curves(records: list[Record]) -> str:
         for arm, cs in curves.items()
         for place, level in ((0, "finest"), (1, "coarsest"))
     ]
+    head = ["arm", "level", *(f"epoch {e}" for e in marks)]
     return (
-        f"### Granularity competition (E3)\n\n{table(['arm', 'level', *(f'epoch {e}' for e in marks)], rows)}\n"
+        f"### Granularity competition (E3)\n\n{table(head, rows)}\n"
         "Test top-1 in per cent on the Gaussian tree. The paper's claim is that the finest level converges\n"
         "faster than with parallel heads.\n"
     )
@@ -130,7 +132,7 @@ def _recovery(records: list[Record]) -> str:
     verdict = "positive in all" if min(values) > 0 else f"not positive in {sum(v <= 0 for v in values)}"
     return (
         "### Does Delta find out which siblings are near? (E4)\n\n"
-        f"Rank correlation of learned corrections and true nearness of siblings placed at unequal distances:\n"
+        "Rank correlation of learned corrections and true nearness of siblings at unequal distances:\n"
         f"{spread(values)} over {len(values)} seeds, {verdict}.\n"
     )
 
@@ -159,8 +161,8 @@ def _cost(records: list[Record]) -> str:
     ]
     return (
         f"### Cost of head and loss, forward and backward\n\n{table(head, rows)}\n"
-        "Medians of processor time, rivals taking turns, one thread, shared machine; 512 features, neck of 600\n"
-        "in every row, so that the flat head's time is part of all. Aim: ours at most 0.5 of the published\n"
+        "Medians of processor time, rivals taking turns, one thread, shared machine; 512 features, neck of\n"
+        "600 in every row, so that the flat head's time is part of all. Aim: ours at most 0.5 of the published\n"
         f"procedure: {'missed for ' + '; '.join(missed) if missed else 'met'}.\n"
     )
 
@@ -178,7 +180,8 @@ def _end(records: list[Record]) -> str:
     head = ["model", "pixels", "batch", "classes of", "flat head, ms", "ours, ms", "more"]
     return (
         f"### Time of a training step\n\n{table(head, rows)}\nMedians of processor time. Aim: within 5 % for "
-        f"ResNet-18 at 224 pixels: {'missed with the classes of ' + ', '.join(missed) if missed else 'met'}.\n"
+        "ResNet-18 at 224 pixels: "
+        f"{'missed with the classes of ' + ', '.join(missed) if missed else 'met'}.\n"
     )
 
 
@@ -187,8 +190,9 @@ def _memory(records: list[Record]) -> str:
         return "### Memory of head and loss\n\nNot run.\n"
     rows = [[str(r["leaves"]), r["head"], f"{r['extra_bytes'] / 2**20:.0f}"]
             for r in sorted(records, key=lambda r: (r["leaves"], r["head"]))]  # fmt: skip
+    head = ["finest classes", "head", "peak beyond the start, MiB"]
     return (
-        f"### Memory of head and loss\n\n{table(['finest classes', 'head', 'peak beyond the start, MiB'], rows)}\n"
+        f"### Memory of head and loss\n\n{table(head, rows)}\n"
         "Resident memory of a process of its own, three levels, batch 64, weights and gradients included.\n"
     )
 
@@ -222,8 +226,8 @@ def _growth(records: list[Record]) -> str:
     first, last = records[0], records[-1]
     times = last["nodes"] / first["nodes"]
     text = (
-        f"{times:.0f} times the nodes took {last['build_seconds'] / first['build_seconds']:.0f} times as long to build, "
-        f"and {last['step_seconds'] / first['step_seconds']:.0f} times as long a step."
+        f"{times:.0f} times the nodes took {last['build_seconds'] / first['build_seconds']:.0f} times as long "
+        f"to build, and {last['step_seconds'] / first['step_seconds']:.0f} times as long a step."
     )
     head = ["classes", "nodes", "building, ms", "step without a matrix, ms", "numbers in the corrections"]
     return f"### Growth with the number of classes\n\n{table(head, rows)}\n{text}\n"
