@@ -162,8 +162,8 @@ def _cost(records: list[Record]) -> str:
     return (
         f"### Cost of head and loss, forward and backward\n\n{table(head, rows)}\n"
         "Medians of processor time, rivals taking turns, one thread, shared machine; 512 features, neck of\n"
-        "600 in every row, so that the flat head's time is part of all. Aim: ours at most 0.5 of the published\n"
-        f"procedure: {'missed for ' + '; '.join(missed) if missed else 'met'}.\n"
+        "600 in every row, so that the flat head's time is part of all. Aim: ours at most 0.5 of the\n"
+        f"published procedure: {'missed for ' + '; '.join(missed) if missed else 'met'}.\n"
     )
 
 
@@ -226,8 +226,8 @@ def _growth(records: list[Record]) -> str:
     first, last = records[0], records[-1]
     times = last["nodes"] / first["nodes"]
     text = (
-        f"{times:.0f} times the nodes took {last['build_seconds'] / first['build_seconds']:.0f} times as long "
-        f"to build, and {last['step_seconds'] / first['step_seconds']:.0f} times as long a step."
+        f"{times:.0f} times the nodes took {last['build_seconds'] / first['build_seconds']:.0f} times as "
+        f"long to build, and {last['step_seconds'] / first['step_seconds']:.0f} times as long a step."
     )
     head = ["classes", "nodes", "building, ms", "step without a matrix, ms", "numbers in the corrections"]
     return f"### Growth with the number of classes\n\n{table(head, rows)}\n{text}\n"
