@@ -249,8 +249,8 @@ class HierarchicalClassifier(nn.Module):
         set of str
             Full names.
         """
-        below = getattr(self.backbone, "no_weight_decay", set)()
-        own = getattr(self.head, "no_weight_decay", set)()
+        below: set[str] = getattr(self.backbone, "no_weight_decay", set)()
+        own: set[str] = getattr(self.head, "no_weight_decay", set)()
         return {f"backbone.{name}" for name in below} | {f"head.{name}" for name in own}
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:

@@ -61,7 +61,7 @@ class _Corrected(torch.autograd.Function):
         return cost.mul_((beta * inverse)[:, None]).sub_(distance)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         weight, inverse = ctx.saved_tensors
         result = gradient.clone().fill_diagonal_(0)
@@ -126,8 +126,7 @@ class FullCost(nn.Module):
             At least float32.
         """
         dtype = torch.promote_types(self.weight.dtype, torch.float32)
-        caching = not (self.training or torch.is_grad_enabled() or torch.compiler.is_compiling()
-                       or torch.jit.is_tracing())  # fmt: skip
+        caching = not (self.training or torch.is_grad_enabled() or torch.compiler.is_compiling())
         key = (self.weight.data_ptr(), self.weight._version, self.weight.device, dtype) if caching else None
         if caching and self._cache is not None and self._cache[0] == key:
             return self._cache[1]

@@ -42,7 +42,7 @@ LARGEST_DENSE = 4096
 class HierarchicalOutput(NamedTuple):
     """What the head returns; the first entry is what code that knows nothing of levels should rank by.
 
-    Attributes
+    Parameters
     ----------
     scores : Tensor of shape (B, C_H)
         Risk scores of the finest level, or its logits without AIGDL.

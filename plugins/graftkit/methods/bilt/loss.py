@@ -84,7 +84,11 @@ def level_weights(num_levels: int, alpha: float, weights: str | Sequence[float] 
         return torch.tensor([alpha * (h - num_levels) for h in levels], dtype=torch.float64).exp().tolist()
     if isinstance(weights, str):
         check_choice("level_weights", weights, ("equal", "uniform", "finest"))
-        rules = {"equal": lambda _: 1.0, "uniform": float, "finest": lambda h: float(h == num_levels)}
+        rules: dict[str, Callable[[int], float]] = {
+            "equal": lambda _: 1.0,
+            "uniform": float,
+            "finest": lambda h: float(h == num_levels),
+        }
         return [rules[weights](h) for h in levels]
     if len(weights) != num_levels:
         raise_invalid("level_weights", weights, f"{num_levels} numbers, one a level")

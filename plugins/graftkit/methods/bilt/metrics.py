@@ -59,6 +59,19 @@ class HierarchicalMetrics(nn.Module):
         If a k is below 1 or above the number of classes, or comes twice.
     """
 
+    ancestors: Tensor
+    bounds: Tensor
+    histogram: Tensor
+    hits: Tensor
+    distances: Tensor
+    level_hits: Tensor
+    rollup_hits: Tensor
+    paths: Tensor
+    classes: Tensor
+    node_hits: Tensor
+    shared: Tensor
+    precision: Tensor
+
     def __init__(
         self,
         tree: LabelTree,

@@ -106,7 +106,7 @@ class LabelTree(TreeConstructors):
         try:
             stored = json.loads(text)
             if stored["format"] != FORMAT:
-                raise KeyError("format")
+                raise ValueError("another format")
             row = np.arange(len(stored["names"][-1]))
             rows = [row]
             for parents in reversed(stored["parents"]):
