@@ -51,9 +51,13 @@ def crm_scores(logits: Tensor, tree: LabelTree, level: int = -1) -> Tensor:
 
     Raises
     ------
+    TypeError
+        If `logits` is no tensor.
     ValueError
         If the width is not that of the level.
     """
+    if not isinstance(logits, Tensor):
+        raise_invalid("logits", logits, "a tensor", error=TypeError)
     lineage = tree.lineage(level).to(logits.device)
     if logits.ndim != 2 or logits.shape[1] != lineage.shape[1]:
         raise_invalid("logits", logits, f"shape (B, {lineage.shape[1]})")
@@ -77,9 +81,13 @@ class _FinestLoss(nn.Module):
 
     def _prepare(self, output: Any, target: Tensor) -> Tensor:
         logits: Tensor = output.level_logits[-1] if hasattr(output, "level_logits") else output
+        if not isinstance(logits, Tensor):
+            raise_invalid("output", logits, "logits or a HierarchicalOutput", error=TypeError)
         if logits.ndim != 2 or logits.shape[1] != self.tree.num_classes:
             raise_invalid("output", logits, f"logits of shape (B, {self.tree.num_classes})")
-        here = target.device.type == "cpu" and not torch.compiler.is_compiling()
+        here = (
+            isinstance(target, Tensor) and target.device.type == "cpu" and not torch.compiler.is_compiling()
+        )
         check_targets(target, self.tree, self.lineage, values=here)
         if not target.is_floating_point() and target.ndim == 2:
             target = target[:, -1]

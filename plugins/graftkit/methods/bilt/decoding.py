@@ -88,10 +88,12 @@ def decode(
     Raises
     ------
     TypeError
-        If `threshold` is no number.
+        If `threshold` is no number or `output` no HierarchicalOutput.
     ValueError
         If an option is unknown, `threshold` is outside 0 to 1, or the model has no head at that level.
     """
+    if not hasattr(output, "level_logits"):
+        raise_invalid("output", output, "a HierarchicalOutput", error=TypeError)
     check_choice("source", source, SOURCES)
     check_choice("decode", decode, DECODES)
     if threshold is not None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from graftkit.core.validation import check_bool, check_choice
+from graftkit.core.validation import check_bool, check_choice, raise_invalid
 
 __all__ = ["grow", "listed", "parents_of_edges"]
 
@@ -112,7 +112,7 @@ def grow(
     Raises
     ------
     TypeError
-        If `collapse_unary` is no boolean.
+        If `collapse_unary` is no boolean or `classes` no sequence of nodes.
     ValueError
         If this is no tree, or the policies forbid it; the message lists the nodes.
     """
@@ -167,6 +167,11 @@ def _refuse_cycles(above: Mapping[Any, Any], text: Mapping[Any, str]) -> None:
 
 
 def _check_classes(classes: Sequence[Any], above: Mapping[Any, Any], text: Mapping[Any, str]) -> None:
+    if isinstance(classes, str) or not isinstance(classes, Sequence):
+        raise_invalid("classes", classes, "a sequence of nodes", error=TypeError)
+    odd = [node for node in classes if not isinstance(node, Hashable)]
+    if odd:
+        raise_invalid("classes", odd[0], "a sequence of nodes", error=TypeError)
     if not classes:
         raise ValueError("classes: expected at least one class below the root, got none")
     unknown = [node for node in classes if node not in above]

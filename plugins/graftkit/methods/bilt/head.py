@@ -178,9 +178,13 @@ class HierarchicalHead(TreeState):
 
         Raises
         ------
+        TypeError
+            If this is no floating tensor.
         ValueError
             If the shape is wrong or batch norm would see a single sample.
         """
+        if not isinstance(features, Tensor) or not features.is_floating_point():
+            raise_invalid("features", features, "a floating tensor", error=TypeError)
         if features.ndim != 2 or features.shape[1] != self.in_features:
             raise_invalid("features", features, f"shape (B, {self.in_features})")
         normed = len(self.links) > 0 or not isinstance(self.neck, nn.Identity)

@@ -40,7 +40,10 @@ def ancestor_table(ancestors: Any) -> npt.NDArray[np.int64]:
     """
     if isinstance(ancestors, Tensor):
         ancestors = ancestors.detach().cpu().numpy()
-    table = np.array(ancestors)
+    try:
+        table = np.array(ancestors)
+    except ValueError as error:
+        raise ValueError(f"ancestors: expected rows of one length ({error})") from error
     if table.ndim != 2 or not table.size:
         raise_invalid("ancestors", table, "shape (H, C_H), neither of them 0")
     if not np.issubdtype(table.dtype, np.integer):

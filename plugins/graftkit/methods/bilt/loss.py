@@ -90,6 +90,8 @@ def level_weights(num_levels: int, alpha: float, weights: str | Sequence[float] 
             "finest": lambda h: float(h == num_levels),
         }
         return [rules[weights](h) for h in levels]
+    if not isinstance(weights, Sequence):
+        raise_invalid("level_weights", weights, "a name or a sequence of numbers", error=TypeError)
     if len(weights) != num_levels:
         raise_invalid("level_weights", weights, f"{num_levels} numbers, one a level")
     return [check_number("level_weights", weight, low=0) for weight in weights]
@@ -216,6 +218,8 @@ class BiLTLoss(nn.Module):
         )
         check_targets(target, self.tree, self.ancestors,
                       values=self.validate == "always" or (self.validate == "auto" and here))  # fmt: skip
+        if not len(target):
+            raise_invalid("target", target, "at least one sample")
         if len(target) != len(output.scores):
             raise_invalid("target", target, f"{len(output.scores)} rows, as the output has")
 

@@ -85,6 +85,8 @@ class HierarchicalMetrics(nn.Module):
             raise_invalid("tree", tree, "a LabelTree", error=TypeError)
         if ks is None:
             ks = [k for k in (1, 5, 20) if k <= tree.num_classes]
+        if not isinstance(ks, Sequence):
+            raise_invalid("ks", ks, "a sequence of integers", error=TypeError)
         self.ks = tuple(sorted(check_integer("ks", k, low=1, high=tree.num_classes) for k in ks))
         if not self.ks or len(set(self.ks)) < len(self.ks):
             raise_invalid("ks", ks, "different numbers, at least one")

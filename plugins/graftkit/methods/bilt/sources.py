@@ -41,6 +41,8 @@ def rows_to_parents(rows: Iterable[Sequence[str]], name: str = "paths") -> tuple
     ValueError
         If there is no row, a cell is empty, a name has two parents or a class comes twice.
     """
+    if hasattr(rows, "tolist"):  # an array, or the values of a data frame
+        rows = rows.tolist()
     if isinstance(rows, str) or not isinstance(rows, Iterable):
         raise_invalid(name, rows, "an iterable of rows of names", error=TypeError)
     parents: Parents = {}

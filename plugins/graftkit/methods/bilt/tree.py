@@ -100,9 +100,13 @@ class LabelTree(TreeConstructors):
 
         Raises
         ------
+        TypeError
+            If `text` is no string.
         ValueError
             If this is no label tree.
         """
+        if not isinstance(text, str):
+            raise_invalid("text", text, "a string of JSON", error=TypeError)
         try:
             stored = json.loads(text)
             if stored["format"] != FORMAT:
@@ -254,9 +258,13 @@ class LabelTree(TreeConstructors):
 
         Raises
         ------
+        TypeError
+            If this is neither.
         ValueError
             If a name is unknown, a number out of range or the length is not H.
         """
+        if not isinstance(predictions, Tensor | Sequence):
+            raise_invalid("predictions", predictions, "a sequence or a tensor", error=TypeError)
         if not isinstance(predictions, Tensor):
             if len(predictions) != self.num_levels:
                 raise_invalid("predictions", predictions, f"{self.num_levels} entries, one a level")
@@ -310,7 +318,7 @@ class LabelTree(TreeConstructors):
         Raises
         ------
         TypeError
-            If this is neither.
+            If this is neither, or a number is no integer.
         ValueError
             If classes are missing or unknown, or the numbers are not 0 to C_H - 1 once each.
         """
@@ -327,7 +335,9 @@ class LabelTree(TreeConstructors):
         if missing or extra:
             said = f"{listed(missing) or 'none'} missing and {listed(extra) or 'none'} unknown"
             raise ValueError(f"class_to_idx: expected the tree's {len(own)} classes, got {said}")
-        places = [class_to_idx[name] for name in own]
+        for name in own:
+            check_integer(f"class_to_idx[{name!r}]", class_to_idx[name])
+        places = [int(class_to_idx[name]) for name in own]
         if sorted(places) != list(range(len(own))):
             wrong = [
                 n for n in own if not 0 <= class_to_idx[n] < len(own) or places.count(class_to_idx[n]) > 1
