@@ -61,6 +61,18 @@ def test_multilabel_snippet_finds_what_carries_no_known_label():
     assert namespace["unknown"].float().mean() > 0.5
     assert 0 < float(namespace["share"]) <= 1
     assert namespace["criterion"].epoch == 4
+def test_tree_snippet_trains_and_predicts_at_both_levels():
+    (snippet,) = (text for text in SNIPPETS if "wrap_timm" in text)
+    loop = snippet[snippet.index("model = ") : snippet.index("metrics.update")].split("\n\n")[0].splitlines()
+    assert len(loop) <= 20
+    namespace: dict[str, object] = {}
+    seed_everything(0)  # timm's layers and the loader draw from the global generator
+    exec(compile(snippet, "README.md", "exec"), namespace)  # noqa: S102  (our own README)
+    tree, y = namespace["tree"], namespace["y"]
+    coarse = namespace["animal_or_vehicle"]
+    assert tree.names() == ("bus", "car", "cat", "dog")
+    assert float((coarse == tree.ancestors[0][y]).float().mean()) > 0.6
+    assert float(namespace["loss"].detach()) < 3.0
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])

@@ -1,4 +1,4 @@
-"""graftkit for timm: ``create_optimizer_v2(model, opt="ssesam", ...)`` after importing this module.
+"""graftkit for timm: ``create_optimizer_v2(model, opt="ssesam", ...)``, ``wrap_timm("resnet50", tree)``.
 
 ``MultiLabelClassificationTask(model, criterion=EDGELoss(...))`` for unknown-aware multi-label training.
 """
@@ -7,7 +7,14 @@ from graftkit.core.extras import require
 
 require("timm.optim", extra="timm", distribution="timm", minimum="1.0.15")
 
-from graftkit.methods.edge import (  # noqa: E402  (the check above gives the better message)
+import graftkit.timm.bilt_entry  # noqa: E402, F401  (registers the model "bilt")
+from graftkit.methods.bilt import (  # noqa: E402  (the check above gives the better message)
+    BiLTLoss,
+    HierarchicalHead,
+    HierarchicalMetrics,
+    LabelTree,
+)
+from graftkit.methods.edge import (  # noqa: E402
     EDGELoss,
     JointEnergy,
     OEDatasetSelector,
@@ -16,12 +23,18 @@ from graftkit.methods.edge import (  # noqa: E402  (the check above gives the be
     ood_metrics,
     tail_sweep,
 )
+from graftkit.timm.bilt import HierarchicalClassifier, wrap_timm  # noqa: E402
 from graftkit.timm.edge import pooled_features  # noqa: E402
 from graftkit.timm.sse_sam import SSESAM  # noqa: E402
 
 __all__ = [
+    "BiLTLoss",
     "EDGELoss",
+    "HierarchicalClassifier",
+    "HierarchicalHead",
+    "HierarchicalMetrics",
     "JointEnergy",
+    "LabelTree",
     "OEDatasetSelector",
     "OutlierExposureBatcher",
     "SSESAM",
@@ -29,4 +42,5 @@ __all__ = [
     "ood_metrics",
     "pooled_features",
     "tail_sweep",
+    "wrap_timm",
 ]

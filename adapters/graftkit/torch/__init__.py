@@ -1,22 +1,26 @@
-"""graftkit for PyTorch: ``SSESAM`` for long tails, AUCSeg for segmentation, EDGE for multi-label."""
+"""graftkit for PyTorch: what needs no other library, from optimizers to losses, heads and audits."""
 
-from graftkit.methods.aucseg import (
-    PixelAUCLoss,
-    TailMemoryBank,
-    count_pixels,
-    pixel_auc_loss,
-    split_classes,
-)
-
-# isort: off
+from graftkit.methods.aucseg import PixelAUCLoss, TailMemoryBank, count_pixels, pixel_auc_loss, split_classes
+from graftkit.methods.bilt import BiLTLoss, HierarchicalHead, HierarchicalMetrics, LabelTree
 from graftkit.methods.edge import (
-    EDGELoss, EDGETerms, EnergyBoundedLoss, JointEnergy, JointEnergyPostprocessor,
-    OEDatasetSelector, OutlierExposureBatcher, dilation_distance, energy_gap_loss, joint_energy,
-    multilabel_map, none_probability, ood_labels, ood_metrics, overlapping_files, suggest_margin,
+    EDGELoss,
+    EDGETerms,
+    EnergyBoundedLoss,
+    JointEnergy,
+    JointEnergyPostprocessor,
+    OEDatasetSelector,
+    OutlierExposureBatcher,
+    dilation_distance,
+    energy_gap_loss,
+    joint_energy,
+    multilabel_map,
+    none_probability,
+    ood_labels,
+    ood_metrics,
+    overlapping_files,
+    suggest_margin,
     tail_sweep,
-)  # fmt: skip
-
-# isort: on
+)
 from graftkit.methods.sse_sam import (
     SSESAM,
     class_curvature,
@@ -26,10 +30,35 @@ from graftkit.methods.sse_sam import (
 )
 
 __all__ = [
-    "EDGELoss", "EDGETerms", "EnergyBoundedLoss", "JointEnergy", "JointEnergyPostprocessor",
-    "OEDatasetSelector", "OutlierExposureBatcher", "PixelAUCLoss", "SSESAM", "TailMemoryBank",
-    "class_curvature", "count_pixels", "coupled_modules", "dilation_distance", "energy_gap_loss",
-    "frozen_running_stats", "joint_energy", "multilabel_map", "none_probability", "ood_labels",
-    "ood_metrics", "overlapping_files", "pixel_auc_loss", "split_classes", "suggest_margin",
-    "tail_classes_from_counts", "tail_sweep",
-]  # fmt: skip
+    "BiLTLoss",
+    "EDGELoss",
+    "EDGETerms",
+    "EnergyBoundedLoss",
+    "HierarchicalHead",
+    "HierarchicalMetrics",
+    "JointEnergy",
+    "JointEnergyPostprocessor",
+    "LabelTree",
+    "OEDatasetSelector",
+    "OutlierExposureBatcher",
+    "PixelAUCLoss",
+    "SSESAM",
+    "TailMemoryBank",
+    "class_curvature",
+    "count_pixels",
+    "coupled_modules",
+    "dilation_distance",
+    "energy_gap_loss",
+    "frozen_running_stats",
+    "joint_energy",
+    "multilabel_map",
+    "none_probability",
+    "ood_labels",
+    "ood_metrics",
+    "overlapping_files",
+    "pixel_auc_loss",
+    "split_classes",
+    "suggest_margin",
+    "tail_classes_from_counts",
+    "tail_sweep",
+]

@@ -165,4 +165,4 @@ def test_the_loop_equals_closures_on_a_timm_model():
 
 
 def test_public_names():
-    assert graftkit.timm.__all__ == ["SSESAM"]
+    assert "SSESAM" in graftkit.timm.__all__

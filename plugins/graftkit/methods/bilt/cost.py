@@ -1,0 +1,260 @@
+r"""AIGDL's corrected distances and the risk scores that follow from them.
+
+.. math::
+    \Delta = \mathrm{rownorm}_2\big(W \odot (1 - I)\big), \qquad \tilde D = \beta \Delta - D, \qquad
+    s_k = \sum_j \tilde D_{kj}\, p_j
+
+Decide for the largest score; with :math:`\beta = 0` that is conditional risk minimisation. Source: Lu et al.,
+AAAI 2025, "Adaptive Intra-Granularity Difference Learning" (specification section 1.4). The paper prints
+:math:`p(y = k | x)` inside the sum over j, a misprint. Differs from the public code: D is a buffer, never a
+parameter; the diagonal of :math:`\Delta` is 0 in every variant.
+
+A row of :math:`\Delta` has norm 1, so for :math:`\beta < 1/\sqrt 2` no correction can put a farther level of
+the tree before a nearer one (our derivation, specification section 1.7): a tie-breaker, no new tree.
+
+>>> corrected_cost(torch.ones(2, 2), torch.tensor([[0.0, 1.0], [1.0, 0.0]]), beta=0.5)
+tensor([[ 0.0000, -0.5000],
+        [-0.5000,  0.0000]])
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from graftkit.core.random import torch_generator
+from graftkit.methods.bilt.distances import distance_rows, expected_distance, lca_distance
+
+__all__ = ["FactoredCost", "FullCost", "LowRankCost", "corrected_cost", "cost_rows", "difference"]
+
+TINY = 1e-30
+
+
+def difference(weight: Tensor) -> Tensor:
+    """Zero the diagonal and give every row the norm 1; a row of zeros stays.
+
+    Parameters
+    ----------
+    weight : Tensor of shape (C, C)
+        Any numbers. A positive factor on a row changes nothing, a negative one flips it.
+
+    Returns
+    -------
+    Tensor of shape (C, C)
+        Delta.
+    """
+    bare = weight - torch.diag(weight.diagonal())
+    norm = bare.square().sum(1, keepdim=True)
+    return torch.where(norm > TINY, bare * norm.clamp_min(TINY).rsqrt(), torch.zeros_like(bare))
+
+
+class _Corrected(torch.autograd.Function):
+    """``beta * difference(weight) - distance`` in few passes over the C x C numbers."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, distance: Tensor, beta: float) -> Tensor:
+        cost = weight.clone().fill_diagonal_(0)
+        norm = torch.linalg.vector_norm(cost, dim=1)
+        inverse = norm.clamp_min(TINY**0.5).reciprocal_().mul_(norm > TINY**0.5)  # a row of zeros stays
+        ctx.save_for_backward(weight, inverse)
+        ctx.beta = beta
+        return cost.mul_((beta * inverse)[:, None]).sub_(distance)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        weight, inverse = ctx.saved_tensors
+        result = gradient.clone().fill_diagonal_(0)
+        along = torch.linalg.vecdot(result, weight)  # the diagonal of `result` is 0, so that of W is out
+        result.mul_((ctx.beta * inverse)[:, None])
+        result.addcmul_(weight, (-ctx.beta * along * inverse**3)[:, None])
+        return result.fill_diagonal_(0), None, None
+
+
+def corrected_cost(weight: Tensor, distance: Tensor, beta: float) -> Tensor:
+    """The matrix that turns probabilities into risk scores.
+
+    Parameters
+    ----------
+    weight : Tensor of shape (C, C)
+        W.
+    distance : Tensor of shape (C, C)
+        Tree distances, a constant.
+    beta : float
+        Size of the correction.
+
+    Returns
+    -------
+    Tensor of shape (C, C)
+        ``beta * difference(weight) - distance``; once differentiable with respect to `weight`.
+    """
+    result: Tensor = _Corrected.apply(weight, distance, beta)
+    return result
+
+
+class FullCost(nn.Module):
+    """A level's corrected distances with one learnable number a pair, as published.
+
+    Parameters
+    ----------
+    lineage : Tensor of shape (h, C)
+        The level's ancestors (``LabelTree.lineage``).
+    beta : float
+        Size of the correction.
+    detach : bool
+        True keeps the probabilities of the correction out of the gradient.
+    identity : bool
+        True adds the identity to Delta in the score, as the public CIFAR code does.
+    """
+
+    distance: Tensor
+
+    def __init__(self, lineage: Tensor, beta: float, *, detach: bool = False, identity: bool = False) -> None:
+        super().__init__()
+        size = lineage.shape[1]
+        self.beta, self.detach, self.identity = beta, detach, identity
+        self.weight = nn.Parameter(torch.full((size, size), 1 / size))
+        self.register_buffer("distance", lca_distance(lineage), persistent=False)
+        self._cache: tuple[Any, Tensor] | None = None
+
+    def cost(self) -> Tensor:
+        """The matrix; in evaluation it is kept until the weight changes.
+
+        Returns
+        -------
+        Tensor of shape (C, C)
+            At least float32.
+        """
+        dtype = torch.promote_types(self.weight.dtype, torch.float32)
+        caching = not (self.training or torch.is_grad_enabled() or torch.compiler.is_compiling())
+        key = (self.weight.data_ptr(), self.weight._version, self.weight.device, dtype) if caching else None
+        if caching and self._cache is not None and self._cache[0] == key:
+            return self._cache[1]
+        cost = corrected_cost(self.weight.to(dtype), self.distance.to(dtype), self.beta)
+        self._cache = (key, cost) if caching else None
+        return cost
+
+    def forward(self, probabilities: Tensor) -> tuple[Tensor, Tensor]:
+        """Score every class.
+
+        Parameters
+        ----------
+        probabilities : Tensor of shape (N, C)
+            Rows that sum to 1.
+
+        Returns
+        -------
+        tuple of (Tensor of shape (N, C), Tensor of shape (C, C))
+            Scores, and the matrix that made them.
+        """
+        cost = self.cost().to(probabilities.dtype)
+        if self.detach:
+            distance = self.distance.to(probabilities.dtype)
+            scores = probabilities.detach() @ (cost + distance).T - probabilities @ distance.T
+        else:
+            scores = probabilities @ cost.T
+        return (scores + self.beta * probabilities if self.identity else scores), cost
+
+    def train(self, mode: bool = True) -> "FullCost":
+        """Change the mode and forget the kept matrix.
+
+        Parameters
+        ----------
+        mode : bool, default=True
+            True for training.
+
+        Returns
+        -------
+        FullCost
+            This module.
+        """
+        self._cache = None
+        return super().train(mode)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_cache": None}
+
+
+class FactoredCost(NamedTuple):
+    """Rows of the correction as products, ``left @ right.T`` without its diagonal; D comes from the tree."""
+
+    left: Tensor
+    right: Tensor
+    lineage: Tensor
+
+
+class LowRankCost(nn.Module):
+    """A level's corrected distances with W = U V^T, so that no C x C matrix exists.
+
+    This departs from the paper: it is for levels of many thousands of classes.
+
+    Parameters
+    ----------
+    lineage : Tensor of shape (h, C)
+        The level's ancestors.
+    sizes : tuple of int
+        Nodes at each of these levels.
+    beta : float
+        Size of the correction.
+    rank : int
+        Columns of U and V.
+    detach : bool, default=False
+        As in `FullCost`.
+    """
+
+    lineage: Tensor
+
+    def __init__(self, lineage: Tensor, sizes: tuple[int, ...], beta: float, rank: int,
+                 *, detach: bool = False) -> None:  # fmt: skip
+        super().__init__()
+        self.beta, self.sizes, self.detach = beta, sizes, detach
+        # Equal columns would stay equal under training: a fixed, private start tells them apart.
+        noise = torch.rand(2, lineage.shape[1], rank, generator=torch_generator(rank))
+        self.left = nn.Parameter(0.5 + noise[0])
+        self.right = nn.Parameter(0.5 + noise[1])
+        self.register_buffer("lineage", lineage, persistent=False)
+
+    def forward(self, probabilities: Tensor) -> tuple[Tensor, FactoredCost]:
+        """Score every class.
+
+        Parameters
+        ----------
+        probabilities : Tensor of shape (N, C)
+            Rows that sum to 1.
+
+        Returns
+        -------
+        tuple of (Tensor of shape (N, C), FactoredCost)
+            Scores, and the factors that made them.
+        """
+        left, right = self.left.to(probabilities.dtype), self.right.to(probabilities.dtype)
+        diagonal = (left * right).sum(1)
+        # |row k of U V^T|^2 = u_k (V^T V) u_k^T; less the diagonal entry.
+        norm = ((left @ (right.T @ right)) * left).sum(1) - diagonal.square()
+        scaled = left * (self.beta * norm.clamp_min(TINY).rsqrt())[:, None]
+        source = probabilities.detach() if self.detach else probabilities
+        correction = (source @ right) @ scaled.T - source * (scaled * right).sum(1)
+        scores = correction - expected_distance(probabilities, self.lineage, self.sizes)
+        return scores, FactoredCost(scaled, right, self.lineage)
+
+
+def cost_rows(cost: Tensor | FactoredCost, classes: Tensor) -> Tensor:
+    """Rows of the corrected distances, without gradient.
+
+    Parameters
+    ----------
+    cost : Tensor of shape (C, C) or FactoredCost
+        What the score modules return.
+    classes : Tensor of shape (N,)
+        The rows wanted.
+
+    Returns
+    -------
+    Tensor of shape (N, C)
+        Values.
+    """
+    if isinstance(cost, Tensor):
+        return cost.detach()[classes]
+    rows = cost.left.detach()[classes] @ cost.right.detach().T
+    rows.scatter_(1, classes[:, None], 0)
+    return rows - distance_rows(cost.lineage, classes).to(rows.dtype)
