@@ -61,6 +61,8 @@ def test_multilabel_snippet_finds_what_carries_no_known_label():
     assert namespace["unknown"].float().mean() > 0.5
     assert 0 < float(namespace["share"]) <= 1
     assert namespace["criterion"].epoch == 4
+
+
 def test_tree_snippet_trains_and_predicts_at_both_levels():
     (snippet,) = (text for text in SNIPPETS if "wrap_timm" in text)
     loop = snippet[snippet.index("model = ") : snippet.index("metrics.update")].split("\n\n")[0].splitlines()
