@@ -25,7 +25,8 @@ class HGOEHarmonize(BaseTransform):
     """Gives graphs of several data sets the same keys, width and dtype.
 
     Without ``fit`` it only sets the features. After ``fit`` on the ID graphs it also drops keys that those
-    lack (save ``x_s``, which `HGOEStructuralEncoding` may have made before), casts features to their dtype, and refuses what cannot be made alike.
+    lack (save ``x_s``, which `HGOEStructuralEncoding` may have made before), casts features to their dtype,
+    and refuses what cannot be made alike.
 
     Parameters
     ----------
