@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from graftkit.core.random import torch_generator
 from graftkit.core.validation import raise_invalid
 
 __all__ = ["dry_input", "feature_width", "prefixed_matcher", "strip_classifier"]
 
 
 def dry_input(backbone: nn.Module) -> Tensor:
-    """An empty picture of the size that the model was made for.
+    """A picture of noise, always the same, of the size that the model was made for.
 
     Parameters
     ----------
@@ -27,7 +28,7 @@ def dry_input(backbone: nn.Module) -> Tensor:
     Returns
     -------
     Tensor of shape (1, channels, height, width)
-        Zeros.
+        Not constant, so that maximum and mean pooling differ on it.
     """
     cfg = getattr(backbone, "pretrained_cfg", None) or {}
     _, height, width = cfg.get("input_size") or (3, 224, 224)
@@ -37,7 +38,7 @@ def dry_input(backbone: nn.Module) -> Tensor:
     convolution = next((m for m in backbone.modules() if isinstance(m, nn.Conv2d)), None)
     channels = convolution.in_channels if convolution is not None else 3
     weight = next(backbone.parameters())
-    return torch.zeros(1, channels, height, width, device=weight.device, dtype=weight.dtype)
+    return torch.randn(1, channels, height, width, generator=torch_generator(0)).to(weight)
 
 
 def _pooled(backbone: nn.Module) -> Tensor:

@@ -321,6 +321,24 @@ def test_a_classifier_that_takes_features_with_it():
         wrap_timm(Odd(), TREE)
 
 
+class Forgetful(Odd):
+    """A model whose ``reset_classifier`` takes 'avg' for a missing pool, as several families did and do."""
+
+    def __init__(self):
+        super().__init__()
+        self.global_pool = "max"
+
+    def forward_head(self, x, pre_logits=False):  # noqa: ARG002
+        return x.amax((2, 3)) if self.global_pool == "max" else x.mean((2, 3))
+
+    def reset_classifier(self, num_classes, global_pool="avg"):
+        self.num_classes, self.global_pool = num_classes, global_pool
+
+
+def test_the_pooling_is_named_when_the_classifier_goes():
+    assert wrap_timm(Forgetful(), TREE, neck=None).backbone.global_pool == "max"
+
+
 def test_building_draws_as_timm_and_torch_do_and_no_more():
     """The trial head draws nothing: base and head get the numbers that they would get alone."""
     torch.manual_seed(3)

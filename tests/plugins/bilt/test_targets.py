@@ -162,3 +162,14 @@ def test_whole_data_sets_are_checked():
         check_labels(torch.zeros(3), SMALL)
     with pytest.raises(ValueError, match=r"at least one"):
         check_labels(torch.zeros(0, dtype=torch.int64), SMALL)
+
+
+def test_mixed_targets_are_mixed_in_full_precision_under_autocast():
+    x, y = batch(8, 5, dtype=torch.float32)
+    out = head_of(SMALL, dtype=torch.float32)(x)
+    mixed = 0.7 * one_hot(y, 5).float() + 0.3 * one_hot(y.flip(0), 5).float()
+    criterion = BiLTLoss(SMALL, epsilon=1.0)
+    expected = 0.7 * criterion(out, y) + 0.3 * criterion(out, y.flip(0))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = criterion(out, mixed)
+    torch.testing.assert_close(got, expected, rtol=1e-6, atol=1e-6)

@@ -8,7 +8,6 @@ The tree travels as bytes in an extra entry of ``state_dict``, a tensor, so that
 LabelTree(levels=1, classes=2)
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -95,7 +94,11 @@ def check_same_tree(own: LabelTree, other: LabelTree) -> None:
 
 
 class TreeState(nn.Module):
-    """Adds the tree to a module's state and checks it before anything is loaded."""
+    """Adds the tree to a module's state and checks it before the weights below are loaded.
+
+    torch hands a module its extra state before it goes down to the children, so that a module whose
+    parameters are all in children stays as it was when the tree is refused.
+    """
 
     tree: LabelTree
 
@@ -118,26 +121,3 @@ class TreeState(nn.Module):
             From `get_extra_state`.
         """
         check_same_tree(self.tree, decode_tree(state))
-
-    def load_state_dict(
-        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
-    ) -> Any:
-        """Load weights of the same tree; another tree changes nothing here and raises.
-
-        Parameters
-        ----------
-        state_dict : mapping
-            As ``torch.nn.Module.load_state_dict`` takes it.
-        strict : bool, default=True
-            As in torch.
-        assign : bool, default=False
-            As in torch.
-
-        Returns
-        -------
-        NamedTuple
-            Missing and unexpected keys, as torch gives them.
-        """
-        if KEY in state_dict:  # first of all, so that a refusal leaves the module as it was
-            self.set_extra_state(state_dict[KEY])
-        return super().load_state_dict(state_dict, strict=strict, assign=assign)
