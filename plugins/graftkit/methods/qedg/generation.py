@@ -104,9 +104,7 @@ def generator_losses(
     terms = {
         "class": cross_entropy(logits, intended),
         "boundary": class_deviation(logits),
-        "diversity": pairwise_similarity(
-            vectors, intended, classes, normalised=config.diversity_normalised
-        ),
+        "diversity": pairwise_similarity(vectors, intended, classes, normalised=config.diversity_normalised),
     }
     weight = config.boundary_weight
     if config.target_confidence is not None:
@@ -177,7 +175,7 @@ class GeneratedQueries:
             stored = quantise(moved) if config.quantise else moved.float()
             with torch.no_grad():
                 logits = substitute(unit(stored))
-        keep = (logits.softmax(1).amax(1) <= tau).cpu()
+        keep = (logits.softmax(1).amax(1) <= tau).cpu() | (tau >= 1)
         stored = stored.cpu()
         if config.deduplicate:
             kept = torch.nonzero(keep).flatten()
@@ -197,10 +195,10 @@ class GeneratedQueries:
         for _ in range(config.g_steps):
             images = transform_batch(config.loop_transform, self.generator(latent), random, each=False)
             losses = generator_losses(images, substitute(images), intended, config)
-            value = float(losses["total"])
+            value = float(losses["total"].detach())
             if value < best:
                 best, kept = value, images.detach()
-                info = {f"loss_{name}": float(term) for name, term in losses.items()}
+                info = {f"loss_{name}": float(term.detach()) for name, term in losses.items()}
             optimizer.zero_grad()
             losses["total"].backward()
             optimizer.step()
