@@ -6,23 +6,28 @@ from torch import nn
 from graftkit.methods.qedg import QEDGAuditor, QEDGConfig
 
 SHAPE, CLASSES = (1, 8, 8), 4
-TINY = QEDGConfig.preset("digits", batch_size=16, latent=8, width=4, g_steps=3, inner_epochs=2, final_rounds=2)
+TINY = QEDGConfig.preset(
+    "digits", batch_size=16, latent=8, width=4, g_steps=3, inner_epochs=2, final_rounds=2
+)
 
 
 def network(hidden=8, seed=0, shape=SHAPE, classes=CLASSES):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         size = torch.Size(shape).numel()
-        return nn.Sequential(
-            nn.Flatten(), nn.Linear(size, hidden), nn.ReLU(), nn.Linear(hidden, classes)
-        )
+        return nn.Sequential(nn.Flatten(), nn.Linear(size, hidden), nn.ReLU(), nn.Linear(hidden, classes))
 
 
 def batch_norm_network(seed=0):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return nn.Sequential(
-            nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, CLASSES)
+            nn.Flatten(),
+            nn.Linear(64, 8),
+            nn.BatchNorm1d(8),
+            nn.ReLU(),
+            nn.Dropout(0.2),
+            nn.Linear(8, CLASSES),
         )
 
 

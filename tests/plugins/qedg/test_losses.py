@@ -67,7 +67,9 @@ def test_gradients_equal_finite_differences():
     vectors.requires_grad_(True)
     assert torch.autograd.gradcheck(class_deviation, logits)
     for normalised in (False, True):
-        assert torch.autograd.gradcheck(lambda v, n=normalised: pairwise_similarity(v, t, 4, normalised=n), vectors)
+        assert torch.autograd.gradcheck(
+            lambda v, n=normalised: pairwise_similarity(v, t, 4, normalised=n), vectors
+        )
     assert torch.autograd.gradcheck(lambda o: substitute_loss(o, t, 2.0), logits)
 
 
@@ -124,12 +126,18 @@ def test_deviation_does_not_know_the_order_of_classes():
 
 @pytest.mark.parametrize(
     ("classes", "weight", "golden"),
-    [(10, 10.0, 0.2846), (10, 3.0, 0.9487), (10, 1.0, 1.0), (4, 3.0, None), (3, 1.5, None), (100, 12.0, None)],
+    [
+        (10, 10.0, 0.2846),
+        (10, 3.0, 0.9487),
+        (10, 1.0, 1.0),
+        (4, 3.0, 0.5),
+        (3, 1.5, 0.7698),
+        (100, 12.0, 0.825),
+    ],
 )
 def test_free_logits_land_on_the_predicted_confidence(classes, weight, golden):
     predicted = boundary_confidence(weight, classes)
-    if golden is not None:
-        assert predicted == pytest.approx(golden, abs=1e-4)
+    assert predicted == pytest.approx(golden, abs=1e-4)
     logits = torch.zeros(1, classes, dtype=torch.float64)
     logits.requires_grad_(True)
     # Unequal logits of the other classes, so that their levelling out is found, too.
@@ -170,15 +178,18 @@ def test_weights_follow_what_is_wrong_now():
     assert substitute_loss(logits, wrong, 5.0).item() == pytest.approx(expected, rel=1e-12)
 
 
+ONES, NONE = torch.ones(3, 2), torch.zeros(3).long()
+
+
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [
         (lambda: class_deviation(torch.zeros(3)), ValueError, r"logits: expected shape \(B, C\) with C >= 2"),
         (lambda: class_deviation(torch.zeros(3, 1)), ValueError, "C >= 2"),
-        (lambda: pairwise_similarity(torch.ones(3, 2), torch.zeros(2).long(), 2), ValueError, r"shape \(3,\)"),
-        (lambda: pairwise_similarity(torch.ones(0, 2), torch.zeros(0).long(), 2), ValueError, "at least one"),
-        (lambda: pairwise_similarity(torch.ones(1, 2), torch.zeros(1).long(), 2.0), TypeError, "num_classes"),
-        (lambda: pairwise_similarity(torch.ones(1, 2), torch.zeros(1).long(), 2, normalised=1), TypeError, "True"),
+        (lambda: pairwise_similarity(ONES, NONE[:2], 2), ValueError, r"shape \(3,\)"),
+        (lambda: pairwise_similarity(ONES[:0], NONE[:0], 2), ValueError, "at least one"),
+        (lambda: pairwise_similarity(ONES, NONE, 2.0), TypeError, "num_classes"),
+        (lambda: pairwise_similarity(ONES, NONE, 2, normalised=1), TypeError, "True"),
         (lambda: substitute_loss(torch.ones(2, 3), torch.zeros(3).long()), ValueError, r"targets: .*\(2,\)"),
         (lambda: substitute_loss(torch.ones(2, 3), torch.zeros(2).long(), -1), ValueError, "weight: .*>= 0"),
         (lambda: substitute_loss(torch.ones(2, 3), torch.zeros(2).long(), "2"), TypeError, "weight"),
@@ -186,7 +197,7 @@ def test_weights_follow_what_is_wrong_now():
         (lambda: boundary_weight(0.5, 1), ValueError, "num_classes"),
         (lambda: boundary_confidence(-1, 3), ValueError, "weight"),
     ],
-)  # fmt: skip
+)
 def test_errors(call, error, words):
     with pytest.raises(error, match=words):
         call()

@@ -35,7 +35,9 @@ def test_kappa_and_its_error_equal_the_loops_and_scikit_learn(n, classes, seed):
     assert value == pytest.approx(reference.kappa(a.tolist(), b.tolist(), classes), rel=1e-10)
     low, high = kappa_interval(a, b, classes)
     error = reference.kappa_error(a.tolist(), b.tolist(), classes)
-    assert (low, high) == pytest.approx((value - 1.959964 * error, min(1, value + 1.959964 * error)), rel=1e-6)
+    assert (low, high) == pytest.approx(
+        (value - 1.959964 * error, min(1, value + 1.959964 * error)), rel=1e-6
+    )
     # Over more labels than occur, nothing changes.
     assert cohen_kappa(a, b, classes + 3) == pytest.approx(value, rel=1e-12)
 
@@ -110,7 +112,11 @@ def test_fgsm_on_a_linear_model_flips_what_it_must():
     [
         (lambda: agreement(torch.zeros(2), torch.zeros(3)), ValueError, "second: expected 2 labels"),
         (lambda: agreement(torch.zeros(0), torch.zeros(0)), ValueError, "at least one"),
-        (lambda: cohen_kappa(torch.tensor([0, 3]), torch.tensor([0, 1]), 3), ValueError, r"first: .*\[0, 2\]"),
+        (
+            lambda: cohen_kappa(torch.tensor([0, 3]), torch.tensor([0, 1]), 3),
+            ValueError,
+            r"first: .*\[0, 2\]",
+        ),
         (lambda: cohen_kappa(torch.tensor([0]), torch.tensor([-1]), 3), ValueError, "second"),
         (lambda: cohen_kappa(torch.tensor([0]), torch.tensor([0]), 1.5), TypeError, "num_classes"),
         (lambda: kappa_interval(torch.tensor([0]), torch.tensor([0]), 2, level=1.0), ValueError, "level"),

@@ -278,7 +278,7 @@ class Campaign:
     @staticmethod
     def _due(schedule: Schedule, before: int, after: int) -> bool:
         if isinstance(schedule, str):
-            return True
+            return after > before
         if isinstance(schedule, int):
             return after // schedule > before // schedule
         return any(before < point <= after for point in schedule)
