@@ -19,7 +19,7 @@ from tests.plugins.qedg.cases import (
 
 X, Y = evaluation()
 # Batch norm, dropout, free augmentation, momentum, a filter that drops, partial rounds: all that has a state.
-FULL = replace(TINY, tau=0.55, free_aug=("hflip", "vflip"), free_aug_rate=0.5, free_aug_confidence=0.3)
+FULL = replace(TINY, tau=0.35, free_aug=("hflip", "vflip"), free_aug_rate=0.5, free_aug_confidence=0.3)
 OPTIONS = {"substitute": batch_norm_network(), "config": FULL}
 
 

@@ -122,7 +122,7 @@ class RunFolder:
             return None
         try:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
             raise ValueError(f"checkpoint: expected a state of QEDG in {path.name}, got {error}") from error
         return state
 
