@@ -1,4 +1,4 @@
-"""graftkit for PyTorch: ``SSESAM`` for long-tailed data, AUCSeg's loss and bank for segmentation."""
+"""graftkit for PyTorch: ``SSESAM`` for long-tailed data, AUCSeg's loss and bank, QEDG's audit."""
 
 from graftkit.methods.aucseg import (
     PixelAUCLoss,
@@ -7,6 +7,7 @@ from graftkit.methods.aucseg import (
     pixel_auc_loss,
     split_classes,
 )
+from graftkit.methods.qedg import QEDGAuditor, QEDGConfig, compare_defences
 from graftkit.methods.sse_sam import (
     SSESAM,
     class_curvature,
@@ -17,9 +18,12 @@ from graftkit.methods.sse_sam import (
 
 __all__ = [
     "PixelAUCLoss",
+    "QEDGAuditor",
+    "QEDGConfig",
     "SSESAM",
     "TailMemoryBank",
     "class_curvature",
+    "compare_defences",
     "count_pixels",
     "coupled_modules",
     "frozen_running_stats",
