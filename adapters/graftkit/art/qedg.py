@@ -39,7 +39,8 @@ class QEDGExtraction(ExtractionAttack):
     """Query-efficient data-free extraction with hard labels, as an audit of a classifier that you own.
 
     Only the labels of `classifier.predict` are used (unless `use_probability`), and every query is booked:
-    ``attack.report`` holds ledger, curve and caveats after ``extract``.
+    ``attack.report`` holds ledger, curve and caveats after ``extract``. ART 1.20.1's ``ClassLabels`` defence
+    marks the labels of a whole batch in each of its rows; audit it with ``batch_size_query=1``.
 
     Parameters
     ----------
@@ -144,8 +145,8 @@ class QEDGExtraction(ExtractionAttack):
             Not used.
         **kwargs : object
             ``thieved_classifier`` (required), a ``PyTorchClassifier`` whose model gives logits; it gets the
-            copy's weights. ``x_eval`` (required), rows to measure on, and ``y_eval``, their labels. ``callback``,
-            ``checkpoint``, ``resume``, ``eval_every``, ``eval_budget``, ``eval_origin`` and ``finish_each``
+            copy's weights. ``x_eval`` (required), rows to measure on, and ``y_eval``, their labels.
+            ``callback``, ``checkpoint``, ``resume``, ``eval_every``, ``eval_budget``, ``eval_origin`` and ``finish_each``
             as in ``QEDGAuditor.run``.
 
         Returns

@@ -130,7 +130,6 @@ DEFENCES = [
     Rounded(decimals=3),
     ReverseSigmoid(beta=0.2, gamma=0.1),
     HighConfidence(cutoff=0.05),
-    ClassLabels(),
 ]
 
 
@@ -142,6 +141,14 @@ def test_defences_that_keep_the_label_change_nothing(defence):
     assert plain.report.curve == defended.report.curve
 
 
+def test_class_labels_keep_the_label_one_row_at_a_time():
+    """ART 1.20.1 writes every row's label into every row of a batch: a defect that hides the labels."""
+    plain, _ = extract(victim(), batch_size_query=1)
+    defended, _ = extract(victim(postprocessing_defences=ClassLabels()), batch_size_query=1)
+    assert torch.equal(plain.report.answers, defended.report.answers)
+    assert torch.equal(plain.report.queries, defended.report.queries)
+
+
 def test_defences_are_applied():
     plain, _ = extract(victim(), use_probability=True)
     rounded, _ = extract(victim(postprocessing_defences=Rounded(decimals=1)), use_probability=True)
@@ -149,9 +156,12 @@ def test_defences_are_applied():
     sums = (10 * rounded.report.answers).round(decimals=4)
     assert sums.shape == (40, 4)
     np.random.seed(0)  # noqa: NPY002  (ART's own noise is global)
-    noisy, _ = extract(victim(postprocessing_defences=GaussianNoise(scale=5.0)))
-    assert noisy.report.final()["kappa"] < plain.report.final()["kappa"] + 1
-    assert not torch.equal(plain.report.answers.argmax(1), noisy.report.answers)
+    logits = {"function": lambda x: quadrants(torch.from_numpy(x)).numpy()}
+    noisy, _ = extract(black_box(**logits, postprocessing_defences=GaussianNoise(scale=5.0)))
+    quiet, _ = extract(black_box(**logits))
+    n = noisy.config.batch_size
+    assert torch.equal(noisy.report.queries[:n], quiet.report.queries[:n])
+    assert (noisy.report.answers[:n] == quiet.report.answers[:n]).double().mean() < 0.7
     squeezed, _ = extract(
         black_box(preprocessing_defences=FeatureSqueezing(clip_values=(0.0, 1.0), bit_depth=1))
     )
