@@ -146,8 +146,8 @@ class QEDGExtraction(ExtractionAttack):
         **kwargs : object
             ``thieved_classifier`` (required), a ``PyTorchClassifier`` whose model gives logits; it gets the
             copy's weights. ``x_eval`` (required), rows to measure on, and ``y_eval``, their labels.
-            ``callback``, ``checkpoint``, ``resume``, ``eval_every``, ``eval_budget``, ``eval_origin`` and ``finish_each``
-            as in ``QEDGAuditor.run``.
+            Further ``callback``, ``checkpoint``, ``resume``, ``eval_every``, ``eval_budget``,
+            ``eval_origin`` and ``finish_each``, as in ``QEDGAuditor.run``.
 
         Returns
         -------

@@ -154,10 +154,9 @@ def check_rows(name: str, x: Any, shape: tuple[int, ...], value_range: tuple[flo
         raise_invalid(name, x, "finite values")
     low, high = value_range
     slack = 1e-6 * max(abs(low), abs(high))  # float32 of the bounds themselves
-    if float(rows.min()) < low - slack or float(rows.max()) > high + slack:
-        raise_invalid(
-            name, f"values in [{float(rows.min()):g}, {float(rows.max()):g}]", f"values in {value_range}"
-        )
+    smallest, largest = float(rows.min()), float(rows.max())
+    if smallest < low - slack or largest > high + slack:
+        raise_invalid(name, smallest if smallest < low - slack else largest, f"values in {value_range}")
     return rows.clamp(low, high)
 
 
