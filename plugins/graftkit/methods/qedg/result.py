@@ -283,6 +283,11 @@ class AuditResult:
         -------
         matplotlib.axes.Axes
             With title, labels and legend.
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is missing.
         """
         if ax is None:
             figure = require("matplotlib.figure", extra="examples", distribution="matplotlib")
