@@ -52,14 +52,13 @@ def _speed(records: list[Record], diversity: list[Record]) -> str:
         ratios = [s[f"{part}, published"] / s[part] for part in ("filter and query", "round")]
         if r["shape"][1] >= 28 and ratios[1] < 5:
             missed.append(f"{shape} ({ratios[1]:.1f}x)")
-        rows.append(
-            [shape, *(f"{s[p]:.3f}" for p in ("filter and query", "filter and query, published"))]
-            + [f"{ratios[0]:.1f}x", f"{s['round']:.2f}", f"{s['round, published']:.2f}", f"{ratios[1]:.1f}x"]
-        )
+        row = [shape, *(f"{s[p]:.3f}" for p in ("filter and query", "filter and query, published"))]
+        row += [f"{ratios[0]:.1f}x", f"{s['round']:.2f}", f"{s['round, published']:.2f}"]
+        rows.append([*row, f"{ratios[1]:.1f}x"])
     header = ["input", "filter + query", "published", "ratio", "with generation", "published", "ratio"]
     first = records[0]
     text = (
-        f"### Speed\n\nCPU seconds of one round of {first['batch']} images, {first['steps']} generator steps, "
+        f"### Speed\n\nCPU seconds of a round of {first['batch']} images, {first['steps']} generator steps, "
         "small CNNs as target and substitute, beside our transcription of the published loop (one image at a "
         "time, PNG written and read, loops over classes). Published settings have 100 generator steps.\n\n"
         f"{table(header, rows)}\nGeneration, filter and query at least 5 times as fast at 28 and 32 pixels: "
@@ -68,9 +67,9 @@ def _speed(records: list[Record], diversity: list[Record]) -> str:
     for r in diversity:
         s = r["seconds"]
         text += (
-            f"\nDiversity of {r['batch']} images of 3 x 32 x 32: the closed form is {r['apart']:.1e} (relative) "
-            f"from the loop over pairs in float64; with gradient {1e3 * s['closed form']:.1f} ms, by a matrix a "
-            f"class {1e3 * s['matrix a class']:.1f} ms.\n"
+            f"\nDiversity of {r['batch']} images of 3 x 32 x 32: the closed form is {r['apart']:.1e} "
+            "(relative) from the loop over pairs in float64; with gradient "
+            f"{1e3 * s['closed form']:.1f} ms, by a matrix a class {1e3 * s['matrix a class']:.1f} ms.\n"
         )
     return text
 
@@ -83,17 +82,15 @@ def _growth(records: list[Record]) -> str:
     for r in ordered:
         outside = r["cpu_seconds"] - r["training"]
         per = 1000 / r["queries"]
-        rows.append(
-            [str(r["queries"]), f"{outside:.1f}", f"{outside * per:.1f}", f"{r['training']:.1f}"]
-            + [f"{r['cpu_seconds'] * per:.1f}", f"{r['peak_gib']:.2f}"]
-        )
+        row = [str(r["queries"]), f"{outside:.1f}", f"{outside * per:.1f}", f"{r['training']:.1f}"]
+        rows.append([*row, f"{r['cpu_seconds'] * per:.1f}", f"{r['peak_gib']:.2f}"])
     few, many = ordered[0], ordered[-1]
     grown = (many["cpu_seconds"] - many["training"]) / (few["cpu_seconds"] - few["training"])
     header = ["queries", "outside training, s", "a 1,000", "training, s", "all, a 1,000 queries", "peak GiB"]
     return (
-        "### Growth with the budget\n\nDigits, everything accepted, CPU seconds, each in a process of its own.\n\n"
-        f"{table(header, rows)}\n{many['queries'] / few['queries']:.0f} times the queries take {grown:.1f} times "
-        "as long outside substitute training.\n"
+        "### Growth with the budget\n\nDigits, everything accepted, CPU seconds, a process each.\n\n"
+        f"{table(header, rows)}\n{many['queries'] / few['queries']:.0f} times the queries take {grown:.1f} "
+        "times as long outside substitute training.\n"
     )
 
 
@@ -151,8 +148,8 @@ def _mechanism(records: list[Record]) -> str:
             verdicts.append(f"{case} {expected}: {'seen' if seen else 'not seen'} ({ours - base:+.3f}).")
     header = ["loss", "seeds", "distance to a boundary", "entropy over pairs", "kappa", "queries"]
     return (
-        "### X2: what the two losses do, five classes in the plane\n\nThe nearest of five centres is the class; "
-        "distances and pairs are the target's own, of the accepted queries.\n\n"
+        "### X2: what the two losses do, five classes in the plane\n\nThe nearest of five centres is the "
+        "class; distances and pairs are the target's own, of the accepted queries.\n\n"
         f"{table(header, rows)}\nExpected and seen: {' '.join(verdicts)}\n"
     )
 

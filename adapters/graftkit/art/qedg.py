@@ -178,7 +178,8 @@ class QEDGExtraction(ExtractionAttack):
             result = auditor.run((x_eval, y_eval), baselines=self.baselines, verbose=self.verbose, **kwargs)
         except TypeError as error:  # ART's callers expect ValueError for every bad argument
             raise ValueError(str(error)) from error
-        thief.model.load_state_dict(result.substitute.core.state_dict())
+        copied: Any = result.substitute  # a Thief
+        thief.model.load_state_dict(copied.core.state_dict())
         self.report = result
         return thief
 
@@ -259,7 +260,7 @@ class _Predict:
         self.classifier, self.batch_size = classifier, batch_size
 
     def __call__(self, x: Any) -> Any:
-        parts = getattr(getattr(self.classifier, "model", None), "modules", list)()
+        parts: Any = getattr(getattr(self.classifier, "model", None), "modules", list)()
         modes = [(part, part.training) for part in parts]
         try:
             return self.classifier.predict(x, batch_size=self.batch_size)

@@ -330,7 +330,7 @@ class QEDGAuditor:
     def _resolved(self, config: QEDGConfig) -> QEDGConfig:
         """Settings with "auto" replaced by what the shape asks for."""
         image = len(self.input_shape) == 3
-        chosen = {}
+        chosen: dict[str, Any] = {}
         for name in ("loop_transform", "query_transform"):
             value = getattr(config, name)
             if value == "auto":

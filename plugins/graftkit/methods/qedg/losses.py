@@ -100,7 +100,7 @@ def pairwise_similarity(
     unit = flat / flat.norm(dim=1, keepdim=True).clamp(min=1e-8)
     sums = unit.new_zeros(classes, unit.shape[1]).index_add(0, labels, unit)
     # The squared norms rather than the counts: a zero vector has no direction and is similar to nothing.
-    total = (sums.square().sum() - unit.square().sum()) / 2
+    total: Tensor = (sums.square().sum() - unit.square().sum()) / 2
     if not normalised:
         return total / len(vectors)
     counts = torch.bincount(labels, minlength=classes)

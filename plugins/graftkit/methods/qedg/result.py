@@ -266,9 +266,7 @@ class AuditResult:
         """
         image = None
         if figure:
-            buffer = io.BytesIO()
-            self.plot().figure.savefig(buffer, format="png", dpi=110)
-            image = buffer.getvalue()
+            image = self._png()
         return _written(html_page(self.as_dict(), image), path)
 
     def plot(self, ax: Axes | None = None) -> Axes:
@@ -311,6 +309,12 @@ class AuditResult:
             ax.legend(loc="best")
         return ax
 
+    def _png(self) -> bytes:
+        figure: Any = self.plot().figure
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=110)
+        return buffer.getvalue()
+
     def export_queries(self, path: str | os.PathLike[str]) -> None:
         """Write the attack's queries and answers, for tests of an anomaly detector of your own.
 
@@ -343,7 +347,7 @@ class AuditResult:
         self.to_html(target / "report.html")
         _written(self.report(), target / "report.txt")
         with whole_file(target / "report.png") as file:
-            self.plot().figure.savefig(file, format="png", dpi=120)
+            file.write(self._png())
         self.export_queries(target / "queries.npz")
         with whole_file(target / "substitute.pt") as file:
             torch.save(self.substitute.state_dict(), file)
