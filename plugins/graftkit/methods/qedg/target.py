@@ -170,8 +170,8 @@ class Target:
         return (self.low + rows * (self.high - self.low)).clamp(self.low, self.high)
 
     def _call(self, rows: Tensor) -> Tensor:
-        # A copy: what the callable does to its batch stays there.
-        batch: Any = self.native(rows.detach()).clone()
+        # A new tensor: what the callable does to its batch stays there.
+        batch: Any = self.native(rows.detach())
         if self.inputs == "numpy":
             batch = batch.cpu().numpy()
         training = isinstance(self.function, nn.Module) and self.function.training
