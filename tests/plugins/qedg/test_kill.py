@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills processes that it has forked")
-@pytest.mark.parametrize(("kills", "seed"), [(4, 1), pytest.param(20, 0, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("kills", "seed"), [(20, 0)])
 def test_the_budget_holds_however_often_the_process_is_killed(tmp_path, kills, seed):
     paths = [str(ROOT), str(ROOT / "plugins"), str(ROOT / "adapters")]
     done = subprocess.run(
@@ -30,4 +30,4 @@ def test_the_budget_holds_however_often_the_process_is_killed(tmp_path, kills, s
         assert run["attack_queries"] <= run["seen"] <= run["budget"]
         lost += run["failed"]
     # Of twenty, some must have hit a batch on its way, else the test shows nothing.
-    assert lost > 0 or kills < 20
+    assert lost > 0
