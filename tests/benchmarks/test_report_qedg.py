@@ -1,7 +1,13 @@
 """QEDG's section of the report: verdicts, differences by seed, missing sections."""
 
 import pytest
+import torch
 
+from graftkit.methods.qedg.losses import pairwise_similarity
+from graftkit.methods.qedg.pool import quantise
+from graftkit.methods.qedg.settings import QEDGConfig
+from graftkit.methods.qedg.transforms import transform_batch
+from tests.benchmarks import published_qedg as published
 from tests.benchmarks.render_qedg import render
 
 
@@ -64,3 +70,18 @@ def test_budgets_that_reach_a_kappa_are_named():
     text = render([{"section": "owner", "case": "none", "seed": 0, "figures": found}])
     assert "| none | first budget with kappa 0.7 | 1 | 500 |" in text
     assert "| none | first budget with kappa 0.9 | 1 | not reached |" in text
+
+
+def test_the_published_loop_computes_what_is_measured_against_it():
+    images = torch.rand(12, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    intended = torch.arange(12) % 4
+    ours = pairwise_similarity(images.double(), intended, 4).item()
+    assert published.pair_loop(images, intended) == pytest.approx(ours, rel=1e-12)
+    assert published.diversity(images.double(), intended, 4).item() == pytest.approx(ours, rel=1e-12)
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 4))
+    config = QEDGConfig(query_transform="none", loop_transform="none", tau=0.5)
+    kept, labels = published.filter_and_query(images, net, net, config)
+    stored = quantise(transform_batch("none", images, torch.Generator(), each=True)).float() / 255
+    expected = stored[net(stored).softmax(1).amax(1) <= 0.5]
+    assert torch.equal(kept, expected)
+    assert labels == net(expected).argmax(1).tolist()
