@@ -81,6 +81,22 @@ def test_transfer_queries_are_evaluation_queries_and_stop_at_their_cap():
     assert [row["transfer_success"] is None for row in capped.curve] == [False, True, True, True]
 
 
+def test_only_rows_that_the_target_gets_right_are_attacked_and_success_is_what_it_then_says():
+    truth, told = Y.clone(), []
+    truth[:15] = (truth[:15] + 1) % 4
+
+    def target(x):
+        told.append(quadrants(x).argmax(1))
+        return told[-1]
+
+    result = auditor(target, 5, config=replace(ALL, transfer_rows=99)).run((X, truth), baselines=())
+    assert result.ledger["eval_queries"] == len(X) + 25 * len(result.curve)
+    # The last answers are those to the last transfer attack.
+    expected = (told[-1] != truth[15:]).double().mean().item()
+    assert result.final()["transfer_success"] == pytest.approx(expected)
+    assert 0 < expected < 1
+
+
 def test_generation_filter_training_and_free_augmentation_ask_nothing():
     target = Counting()
     config = replace(ALL, free_aug=("hflip",), free_aug_rate=1.0, free_aug_confidence=0.0)
@@ -123,11 +139,15 @@ def test_identical_images_are_asked_once():
 
 
 def test_a_filter_that_lets_nothing_through_is_raised_and_recorded():
-    result = run(Counting(), 30, replace(TINY, tau=0.0, max_stall_rounds=2))
+    config = replace(TINY, tau=0.0, max_stall_rounds=2)
+    result = run(Counting(), 30, config, baselines=("noise",))
     assert result.ledger["attack_queries"] == 30
     assert result.events[0] == {
         "arm": "qedg", "event": "stall", "round": 2, "queries": 0, "action": "tau raised", "tau": 0.05,
     }  # fmt: skip
+    # The noise that followed the attack's empty rounds has nothing to be filtered, and stalls nowhere.
+    assert {event["arm"] for event in result.events} == {"qedg"}
+    assert result.final("noise")["queries"] == 30
     assert result.final()["tau"] == result.events[-1]["tau"] > 0.2
     assert "tau raised to 0.05" in result.report()
 

@@ -20,6 +20,7 @@ def test_a_constant_target_has_agreement_one_and_no_kappa():
     result = auditor(lambda x: torch.full((len(x),), 2), 60, config=replace(TINY, tau=1.0, lr=0.1)).run(X)
     last = result.final()
     assert last["agreement"] == 1
+    assert last["transfer_success"] == 0
     assert math.isnan(last["kappa"])
     assert result.as_dict()["curve"][-1]["kappa"] is None
     assert result.queries_to_kappa()["0.5"] is None
