@@ -12,7 +12,7 @@ import graftkit.methods.qedg as package
 from graftkit.methods.qedg import StallError, TargetError
 from graftkit.methods.qedg.generation import GeneratedQueries
 from graftkit.methods.qedg.training import fit_substitute
-from tests.plugins.qedg.cases import TINY, Counting, auditor, evaluation, network
+from tests.plugins.qedg.cases import TINY, Counting, auditor, evaluation, network, quadrants
 
 B = TINY.batch_size
 X, Y = evaluation()

@@ -29,8 +29,7 @@ def quantise(x: Tensor) -> Tensor:
     Tensor of shape (n, ...)
         uint8.
     """
-    # The next float below a grid value must not lose a level: 3/255 * 255 is 3 only up to rounding.
-    return (x.clamp(0, 1) * 255 + 1e-4).floor().to(torch.uint8)
+    return (x.clamp(0, 1) * 255).floor().to(torch.uint8)
 
 
 def unit(stored: Tensor) -> Tensor:
