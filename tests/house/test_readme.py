@@ -77,6 +77,15 @@ def test_tree_snippet_trains_and_predicts_at_both_levels():
     assert float(namespace["loss"].detach()) < 3.0
 
 
+def test_audit_snippet_spends_its_budget_and_reports(capsys):
+    (snippet,) = (text for text in SNIPPETS if "QEDGAuditor" in text)
+    namespace: dict[str, object] = {}
+    exec(compile(snippet, "README.md", "exec"), namespace)  # noqa: S102  (our own README)
+    result = namespace["result"]
+    assert result.ledger["attack_queries"] == 200
+    assert "Extraction audit of digits, logistic regression" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
 def test_relative_links_exist(name):
     text = (ROOT / name).read_text(encoding="utf-8")

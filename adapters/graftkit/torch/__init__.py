@@ -21,6 +21,7 @@ from graftkit.methods.edge import (
     suggest_margin,
     tail_sweep,
 )
+from graftkit.methods.qedg import QEDGAuditor, QEDGConfig, compare_defences
 from graftkit.methods.sse_sam import (
     SSESAM,
     class_curvature,
@@ -42,9 +43,12 @@ __all__ = [
     "OEDatasetSelector",
     "OutlierExposureBatcher",
     "PixelAUCLoss",
+    "QEDGAuditor",
+    "QEDGConfig",
     "SSESAM",
     "TailMemoryBank",
     "class_curvature",
+    "compare_defences",
     "count_pixels",
     "coupled_modules",
     "dilation_distance",

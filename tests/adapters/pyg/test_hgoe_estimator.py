@@ -39,11 +39,15 @@ def test_outliers_make_the_difference():
         (lambda d: d.fit([]), ValueError, "graphs: expected at least one graph"),
         (lambda d: d.fit(IN, []), ValueError, "outliers: expected at least one graph"),
         (
-            lambda _: GraphOutlierDetector(None, contamination=0.6),
+            lambda _: GraphOutlierDetector(EnergyGIN(1, 2, hidden=8), contamination=0.6),
             ValueError,
             r"contamination: expected .* in \(0, 0.5\]",
         ),
-        (lambda _: GraphOutlierDetector(None, lr=0), ValueError, "lr: expected a finite number > 0"),
+        (
+            lambda _: GraphOutlierDetector(EnergyGIN(1, 2, hidden=8), lr=0),
+            ValueError,
+            "lr: expected a finite number > 0",
+        ),
         (
             lambda _: GraphOutlierDetector(torch.nn.Linear(1, 1)).fit(IN),
             TypeError,

@@ -1,0 +1,155 @@
+"""Generators of queries: a small transposed network for images, an MLP for vectors.
+
+The image generator is that of the authors' code: a linear map to 128 x (s/4) x (s/4), two times upsampling
+by 2 with 3x3 convolutions, batch norm and leaky ReLU, a sigmoid at the end. Outputs lie in [0, 1]. A side
+that 4 does not divide is generated larger and cropped at the centre. The MLP is an addition of ours.
+
+>>> make_generator((1, 10, 8), latent=4, width=8)(torch.zeros(2, 4)).shape
+torch.Size([2, 1, 10, 8])
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["ImageGenerator", "VectorGenerator", "make_generator", "reinitialise"]
+
+
+class ImageGenerator(nn.Module):
+    """Latent vectors to images.
+
+    Parameters
+    ----------
+    input_shape : tuple of int
+        ``(c, H, W)``.
+    latent : int
+        Width of a latent vector.
+    width : int
+        Channels after the linear map; the published 128, halved by the last hidden convolution.
+    """
+
+    def __init__(self, input_shape: tuple[int, ...], latent: int, width: int) -> None:
+        super().__init__()
+        channels, self.height, self.breadth = input_shape
+        self.start = (width, -(-self.height // 4), -(-self.breadth // 4))
+        last = max(1, width // 2)
+        self.linear = nn.Linear(latent, width * self.start[1] * self.start[2])
+        self.layers = nn.Sequential(
+            nn.BatchNorm2d(width),
+            nn.Upsample(scale_factor=2),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.BatchNorm2d(width),
+            nn.LeakyReLU(0.2),
+            nn.Upsample(scale_factor=2),
+            nn.Conv2d(width, last, 3, padding=1),
+            nn.BatchNorm2d(last),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(last, channels, 3, padding=1),
+            nn.Sigmoid(),
+        )
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Images of latent vectors.
+
+        Parameters
+        ----------
+        z : Tensor of shape (B, latent)
+            Latent vectors.
+
+        Returns
+        -------
+        Tensor of shape (B, c, H, W)
+            Values in [0, 1].
+        """
+        images: Tensor = self.layers(self.linear(z).reshape(-1, *self.start))
+        top, left = (images.shape[2] - self.height) // 2, (images.shape[3] - self.breadth) // 2
+        return images[:, :, top : top + self.height, left : left + self.breadth]
+
+
+class VectorGenerator(nn.Module):
+    """Latent vectors to vectors.
+
+    Parameters
+    ----------
+    input_shape : tuple of int
+        ``(d,)``.
+    latent : int
+        Width of a latent vector.
+    width : int
+        Hidden width.
+    """
+
+    def __init__(self, input_shape: tuple[int, ...], latent: int, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(latent, width),
+            nn.BatchNorm1d(width),
+            nn.LeakyReLU(0.2),
+            nn.Linear(width, width),
+            nn.BatchNorm1d(width),
+            nn.LeakyReLU(0.2),
+            nn.Linear(width, input_shape[0]),
+            nn.Sigmoid(),
+        )
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Vectors of latent vectors.
+
+        Parameters
+        ----------
+        z : Tensor of shape (B, latent)
+            Latent vectors.
+
+        Returns
+        -------
+        Tensor of shape (B, d)
+            Values in [0, 1].
+        """
+        vectors: Tensor = self.layers(z)
+        return vectors
+
+
+def make_generator(input_shape: tuple[int, ...], latent: int, width: int) -> nn.Module:
+    """The generator that fits a shape.
+
+    Parameters
+    ----------
+    input_shape : tuple of int
+        ``(c, H, W)`` or ``(d,)``.
+    latent : int
+        Width of a latent vector.
+    width : int
+        Channels or hidden units.
+
+    Returns
+    -------
+    torch.nn.Module
+        With torch's own initial weights; :func:`reinitialise` gives it the published ones.
+    """
+    kind = ImageGenerator if len(input_shape) == 3 else VectorGenerator
+    return kind(input_shape, latent, width)
+
+
+@torch.no_grad()
+def reinitialise(generator: nn.Module, random: torch.Generator) -> None:
+    """Draw every weight anew, as each round begins: N(0, 0.02) and zeros; batch norms N(1, 0.02) and zeros.
+
+    Parameters
+    ----------
+    generator : torch.nn.Module
+        Changed in place, batch norm's running statistics included.
+    random : torch.Generator
+        On the CPU.
+    """
+    for module in generator.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            weight, centre = module.weight, 0.0
+        elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            weight, centre = module.weight, 1.0
+            module.reset_running_stats()
+        else:
+            continue
+        weight.copy_(torch.randn(weight.shape, generator=random) * 0.02 + centre)
+        if module.bias is not None:
+            module.bias.zero_()

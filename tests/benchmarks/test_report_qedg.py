@@ -1,0 +1,87 @@
+"""QEDG's section of the report: verdicts, differences by seed, missing sections."""
+
+import pytest
+import torch
+
+from graftkit.methods.qedg.losses import pairwise_similarity
+from graftkit.methods.qedg.pool import quantise
+from graftkit.methods.qedg.settings import QEDGConfig
+from graftkit.methods.qedg.transforms import transform_batch
+from tests.benchmarks import published_qedg as published
+from tests.benchmarks.render_qedg import render
+
+
+def figures(kappa, queries=500):
+    return {"queries": queries, "kappa": kappa, "agreement": 0.5, "accuracy": None, "transfer_success": None}
+
+
+def test_sections_without_records_say_so():
+    assert render([]).count("Not run.") == 8
+
+
+@pytest.mark.parametrize(("published", "verdict"), [(5.1, "met"), (4.9, "missed at 3 x 32 x 32 (4.9x)")])
+def test_verdict_on_speed(published, verdict):
+    seconds = {"filter and query": 1.0, "filter and query, published": 9.0, "round": 1.0}
+    seconds["round, published"] = published
+    text = render([{"section": "speed", "shape": [3, 32, 32], "batch": 256, "steps": 20, "seconds": seconds}])
+    assert f"28 and 32 pixels: {verdict}." in text
+    assert "| 9.0x |" in text
+
+
+def test_rivals_are_compared_with_qedg_by_seed():
+    curves = [
+        {"qedg": {"500": figures(q)}, "noise": {"500": figures(n)}, "events": 0}
+        for q, n in ((0.6, 0.3), (0.7, 0.5))
+    ]
+    records = [
+        {"section": "curve", "case": "QEDG and baselines", "seed": seed, "figures": curve}
+        for seed, curve in enumerate(curves)
+    ]
+    better = {"qedg": {"500": figures(0.8)}}
+    records.append({"section": "curve", "case": "class loss and filter", "seed": 1, "figures": better})
+    text = render(records)
+    assert "| uniform noise | 500 (0) | 2 | 0.400 (0.141) | 0.500 (0.000) | - | -0.250 (0.071) |" in text
+    assert "| class loss and filter | 500 | 1 | 0.800 | 0.500 | - | 0.100 |" in text
+
+
+def test_what_was_expected_of_the_losses_is_held_against_what_was_seen():
+    cases = {"class": (0.2, 1.0), "+ boundary": (0.3, 1.0), "+ diversity": (0.2, 1.5)}
+    records = [
+        {"section": "mechanism", "case": c, "seed": 0, "figures": {"distance": d, "pair_entropy": e}}
+        for c, (d, e) in cases.items()
+    ]
+    for record in records:
+        record["figures"].update(figures(0.9))
+    text = render(records)
+    assert "+ boundary lowers the distance: not seen (+0.100)." in text
+    assert "+ diversity raises the entropy over pairs: seen (+0.500)." in text
+
+
+def test_growth_is_told_outside_training():
+    records = [
+        {"section": "growth", "budget": b, "queries": b, "cpu_seconds": s, "training": t, "peak_gib": 0.3}
+        for b, s, t in ((250, 3.0, 1.0), (1000, 30.0, 21.0))
+    ]
+    assert "4 times the queries take 4.5 times as long outside" in render(records)
+
+
+def test_budgets_that_reach_a_kappa_are_named():
+    found = {"qedg": {"250": figures(0.4), "500": figures(0.75)}, "own_accuracy": 0.9}
+    text = render([{"section": "owner", "case": "none", "seed": 0, "figures": found}])
+    assert "| none | first budget with kappa 0.7 | 1 | 500 |" in text
+    assert "| none | first budget with kappa 0.9 | 1 | not reached |" in text
+
+
+def test_the_published_loop_computes_what_is_measured_against_it():
+    images = torch.rand(12, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    intended = torch.arange(12) % 4
+    ours = pairwise_similarity(images.double(), intended, 4).item()
+    assert published.pair_loop(images, intended) == pytest.approx(ours, rel=1e-12)
+    assert published.diversity(images.double(), intended, 4).item() == pytest.approx(ours, rel=1e-12)
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 4))
+    config = QEDGConfig(query_transform="none", loop_transform="none", tau=0.5)
+    kept, labels = published.filter_and_query(images, net, net, config)
+    stored = quantise(transform_batch("none", images, torch.Generator(), each=True)).float() / 255
+    expected = stored[net(stored).softmax(1).amax(1) <= 0.5]
+    assert torch.equal(kept, expected)
+    assert labels == net(expected).argmax(1).tolist()
