@@ -1,7 +1,7 @@
 """Train a hierarchical head on a timm model in several processes; accelerate shares each global batch out.
 
-    python examples/distributed/bilt.py --no-chain                          # one process
-    torchrun --nproc-per-node 2 examples/distributed/bilt.py --no-chain     # two, the same result
+    python examples/distributed/bilt.py --no-chain                       # one process
+    torchrun --nproc-per-node 2 examples/distributed/bilt.py --no-chain  # two, the same
 
 The loss is a mean over samples, so that the processes' mean gradient is the global batch's. With the chain
 results differ a little: its batch normalisation sees each process's part of the batch. On GPUs convert it with
