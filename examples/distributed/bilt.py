@@ -4,8 +4,8 @@
     torchrun --nproc-per-node 2 examples/distributed/bilt.py --no-chain  # two, the same
 
 The loss is a mean over samples, so that the processes' mean gradient is the global batch's. With the chain
-results differ a little: its batch normalisation sees each process's part of the batch. On GPUs convert it with
-``torch.nn.SyncBatchNorm.convert_sync_batchnorm``; torch has no such layer for CPUs.
+results differ a little: its batch normalisation sees each process's part of the batch. On GPUs convert it
+with ``torch.nn.SyncBatchNorm.convert_sync_batchnorm``; torch has no such layer for CPUs.
 """
 
 import argparse
