@@ -26,6 +26,7 @@ __all__ = [
     "correct_points",
     "expand_names",
     "generic_pool",
+    "load_selection",
     "matched_sigma",
     "match_names",
     "mean_iou",
