@@ -157,7 +157,7 @@ class DiffusionFeaturePipeline(FeatureCalls, DiffusionPipeline):
             raise_invalid("pipeline", pipeline, "a diffusers pipeline", error=TypeError)
         dtype = kwargs.pop("dtype", None) or kwargs.pop("torch_dtype", None)
         expected, options = cls._get_signature_keys(cls)
-        unknown = set(kwargs) - expected - set(options)
+        unknown = set(kwargs) - {*expected, *options}
         if unknown:
             raise_invalid("kwargs", sorted(unknown), f"components or options: {sorted({*expected, *options})}")
         given = {**pipeline.components, **kwargs}
