@@ -190,7 +190,7 @@ def hunyuan() -> Any:
     return seeded(
         lambda: diffusers.HunyuanDiT2DModel(
             num_attention_heads=2, attention_head_dim=8, in_channels=4, patch_size=2, sample_size=8, hidden_size=16,
-            num_layers=4, mlp_ratio=2.0, cross_attention_dim=12, cross_attention_dim_t5=12, pooled_projection_dim=8,
+            num_layers=4, mlp_ratio=2.0, cross_attention_dim=12, cross_attention_dim_t5=16, pooled_projection_dim=8,
             text_len=77, text_len_t5=256,
         )
     )  # fmt: skip
@@ -206,7 +206,7 @@ def hunyuan_pipe(folder: Path) -> Any:
     return diffusers.HunyuanDiTPipeline(
         vae=vae(), text_encoder=seeded(lambda: BertModel(config)), transformer=hunyuan(),
         tokenizer=BertTokenizer(str(folder / "vocab.txt"), model_max_length=77), safety_checker=None,
-        feature_extractor=None, requires_safety_checker=False, text_encoder_2=t5(), tokenizer_2=t5_tokenizer(),
+        feature_extractor=None, requires_safety_checker=False, text_encoder_2=t5(16), tokenizer_2=t5_tokenizer(),
         scheduler=diffusers.DDPMScheduler(**SCHEDULE),
     )  # fmt: skip
 
