@@ -199,15 +199,8 @@ class VotingMLP:
 
         table = torch.as_tensor(np.asarray(X, np.float32))
         with torch.no_grad():
-            votes = sum(
-                nn_one_hot(member(table).argmax(1), len(self.classes_)) for member in self.members_
-            )
-        chosen: Array = self.classes_[votes.argmax(1).numpy()]  # type: ignore[union-attr]
+            votes = torch.zeros(len(table), len(self.classes_))
+            for member in self.members_:
+                votes += torch.nn.functional.one_hot(member(table).argmax(1), len(self.classes_))
+        chosen: Array = self.classes_[votes.argmax(1).numpy()]
         return chosen
-
-
-def nn_one_hot(codes: Any, n_classes: int) -> Any:
-    """Indicator rows of class codes, of shape (n, n_classes)."""
-    from torch.nn.functional import one_hot
-
-    return one_hot(codes, n_classes)
