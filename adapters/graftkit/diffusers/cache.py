@@ -3,6 +3,7 @@
 A key is a digest of the picture, of the settings and of the model (its configuration and a sample of its weights), so
 a changed image, request or LoRA is another entry. Files appear whole or not at all; a killed run goes on where it was.
 
+>>> import tempfile
 >>> cache = FeatureCache(tempfile.mkdtemp())
 >>> cache.put("k", {"a": torch.ones(2, 3, 3)}); cache.get("k")["a"].shape
 torch.Size([2, 3, 3])
@@ -11,7 +12,6 @@ torch.Size([2, 3, 3])
 import hashlib
 import json
 import os
-import tempfile  # noqa: F401  (the example above)
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
