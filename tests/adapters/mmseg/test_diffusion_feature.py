@@ -1,18 +1,27 @@
 """The backbone inside mmsegmentation: built from a config, trained one step, predicting, resumed."""
 
+import warnings
+
 import pytest
 import torch
+
+pytest.importorskip("mmseg", reason="needs the mmseg extra")
+pytest.importorskip("diffusers", reason="needs the diffusers extra")
+
+with warnings.catch_warnings():  # mmcv without compiled operators says what it lacks
+    warnings.simplefilter("ignore")
+    import mmseg.models  # noqa: F401
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import load_checkpoint, save_checkpoint
 from mmengine.structures import PixelData
 
-pytest.importorskip("diffusers")
+import diffusers
 
-import diffusers  # noqa: E402
+import graftkit.mmseg
+from graftkit.diffusers import DiffusionFeaturePipeline
+from tests.adapters.diffusers import tiny
 
-import graftkit.mmseg  # noqa: E402
-from graftkit.diffusers import DiffusionFeaturePipeline  # noqa: E402
-from tests.adapters.diffusers import tiny  # noqa: E402
+pytestmark = pytest.mark.filterwarnings("ignore")  # the host's own, dozens
 
 LEVELS = [[f"up-level{level}-repeat1-res-out"] for level in (3, 2, 1)]
 PREPROCESSOR = {
