@@ -206,7 +206,11 @@ def fingerprint(pipe: Any, sample: int = 64) -> str:
     for name, part in sorted(pipe.components.items()):
         digest.update(name.encode())
         if hasattr(part, "config"):
-            digest.update(repr(sorted(dict(getattr(part.config, "to_dict", lambda p=part: p.config)()).items(), key=str)).encode())
+            config = part.config if isinstance(part.config, Mapping) else part.config.to_dict()
+            # Private entries hold paths, versions and sets whose order differs from process to process.
+            kept = {key: value for key, value in config.items() if not key.startswith("_")}
+            kept.pop("transformers_version", None)
+            digest.update(json.dumps(kept, sort_keys=True, default=str).encode())
         if isinstance(part, torch.nn.Module):
             for key, tensor in sorted(part.state_dict().items()):
                 flat = tensor.detach().reshape(-1)

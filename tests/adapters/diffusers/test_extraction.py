@@ -276,7 +276,7 @@ def test_ranking_of_the_generic_pool_by_default(pipe):
         ({"probe": "svm"}, ValueError, "'ridge', 'logistic' or an estimator"),
         ({"probe": 3}, TypeError, "'ridge', 'logistic' or an estimator"),
         ({"cv": 1}, ValueError, "cv: expected an integer >= 2"),
-        ({"cv": 5}, ValueError, "at most 5 folds for 4 images"),
+        ({"cv": 5}, ValueError, "at most 4 folds for 4 images, got 5"),
         ({"cv": [([0, 1], [1])]}, ValueError, "without overlap"),
         ({"cv": [([0], [4])]}, ValueError, r"splits of images 0\.\.3"),
         ({"cv": []}, ValueError, "at least one split"),

@@ -11,6 +11,7 @@ pytest.importorskip("diffusers", reason="needs the diffusers extra")
 with warnings.catch_warnings():  # mmcv without compiled operators says what it lacks
     warnings.simplefilter("ignore")
     import mmseg.models  # noqa: F401
+from mmengine.config import ConfigDict
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import load_checkpoint, save_checkpoint
 from mmengine.structures import PixelData
@@ -50,7 +51,7 @@ def segmentor(**backbone):
                 "type": "UPerHead", "in_channels": [8, 8, 16], "in_index": [0, 1, 2], "pool_scales": (1, 2),
                 "channels": 8, "num_classes": 3, "norm_cfg": {"type": "BN"}, "align_corners": False,
             },
-            "test_cfg": {"mode": "whole"},
+            "test_cfg": ConfigDict(mode="whole"),
         }
     )  # fmt: skip
 
