@@ -7,10 +7,10 @@
 from typing import Any
 
 import torch
-from diffusers.models.embeddings import apply_rotary_emb
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from diffusers.models.embeddings import apply_rotary_emb
 from graftkit.diffusers.taps import Tap
 from graftkit.methods.diffusion_feature.attention import attention_map, check_map_size
 
@@ -38,15 +38,14 @@ class MapReader:
         seen: dict[str, Any] = {}
         self._seen[id(module)] = seen
 
-        def arguments(_: nn.Module, args: Any, kwargs: Any) -> None:
+        def arguments(_: nn.Module, __: Any, kwargs: Any) -> None:
             seen.clear()
             seen["kwargs"] = kwargs
 
         handles = [attn.register_forward_pre_hook(arguments, with_kwargs=True)]
-        for key in ("to_q", "to_k", "to_qkv", "to_kv", "add_q_proj", "add_k_proj", "to_added_qkv"):
-            if isinstance(getattr(attn, key, None), nn.Module):
-                handles.append(getattr(attn, key).register_forward_hook(_keep(seen, key)))
-        return handles
+        keys = ("to_q", "to_k", "to_qkv", "to_kv", "add_q_proj", "add_k_proj", "to_added_qkv")
+        there = [key for key in keys if isinstance(getattr(attn, key, None), nn.Module)]
+        return [*handles, *(getattr(attn, key).register_forward_hook(_keep(seen, key)) for key in there)]
 
     def clear(self) -> None:
         """Forget what was read."""
@@ -74,7 +73,9 @@ class MapReader:
         bias = _bias(seen["kwargs"].get("attention_mask"), query)
         probabilities = attention_map(query, key, bias=bias, rows=rows, columns=columns, reduce=self.reduce)
         if probabilities.shape[-2] != cells:
-            raise RuntimeError(f"features: {tap.name!r} has {probabilities.shape[-2]} queries, the grid {cells}")
+            raise RuntimeError(
+                f"features: {tap.name!r} has {probabilities.shape[-2]} queries, the grid {cells}"
+            )
         flat = probabilities.transpose(-1, -2)  # (B, [heads,] keys, cells)
         return flat.reshape(len(flat), heads * keys, height, width)
 

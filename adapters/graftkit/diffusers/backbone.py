@@ -90,16 +90,16 @@ class FeatureInfo:
 class DiffusionBackbone(nn.Module):
     """Dense features of a diffusion model as a module for necks, heads and trainers.
 
-    The denoiser and the VAE are submodules, so they move, save and load with it; they are shared with `pipe` and stay
-    in evaluation mode. The prompt is encoded once, here, and the encoders are left behind.
+    The denoiser and the VAE are submodules, so they move, save and load with it; they are shared with
+    `pipe` and stay in evaluation mode. The prompt is encoded once, here, and the encoders are left behind.
 
     Parameters
     ----------
     pipe : DiffusionFeaturePipeline
         The source.
     levels : list of list of str, or None, default=None
-        Activations of each output, concatenated at the finest grid among them. ``None``: the preset's, by stride,
-        finest first.
+        Activations of each output, concatenated at the finest grid among them. ``None``: the preset's, by
+        stride, finest first.
     prompt : str or None, default=None
         One for all images.
     timestep : int, default=50
@@ -161,11 +161,18 @@ class DiffusionBackbone(nn.Module):
         vae = getattr(pipe, "vae", None)
         kind = "unet" if pipe.family.startswith("unet") else "transformer"
         self.pipe = DiffusionFeaturePipeline(
-            **{kind: pipe.denoiser, "vae": vae, "scheduler": pipe.scheduler, "source_class": pipe.config.source_class}
+            **{
+                kind: pipe.denoiser,
+                "vae": vae,
+                "scheduler": pipe.scheduler,
+                "source_class": pipe.config.source_class,
+            }
         )
         self.denoiser, self.vae = pipe.denoiser, vae
         for channel, values in (("mean", mean), ("std", std)):
-            tensor = None if values is None else torch.tensor(list(values), dtype=torch.float32).view(1, -1, 1, 1)
+            tensor = (
+                None if values is None else torch.tensor(list(values), dtype=torch.float32).view(1, -1, 1, 1)
+            )
             self.register_buffer(f"image_{channel}", tensor, persistent=False)
         self._stream = torch.Generator().manual_seed(self.seed)
         self.aggregate = FeatureAggregator("max")
@@ -228,7 +235,9 @@ class DiffusionBackbone(nn.Module):
         if tuple(x.shape[-2:]) != size:
             x = functional.interpolate(x, size, mode="bilinear", align_corners=False)
         names = list(dict.fromkeys(name for level in self.levels for name in level))
-        text = Text(**{k: getattr(self, f"text_{k}") for k in ("embeds", "pooled", "mask", "embeds_2", "mask_2")})
+        text = Text(
+            **{k: getattr(self, f"text_{k}") for k in ("embeds", "pooled", "mask", "embeds_2", "mask_2")}
+        )
         generator: Any = self._stream
         if self.noise == "fixed":
             generator = [torch.Generator().manual_seed(self.seed) for _ in range(len(x))]

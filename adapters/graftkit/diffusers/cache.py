@@ -1,7 +1,8 @@
 """Features on disk, for data sets that are visited many times: one safetensors file an image, named by content.
 
-A key is a digest of the picture, of the settings and of the model (its configuration and a sample of its weights), so
-a changed image, request or LoRA is another entry. Files appear whole or not at all; a killed run goes on where it was.
+A key is a digest of the picture, of the settings and of the model (its configuration and a sample of its
+weights), so a changed image, request or LoRA is another entry. Files appear whole or not at all; a killed
+run goes on where it was.
 
 >>> import tempfile
 >>> cache = FeatureCache(tempfile.mkdtemp())
@@ -31,8 +32,8 @@ MANIFEST = "manifest.json"
 class FeatureCache:
     """A folder of feature maps.
 
-    It is a mapping from keys, and, once ``extract_features`` has finished, a sequence in the data set's order, so that
-    it can stand as a torch ``Dataset``.
+    It is a mapping from keys, and, once ``extract_features`` has finished, a sequence in the data set's
+    order, so that it can stand as a torch ``Dataset``.
 
     Parameters
     ----------
@@ -92,7 +93,9 @@ class FeatureCache:
         if not features:
             raise_invalid("features", features, "at least one map")
         # safetensors orders by name; the position in front keeps ours.
-        numbered = {f"{i:04d}:{name}": t.detach().cpu().contiguous() for i, (name, t) in enumerate(features.items())}
+        numbered = {
+            f"{i:04d}:{name}": t.detach().cpu().contiguous() for i, (name, t) in enumerate(features.items())
+        }
         path = self._path(key)
         path.parent.mkdir(exist_ok=True)
         with whole_file(path) as part:

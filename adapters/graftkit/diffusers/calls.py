@@ -3,7 +3,6 @@
 >>> out = pipe(pictures, features="preset", batch_size=8)  # doctest: +SKIP
 """
 
-from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any
 
@@ -95,8 +94,8 @@ class FeatureCalls:
         class_labels : int, array-like of shape (1 or B,) or None, default=None
             For class-conditional models.
         height, width : int or None, default=None
-            Resize to this size; ``None`` keeps the image's own, rounded down to what the model takes. The paper
-            resizes to a square: 512 for SD 1.x/2.x, 1024 for SDXL.
+            Resize to this size; ``None`` keeps the image's own, rounded down to what the model takes. The
+            paper resizes to a square: 512 for SD 1.x/2.x, 1024 for SDXL.
         resize_mode : {"default", "fill", "crop", "error"}, default="default"
             ``"error"`` refuses sizes that do not divide.
         original_size, crops_coords_top_left, target_size : (int, int) or None
@@ -164,13 +163,20 @@ class FeatureCalls:
         if labels is not None and len(labels) not in (1, batch):
             raise_invalid("class_labels", class_labels, f"1 or {batch} labels, one an image")
         given = Text(
-            prompt_embeds, pooled_prompt_embeds, prompt_attention_mask, prompt_embeds_2, prompt_attention_mask_2
+            prompt_embeds,
+            pooled_prompt_embeds,
+            prompt_attention_mask,
+            prompt_embeds_2,
+            prompt_attention_mask_2,
         )
         text = self._read_text(prompt, given, batch, cross_attention_kwargs)
         size = batch if batch_size is None else check_integer("batch_size", batch_size, low=1)
         parts = []
         try:
-            with evaluating(self.denoiser, getattr(self, "vae", None), self.controlnet), self._bar(batch, size) as bar:
+            with (
+                evaluating(self.denoiser, getattr(self, "vae", None), self.controlnet),
+                self._bar(batch, size) as bar,
+            ):
                 for start in range(0, batch, size):
                     rows = slice(start, min(start + size, batch))
                     run = BatchRun(
@@ -198,9 +204,17 @@ class FeatureCalls:
         return output if return_dict else output.to_tuple()
 
     def forward_features(
-        self: Any, pixels: Tensor, text: Any = None, features: Any = "preset", *, timestep: int = 50,
-        generator: Any = None, noise: Tensor | None = None, early_exit: Any = "auto", class_labels: Any = None,
-    ) -> dict[str, Tensor]:  # fmt: skip
+        self: Any,
+        pixels: Tensor,
+        text: Any = None,
+        features: Any = "preset",
+        *,
+        timestep: int = 50,
+        generator: Any = None,
+        noise: Tensor | None = None,
+        early_exit: Any = "auto",
+        class_labels: Any = None,
+    ) -> dict[str, Tensor]:
         """Features with gradients, for training through the denoiser.
 
         Parameters
@@ -288,9 +302,13 @@ class FeatureCalls:
         if vae is None and channels not in (1, 3):
             raise_invalid("image", image, f"latents of {channels} channels, as the pipeline has no vae")
         pixels = read_images(
-            image, unit=self.size_unit, channels=3 if vae is not None else channels, height=height, width=width,
+            image,
+            unit=self.size_unit,
+            channels=3 if vae is not None else channels,
+            height=height,
+            width=width,
             resize_mode=resize_mode,
-        )  # fmt: skip
+        )
         return pixels, pixels
 
     def _read_control(self: Any, image: Any, size: tuple[int, int], batch: int) -> list[Tensor] | None:
@@ -304,10 +322,15 @@ class FeatureCalls:
         several = hasattr(net, "nets")
         images = image if several else [image]
         if several and (not isinstance(image, list | tuple) or len(image) != len(net.nets)):
-            raise_invalid("controlnet_image", image, f"a list with one image for each of {len(net.nets)} controlnets")
+            raise_invalid(
+                "controlnet_image", image, f"a list with one image for each of {len(net.nets)} controlnets"
+            )
         read = []
         for one in images:
-            pixels = (read_images(one, unit=1, channels=3, height=size[0], width=size[1], name="controlnet_image") + 1) / 2
+            pixels = (
+                read_images(one, unit=1, channels=3, height=size[0], width=size[1], name="controlnet_image")
+                + 1
+            ) / 2
             if len(pixels) not in (1, batch):
                 raise_invalid("controlnet_image", one, f"1 or {batch} images")
             read.append(pixels.expand(batch, -1, -1, -1))
@@ -324,7 +347,9 @@ class FeatureCalls:
                 raise_invalid("prompt", prompt, "None: the pipeline has no text_encoder (pass prompt_embeds)")
             text = given
         elif self.family in ("unet2d", "dit"):
-            raise_invalid("text_encoder", type(self.text_encoder).__name__, f"None: {self.family} takes no text")
+            raise_invalid(
+                "text_encoder", type(self.text_encoder).__name__, f"None: {self.family} takes no text"
+            )
         else:
             scale = (kwargs or {}).get("scale")
             text = encode_prompts(self, prompts or [""], lora_scale=scale)
@@ -356,7 +381,9 @@ def read_levels(
         if timestep is not None or denoise_from is not None:
             raise_invalid("timestep", timestep, "None where sigma is given (and no denoise_from)")
         return [(sigma, noise_level_at_sigma(scheduler, sigma), [])]
-    wanted = [50 if timestep is None else timestep] if not isinstance(timestep, list | tuple) else list(timestep)
+    wanted = (
+        [50 if timestep is None else timestep] if not isinstance(timestep, list | tuple) else list(timestep)
+    )
     if not wanted or len(set(wanted)) != len(wanted):
         raise_invalid("timestep", timestep, "one or several different timesteps")
     levels = []
@@ -417,5 +444,3 @@ def image_size_of(pipe: Any, source: Tensor, pixels: Tensor | None) -> tuple[int
     """Height and width in image pixels of pictures or latents."""
     factor = 1 if pixels is not None else pipe.vae_scale_factor
     return source.shape[-2] * factor, source.shape[-1] * factor
-
-

@@ -19,7 +19,7 @@ from graftkit.methods.diffusion_feature.attention import MAX_MAP_ELEMENTS
 __all__ = ["Capture"]
 
 
-class Stopped(Exception):  # noqa: N818  (no error: everything that was asked for has been seen)
+class Stopped(Exception):
     """Ends a forward early."""
 
 

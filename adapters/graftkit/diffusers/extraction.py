@@ -1,8 +1,8 @@
 """Features of a whole data set, into a cache: with progress, resumable, over several processes.
 
-Each image has its own noise stream, seeded by its content key, so neither batch size nor the number of processes
-changes a feature, and an image that occurs twice is computed once. Start several processes with accelerate
-(``accelerate launch script.py``); they share the folder.
+Each image has its own noise stream, seeded by its content key, so neither batch size nor the number of
+processes changes a feature, and an image that occurs twice is computed once. Start several processes with
+accelerate (``accelerate launch script.py``); they share the folder.
 
 >>> cache = extract_features(pipe, "photos", "features", features="preset", height=512, width=512)  # doctest: +SKIP
 >>> cache[0]["up-level1-repeat2-res-out"].shape  # doctest: +SKIP
@@ -54,8 +54,8 @@ def extract_features(
     pipe : DiffusionFeaturePipeline
         On this process's device.
     dataset : path, or a sequence of items
-        A folder (its pictures in the order of their names), a torch or `datasets` data set, or a list. An item is a
-        picture, a mapping or a tuple that holds one.
+        A folder (its pictures in the order of their names), a torch or `datasets` data set, or a list. An
+        item is a picture, a mapping or a tuple that holds one.
     cache : FeatureCache or path
         Where features go; shared by all processes.
     features : str, list of str or dict, default="preset"
@@ -135,7 +135,8 @@ def _flush(
 ) -> None:
     if not waiting:
         return
-    # Where a model's arithmetic depends on the batch, a part of a batch would differ from a whole one by rounding.
+    # Where a model's arithmetic depends on the batch, a part of a batch would differ from a whole one by
+    # rounding.
     generators = [torch.Generator().manual_seed(int(key[:15], 16)) for key, _ in waiting]
     pixels = (torch.cat([tensor for _, tensor in waiting]) + 1) / 2
     out = pipe(

@@ -6,10 +6,10 @@
 
 from typing import Any
 
-import diffusers
 import torch
 from torch import Tensor, nn
 
+import diffusers
 from graftkit.core.validation import raise_invalid
 from graftkit.diffusers.capture import Capture
 from graftkit.diffusers.noising import NoiseLevel
@@ -55,7 +55,9 @@ class Forwards:
         # FreeU scales hidden states in place, after a tap has seen them.
         self.clone = any(getattr(b, "s1", None) is not None for b in getattr(self.model, "up_blocks", ()))
 
-    def capture(self, noisy: Tensor, level: NoiseLevel, request: Request) -> tuple[dict[str, Tensor], Tensor | None]:
+    def capture(
+        self, noisy: Tensor, level: NoiseLevel, request: Request
+    ) -> tuple[dict[str, Tensor], Tensor | None]:
         """Activations by name, and the network's output unless it was stopped."""
         grid = None
         if not self.family.startswith("unet"):
@@ -78,7 +80,9 @@ class Forwards:
         batch, dtype = len(noisy), noisy.dtype
         # Timesteps between integers exist only where a sigma was given.
         whole = float(level.time).is_integer() and not level.is_flow
-        time = torch.full((batch,), level.time, device=noisy.device, dtype=torch.long if whole else torch.float32)
+        time = torch.full(
+            (batch,), level.time, device=noisy.device, dtype=torch.long if whole else torch.float32
+        )
         if self.control is not None:
             arguments = {**arguments, **self._residuals(noisy, time)}
         if self.family == "flux":
@@ -96,7 +100,11 @@ class Forwards:
     def _residuals(self, noisy: Tensor, time: Tensor) -> dict[str, Any]:
         assert self.control is not None
         images, scales = self.control
-        kept = {k: self.arguments[k] for k in ("added_cond_kwargs", "class_labels") if self.arguments.get(k) is not None}
+        kept = {
+            k: self.arguments[k]
+            for k in ("added_cond_kwargs", "class_labels")
+            if self.arguments.get(k) is not None
+        }
         down, mid = self.controlnet(
             noisy,
             time,
@@ -122,7 +130,7 @@ def early_exit_allowed(pipe: Any, request: Request, asked: Any) -> bool:
     ValueError
         If `asked` is none of "auto", True, False, or True for a compiled denoiser.
     """
-    if asked not in ("auto", True, False) or asked in (0, 1) and not isinstance(asked, bool):
+    if asked not in ("auto", True, False) or (asked in (0, 1) and not isinstance(asked, bool)):
         raise_invalid("early_exit", asked, "'auto', True or False")
     denoiser = pipe.compiled_denoiser
     compiled = hasattr(denoiser, "_orig_mod") or getattr(denoiser, "_compiled_call_impl", None) is not None

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers.image_processor import VaeImageProcessor
 from torch import Tensor, nn
 from torch.nn import functional
 
+from diffusers.image_processor import VaeImageProcessor
 from graftkit.core.validation import check_choice, check_integer, raise_invalid
 
 __all__ = ["encode_images", "evaluating", "read_images"]
@@ -101,7 +101,11 @@ def _from_array(picture: Any, channels: int, name: str) -> Tensor:
     else:
         raise_invalid(name, picture, "a PIL image, an array, a tensor, or a list of them", error=TypeError)
     if tensor.ndim != 4 or tensor.shape[1] != channels:
-        raise_invalid(name, picture, f"{channels} channels: a tensor (B, {channels}, H, W) or array (B, H, W, {channels})")
+        raise_invalid(
+            name,
+            picture,
+            f"{channels} channels: a tensor (B, {channels}, H, W) or array (B, H, W, {channels})",
+        )
     if tensor.dtype == torch.uint8:
         return tensor.float() / 255
     if not tensor.is_floating_point():
@@ -117,7 +121,9 @@ def _size(
         asked = side if given is None else check_integer(label, given, low=1)
         nearest = max(unit, round(asked / unit) * unit)
         if asked % unit and (mode == "error" or given is not None):
-            raise_invalid(f"{name} {label}", asked, f"a size divisible by {unit}", fix=f"The nearest is {nearest}")
+            raise_invalid(
+                f"{name} {label}", asked, f"a size divisible by {unit}", fix=f"The nearest is {nearest}"
+            )
         sides.append(asked if asked % unit == 0 else max(unit, asked // unit * unit))
     return sides[0], sides[1]
 
@@ -125,7 +131,8 @@ def _size(
 def encode_images(vae: Any, pixels: Tensor, *, mode: str = "mode", generator: Any = None) -> Tensor:
     """Scaled latents of pictures in [-1, 1].
 
-    The mode of the VAE's distribution is reproducible; ``"sample"`` draws from it, as the published code does.
+    The mode of the VAE's distribution is reproducible; ``"sample"`` draws from it, as the published code
+    does.
     """
     check_choice("latent_mode", mode, ("mode", "sample"))
     upcast = vae.dtype == torch.float16 and bool(getattr(vae.config, "force_upcast", False))
@@ -154,7 +161,9 @@ def encode_images(vae: Any, pixels: Tensor, *, mode: str = "mode", generator: An
 @contextmanager
 def evaluating(*modules: nn.Module | None) -> Iterator[None]:
     """Evaluation mode for a while; every submodule gets its own mode back."""
-    training = [m for module in modules if isinstance(module, nn.Module) for m in module.modules() if m.training]
+    training = [
+        m for module in modules if isinstance(module, nn.Module) for m in module.modules() if m.training
+    ]
     try:
         for module in training:
             module.training = False

@@ -7,9 +7,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from diffusers.utils import BaseOutput
 from torch import Tensor
+
+from diffusers.utils import BaseOutput
 
 __all__ = ["DiffusionFeatureOutput"]
 
@@ -52,5 +52,3 @@ class DiffusionFeatureOutput(BaseOutput):
     def __repr__(self) -> str:
         shapes = ", ".join(f"{name}: {tuple(tensor.shape)}" for name, tensor in self.features.items())
         return f"{type(self).__name__}({shapes})"
-
-

@@ -38,8 +38,8 @@ def rank_activations(
 ) -> list[dict[str, Any]]:
     """Compare activations, each alone, by a probe's mIoU on images that it was not fitted on.
 
-    The maps of all names and images are held in memory at their own resolution (see ``activation_info`` for the
-    bytes); rank long lists in parts.
+    The maps of all names and images are held in memory at their own resolution (see ``activation_info`` for
+    the bytes); rank long lists in parts.
 
     Parameters
     ----------
@@ -75,8 +75,8 @@ def rank_activations(
     Returns
     -------
     list of dict
-        Best first: ``name``, ``timestep``, ``miou`` (mean over splits), ``sd`` (None for one split), ``scores``,
-        ``channels`` and ``size``.
+        Best first: ``name``, ``timestep``, ``miou`` (mean over splits), ``sd`` (None for one split),
+        ``scores``, ``channels`` and ``size``.
 
     Raises
     ------
@@ -101,7 +101,14 @@ def rank_activations(
     generators = [torch.Generator(pipe._execution_device).manual_seed(seed + i) for i in range(len(labels))]
     steps = list(timesteps)
     out = pipe(
-        images, prompt, names, timestep=steps, generator=generators, batch_size=batch_size, output_device="cpu", **call
+        images,
+        prompt,
+        names,
+        timestep=steps,
+        generator=generators,
+        batch_size=batch_size,
+        output_device="cpu",
+        **call,
     )
     rows = []
     for key in progress_bar(list(out.features), verbose=verbose, desc="probes"):

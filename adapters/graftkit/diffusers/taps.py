@@ -1,7 +1,7 @@
 """Where each named activation of a denoiser lives: a table of taps, made from the modules as they are now.
 
-Resolved at call time, never at construction: a LoRA wraps ``to_q``, ``fuse_qkv_projections`` moves it, and a user may
-replace the whole denoiser.
+Resolved at call time, never at construction: a LoRA wraps ``to_q``, ``fuse_qkv_projections`` moves it, and
+a user may replace the whole denoiser.
 
 >>> [tap.name for tap in denoiser_taps(pipe.unet)][:2]  # doctest: +SKIP
 ['unet-in', 'unet-after-conv-in']
@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import diffusers
 from torch import nn
 
+import diffusers
 from graftkit.core.validation import raise_invalid
 
-__all__ = ["Tap", "denoiser_taps", "family_of", "module_tap"]
+__all__ = ["FAMILIES", "Tap", "denoiser_taps", "family_of", "module_tap"]
 
 FAMILIES = {
     "UNet2DConditionModel": "unet",
@@ -143,7 +143,7 @@ def _stage_block(prefix: str, block: Any) -> Iterator[Tap]:
 
 def _mid_block(block: Any) -> Iterator[Tap]:
     resnets = list(getattr(block, "resnets", ()))
-    attentions = [a for a in (getattr(block, "attentions", None) or [])]
+    attentions = list(getattr(block, "attentions", None) or [])
     present = sum(attention is not None for attention in attentions)
     if resnets:
         yield from _resnet("mid-repeat0", resnets[0])
@@ -204,7 +204,12 @@ def _projections(
         three = [query, *two]
     else:
         keys = [
-            Tap(f"{prefix}-{n}", getattr(attn, f"to_{n}"), spatial=None if crossing else spatial, text=crossing)
+            Tap(
+                f"{prefix}-{n}",
+                getattr(attn, f"to_{n}"),
+                spatial=None if crossing else spatial,
+                text=crossing,
+            )
             for n in "kv"
             if getattr(attn, f"to_{n}", None) is not None
         ]

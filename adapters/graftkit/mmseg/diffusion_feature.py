@@ -78,7 +78,9 @@ class DiffusionFeatureBackbone(BaseModule):
     ) -> None:
         super().__init__(init_cfg)
         if (pretrained is None) == (pipe is None):
-            raise_invalid("pretrained, pipe", "both" if pipe is not None else "neither", "exactly one of them")
+            raise_invalid(
+                "pretrained, pipe", "both" if pipe is not None else "neither", "exactly one of them"
+            )
         from graftkit.diffusers import DiffusionBackbone, DiffusionFeaturePipeline
 
         source = DiffusionFeaturePipeline.from_pretrained(pretrained, **load) if pipe is None else pipe

@@ -31,8 +31,8 @@ Array = npt.NDArray[Any]
 class DenseProbe(ClassifierMixin, BaseEstimator):
     """Semantic segmentation by a classifier of single pixels on dense features.
 
-    Feature maps are sampled bilinearly at the pixels of the label maps, so neither has to be resized. What the
-    classifier sees is a table (pixels, channels), with scikit-learn's own checks.
+    Feature maps are sampled bilinearly at the pixels of the label maps, so neither has to be resized. What
+    the classifier sees is a table (pixels, channels), with scikit-learn's own checks.
 
     Parameters
     ----------
@@ -180,7 +180,12 @@ class DenseProbe(ClassifierMixin, BaseEstimator):
         labels = _read_labels(y, len(maps))
         known = [label[label != self.ignore_label] for label in labels]
         if not sum(map(len, known)):
-            raise_invalid("y", f"only {self.ignore_label}", "at least one labelled pixel", fix="There is no labelled pixel")
+            raise_invalid(
+                "y",
+                f"only {self.ignore_label}",
+                "at least one labelled pixel",
+                fix="There is no labelled pixel",
+            )
         present = np.unique(np.concatenate([self.classes_, *known]))
         counts = np.zeros((len(present), len(present)), np.int64)
         for feature_map, label in zip(maps, labels, strict=True):

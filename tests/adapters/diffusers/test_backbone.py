@@ -11,7 +11,10 @@ from torch.utils.data import DataLoader, Dataset
 from graftkit.diffusers import DiffusionBackbone, DiffusionFeaturePipeline
 from tests.adapters.diffusers import tiny
 
-LEVELS = [["up-level3-repeat0-vit-block0-self-k"], ["up-level2-repeat1-vit-block0-cross-q", "up-level1-repeat2-res-out"]]
+LEVELS = [
+    ["up-level3-repeat0-vit-block0-self-k"],
+    ["up-level2-repeat1-vit-block0-cross-q", "up-level1-repeat2-res-out"],
+]
 
 
 @pytest.fixture
@@ -40,7 +43,9 @@ def test_its_maps_are_the_pipelines(pipe):
     generators = [torch.Generator().manual_seed(3) for _ in range(2)]
     expected = pipe(tiny.image(), "a street", LEVELS[0], generator=generators).features[LEVELS[0][0]]
     assert torch.allclose(backbone(pixels())[0], expected, atol=1e-5)
-    normed = DiffusionBackbone(pipe, [LEVELS[0]], prompt="a street", seed=3, mean=[0.4, 0.5, 0.6], std=[0.2] * 3)
+    normed = DiffusionBackbone(
+        pipe, [LEVELS[0]], prompt="a street", seed=3, mean=[0.4, 0.5, 0.6], std=[0.2] * 3
+    )
     shift = torch.tensor([0.4, 0.5, 0.6]).view(1, 3, 1, 1)
     assert torch.allclose(normed((tiny.image() - shift) / 0.2)[0], expected, atol=1e-4)
 
@@ -121,9 +126,19 @@ def test_odd_sizes_are_resized(pipe):
 
 
 def test_transformers_and_pixel_models_are_backbones_too():
-    flow = DiffusionFeaturePipeline(unet=tiny.seeded(lambda: diffusers.UNet2DModel(
-        sample_size=16, block_out_channels=(8, 8), norm_num_groups=4, down_block_types=("DownBlock2D",) * 2,
-        up_block_types=("UpBlock2D",) * 2, layers_per_block=1)), scheduler=diffusers.DDPMScheduler())  # fmt: skip
+    flow = DiffusionFeaturePipeline(
+        unet=tiny.seeded(
+            lambda: diffusers.UNet2DModel(
+                sample_size=16,
+                block_out_channels=(8, 8),
+                norm_num_groups=4,
+                down_block_types=("DownBlock2D",) * 2,
+                up_block_types=("UpBlock2D",) * 2,
+                layers_per_block=1,
+            )
+        ),
+        scheduler=diffusers.DDPMScheduler(),
+    )
     backbone = DiffusionBackbone(flow, [["up-level1-repeat1-res-out"], ["mid-repeat1-res-out"]])
     assert [tuple(m.shape) for m in backbone(pixels(1, 16, 16))] == [(1, 8, 16, 16), (1, 8, 8, 8)]
 

@@ -123,12 +123,16 @@ def test_the_schedulers_state_is_untouched_and_the_features_agree(name):
         warnings.simplefilter("ignore", DeprecationWarning)  # some of diffusers' own are behind NumPy
         scheduler.set_timesteps(10)
     before = {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in vars(scheduler).items()}
-    noise, latents, text = torch.randn(
-        1, 4, 16, 8, generator=torch.Generator().manual_seed(0)
-    ), torch.ones(1, 4, 16, 8), torch.zeros(1, 3, 12)
+    noise, latents, text = (
+        torch.randn(1, 4, 16, 8, generator=torch.Generator().manual_seed(0)),
+        torch.ones(1, 4, 16, 8),
+        torch.zeros(1, 3, 12),
+    )
     own = DiffusionFeaturePipeline(unet=tiny.sd_unet(), scheduler=scheduler)
     ddim = DiffusionFeaturePipeline(unet=tiny.sd_unet(), scheduler=diffusers.DDIMScheduler(**tiny.SCHEDULE))
-    found, expected = (p(latents=latents, noise=noise, prompt_embeds=text, features=NAMES) for p in (own, ddim))
+    found, expected = (
+        p(latents=latents, noise=noise, prompt_embeds=text, features=NAMES) for p in (own, ddim)
+    )
     assert equal(found, expected)
     after = vars(scheduler)
     assert before.keys() == after.keys()
@@ -189,9 +193,13 @@ def test_every_kind_of_picture_gives_the_same(pipe):
     array = (tiny.image(1).permute(0, 2, 3, 1).numpy() * 255).round().astype(np.uint8)
     noise = torch.randn(1, 4, 16, 24, generator=torch.Generator().manual_seed(0))
     forms = [
-        PIL.Image.fromarray(array[0]), [PIL.Image.fromarray(array[0])], array, array[0],
-        torch.from_numpy(array).permute(0, 3, 1, 2), torch.from_numpy(array / 255.0).permute(0, 3, 1, 2).float(),
-    ]  # fmt: skip
+        PIL.Image.fromarray(array[0]),
+        [PIL.Image.fromarray(array[0])],
+        array,
+        array[0],
+        torch.from_numpy(array).permute(0, 3, 1, 2),
+        torch.from_numpy(array / 255.0).permute(0, 3, 1, 2).float(),
+    ]
     found = [pipe(form, features=NAMES, noise=noise) for form in forms]
     assert all(equal(found[0], other, tolerance=1e-4) for other in found[1:])
 
@@ -228,12 +236,20 @@ def test_output_dtype_and_device(pipe):
 
 def test_class_conditional_and_pixel_space_models():
     config = {
-        "sample_size": 16, "in_channels": 3, "out_channels": 3, "block_out_channels": (8, 8), "norm_num_groups": 4,
-        "down_block_types": ("DownBlock2D", "AttnDownBlock2D"), "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
-        "attention_head_dim": 4, "layers_per_block": 1,
-    }  # fmt: skip
+        "sample_size": 16,
+        "in_channels": 3,
+        "out_channels": 3,
+        "block_out_channels": (8, 8),
+        "norm_num_groups": 4,
+        "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
+        "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
+        "attention_head_dim": 4,
+        "layers_per_block": 1,
+    }
     scheduler = diffusers.DDPMScheduler()
-    plain = DiffusionFeaturePipeline(unet=tiny.seeded(lambda: diffusers.UNet2DModel(**config)), scheduler=scheduler)
+    plain = DiffusionFeaturePipeline(
+        unet=tiny.seeded(lambda: diffusers.UNet2DModel(**config)), scheduler=scheduler
+    )
     names = plain.activation_names()
     assert "up-level0-repeat0-vit-block0-self-q" in names
     out = plain(tiny.image(2, 16, 24), features=[*names, "up-level0-repeat0-vit-block0-self-map"])

@@ -177,7 +177,9 @@ def test_progress_is_shown_only_where_asked(pipe, tmp_path, capsys):
 def test_pictures_of_several_sizes_go_apart_or_are_resized(pipe, tmp_path):
     mixed = [*tiny.image(2, 16, 16), *tiny.image(2, 32, 16), *tiny.image(1, 16, 16, seed=1)]
     cache = extract_features(pipe, mixed, tmp_path / "a", **{**ARGUMENTS, "batch_size": 4})
-    assert [tuple(cache[i][NAMES[0]].shape[-2:]) for i in range(5)] == [(16, 16)] * 2 + [(32, 16)] * 2 + [(16, 16)]
+    assert [tuple(cache[i][NAMES[0]].shape[-2:]) for i in range(5)] == [(16, 16)] * 2 + [(32, 16)] * 2 + [
+        (16, 16)
+    ]
     resized = extract_features(pipe, mixed, tmp_path / "b", **ARGUMENTS, height=16, width=16)
     assert all(resized[i][NAMES[0]].shape[-2:] == (16, 16) for i in range(5))
 
@@ -240,8 +242,11 @@ def test_ranking_finds_the_planted_activation(pipe):
     by_name = {(row["name"], row["timestep"]): row["miou"] for row in rows}
     assert by_name[names[0], 0] == by_name[names[0], 900]
     assert by_name[names[1], 0] > by_name[names[0], 0] + 0.3
-    assert best["scores"] == pytest.approx([best["miou"] - best["sd"] / 2**0.5, best["miou"] + best["sd"] / 2**0.5]) or (
-        best["scores"][::-1] == pytest.approx([best["miou"] - best["sd"] / 2**0.5, best["miou"] + best["sd"] / 2**0.5])
+    assert best["scores"] == pytest.approx(
+        [best["miou"] - best["sd"] / 2**0.5, best["miou"] + best["sd"] / 2**0.5]
+    ) or (
+        best["scores"][::-1]
+        == pytest.approx([best["miou"] - best["sd"] / 2**0.5, best["miou"] + best["sd"] / 2**0.5])
     )
     assert {(row["channels"], row["size"]) for row in rows} == {(8, (8, 8)), (8, (16, 16))}
 

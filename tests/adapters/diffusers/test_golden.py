@@ -97,7 +97,12 @@ def test_noise_level_and_noisy_latent_have_their_golden_values(pipe):
 
 @pytest.mark.parametrize(
     ("t", "ratio", "sigma"),
-    [(0, 0.0291672, 0.0283405), (50, 0.2255819, 0.1840611), (100, 0.3439312, 0.2559143), (261, 0.7246786, 0.4201818)],
+    [
+        (0, 0.0291672, 0.0283405),
+        (50, 0.2255819, 0.1840611),
+        (100, 0.3439312, 0.2559143),
+        (261, 0.7246786, 0.4201818),
+    ],
 )
 def test_matched_noise_has_its_golden_value(pipe, t, ratio, sigma):
     assert noise_level(pipe.scheduler, t).sigma == pytest.approx(ratio, abs=1e-6)
@@ -114,12 +119,18 @@ SD15 = {
     "sample_size": 64,
 }  # fmt: skip
 SDXL = {
-    "block_out_channels": (320, 640, 1280), "down_block_types": ("DownBlock2D",) + ("CrossAttnDownBlock2D",) * 2,
-    "up_block_types": ("CrossAttnUpBlock2D",) * 2 + ("UpBlock2D",), "transformer_layers_per_block": (1, 2, 10),
-    "attention_head_dim": (5, 10, 20), "cross_attention_dim": 2048, "addition_embed_type": "text_time",
-    "addition_time_embed_dim": 256, "projection_class_embeddings_input_dim": 2816, "use_linear_projection": True,
+    "block_out_channels": (320, 640, 1280),
+    "down_block_types": ("DownBlock2D",) + ("CrossAttnDownBlock2D",) * 2,
+    "up_block_types": ("CrossAttnUpBlock2D",) * 2 + ("UpBlock2D",),
+    "transformer_layers_per_block": (1, 2, 10),
+    "attention_head_dim": (5, 10, 20),
+    "cross_attention_dim": 2048,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
+    "use_linear_projection": True,
     "sample_size": 128,
-}  # fmt: skip
+}
 KINDS = ("self-q", "self-k", "self-v", "self-map", "cross-q", "cross-map", "ffn-inner", "out")
 
 
@@ -218,4 +229,6 @@ def test_ensemble_part_has_2880_channels_and_154_of_maps(sd15):
 
 def test_presets_memory_is_what_the_specification_measured(sd15):
     info = sd15.activation_info("preset", 512, 512)
-    assert sum(entry["bytes"] for entry in info.values()) / 2 / 2**20 == pytest.approx(5.0, abs=0.05)  # in fp16
+    assert sum(entry["bytes"] for entry in info.values()) / 2 / 2**20 == pytest.approx(
+        5.0, abs=0.05
+    )  # in fp16

@@ -11,12 +11,11 @@ pytest.importorskip("diffusers", reason="needs the diffusers extra")
 with warnings.catch_warnings():  # mmcv without compiled operators says what it lacks
     warnings.simplefilter("ignore")
     import mmseg.models  # noqa: F401
+import diffusers
 from mmengine.config import ConfigDict
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import load_checkpoint, save_checkpoint
 from mmengine.structures import PixelData
-
-import diffusers
 
 import graftkit.mmseg
 from graftkit.diffusers import DiffusionFeaturePipeline
@@ -114,4 +113,6 @@ def test_there_is_one_source(tmp_path):
         graftkit.mmseg.DiffusionFeatureBackbone()
     with pytest.raises(ValueError, match="expected exactly one of them, got 'both'"):
         graftkit.mmseg.DiffusionFeatureBackbone("folder", pipe)
-    assert len(graftkit.mmseg.DiffusionFeatureBackbone(pipe=pipe, levels=LEVELS)(torch.zeros(1, 3, 32, 32))) == 3
+    assert (
+        len(graftkit.mmseg.DiffusionFeatureBackbone(pipe=pipe, levels=LEVELS)(torch.zeros(1, 3, 32, 32))) == 3
+    )

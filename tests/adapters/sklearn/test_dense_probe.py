@@ -20,7 +20,9 @@ def scene(n=4, classes=3, size=(8, 10), seed=0):
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, classes, (n, size[0] // 2, size[1] // 2))
     labels = coarse.repeat(2, 1).repeat(2, 2)
-    maps = np.eye(classes)[coarse].transpose(0, 3, 1, 2) + 0.05 * rng.normal(size=(n, classes, *coarse.shape[1:]))
+    maps = np.eye(classes)[coarse].transpose(0, 3, 1, 2) + 0.05 * rng.normal(
+        size=(n, classes, *coarse.shape[1:])
+    )
     return maps, labels
 
 
@@ -44,8 +46,15 @@ def test_the_estimator_that_is_given_stays_unfitted():
 
 
 def test_own_constructor_passes_the_checks_that_need_no_table():
-    names = {"check_no_attributes_set_in_init", "check_estimator_repr", "check_parameters_default_constructible", "check_get_params_invariance",
-             "check_set_params", "check_estimator_cloneable", "check_mixin_order"}  # fmt: skip
+    names = {
+        "check_no_attributes_set_in_init",
+        "check_estimator_repr",
+        "check_parameters_default_constructible",
+        "check_get_params_invariance",
+        "check_set_params",
+        "check_estimator_cloneable",
+        "check_mixin_order",
+    }
     ran = set()
     for estimator, check in estimator_checks_generator(DenseProbe()):
         if check.func.__name__ in names:
@@ -89,7 +98,8 @@ def test_ignored_pixels_count_neither_in_fit_nor_in_score():
     predicted = probe.predict(maps)
     inside = predicted[:, 2:], wrong[:, 2:]
     ious = [
-        ((inside[0] == c) & (inside[1] == c)).sum() / ((inside[0] == c) | (inside[1] == c)).sum() for c in range(3)
+        ((inside[0] == c) & (inside[1] == c)).sum() / ((inside[0] == c) | (inside[1] == c)).sum()
+        for c in range(3)
     ]
     assert probe.score(maps, wrong) == pytest.approx(np.mean(ious))
     everything = DenseProbe(ignore_label=None, pixels_per_image=None).fit(maps, dirty)
@@ -123,7 +133,7 @@ MAPS, LABELS = scene(2)
         ([], [], ValueError, "X: expected at least one map"),
         (MAPS[:, 0], LABELS, ValueError, r"maps of shape \(C, h, w\)"),
         ([MAPS[0], MAPS[1][:2]], LABELS, ValueError, "one number of channels"),
-        (np.where(MAPS == MAPS.max(), np.nan, MAPS), LABELS, ValueError, "X: expected finite"),
+        (np.where(MAPS.max() == MAPS, np.nan, MAPS), LABELS, ValueError, "X: expected finite"),
         (MAPS.astype(str), LABELS, ValueError, "real numbers"),
         (MAPS, LABELS[:1], ValueError, "expected 2 label maps for 2 feature maps, got 1"),
         (MAPS, LABELS[..., None], ValueError, r"label maps of shape \(H, W\)"),

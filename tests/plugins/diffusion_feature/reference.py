@@ -29,11 +29,11 @@ def resize_bilinear(feature_map, height, width):
     out = np.zeros((channels, height, width))
     for i in range(height):
         y = min(max((i + 0.5) * h / height - 0.5, 0.0), h - 1.0)
-        y0 = int(math.floor(y))
+        y0 = math.floor(y)
         y1 = min(y0 + 1, h - 1)
         for j in range(width):
             x = min(max((j + 0.5) * w / width - 0.5, 0.0), w - 1.0)
-            x0 = int(math.floor(x))
+            x0 = math.floor(x)
             x1 = min(x0 + 1, w - 1)
             for c in range(channels):
                 upper = feature_map[c, y0, x0] * (1 - (x - x0)) + feature_map[c, y0, x1] * (x - x0)

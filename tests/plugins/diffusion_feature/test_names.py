@@ -114,7 +114,10 @@ def test_the_generic_rules():
     }  # fmt: skip
     assert "up-level1-repeat0-vit-block0-out" in pool
     assert "up-level1-repeat0-vit-block0-self-q" not in pool
-    assert {n.rsplit("-", 2)[-2] + n[-2:] for n in pool if n.startswith(("up-level2", "up-level3"))} == {"self-q", "self-k"}
+    assert {n.rsplit("-", 2)[-2] + n[-2:] for n in pool if n.startswith(("up-level2", "up-level3"))} == {
+        "self-q",
+        "self-k",
+    }
     assert not any(n.startswith(("down", "mid", "unet")) for n in pool)
     assert "up-level3-repeat0-res-out" in generic_pool(NAMES, clean_fraction=1.0)
     assert "up-level1-repeat0-res-out" not in generic_pool(NAMES, clean_fraction=0.25)
@@ -125,7 +128,11 @@ def test_the_generic_rules():
 
 @pytest.mark.parametrize(
     ("fraction", "error", "words"),
-    [(0, ValueError, r"in \(0, 1\]"), (1.5, ValueError, r"in \(0, 1\]"), ("half", TypeError, "a finite number")],
+    [
+        (0, ValueError, r"in \(0, 1\]"),
+        (1.5, ValueError, r"in \(0, 1\]"),
+        ("half", TypeError, "a finite number"),
+    ],
 )
 def test_the_fraction_is_checked(fraction, error, words):
     with pytest.raises(error, match=words):

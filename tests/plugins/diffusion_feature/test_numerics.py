@@ -20,7 +20,12 @@ from graftkit.methods.diffusion_feature import (
 from graftkit.methods.diffusion_feature import noise as noising
 from graftkit.methods.diffusion_feature.aggregation import normalize_map
 from graftkit.methods.diffusion_feature.attention import check_map_size
-from graftkit.methods.diffusion_feature.pixels import labelled_pixels, pixel_chunks, pixel_table, sample_bilinear
+from graftkit.methods.diffusion_feature.pixels import (
+    labelled_pixels,
+    pixel_chunks,
+    pixel_table,
+    sample_bilinear,
+)
 from tests.plugins.diffusion_feature import reference
 
 
@@ -51,7 +56,9 @@ def test_map_gradient_is_right():
 def test_a_bias_with_rows_is_cut_with_them():
     q, k, bias = draw(1, 1, 4, 2), draw(1, 1, 3, 2, seed=1), draw(1, 1, 4, 3, seed=2)
     whole = attention_map(q, k, bias=bias)
-    assert torch.allclose(attention_map(q, k, bias=bias, rows=slice(2, 4), chunk=1), whole[:, 2:4], atol=1e-12)
+    assert torch.allclose(
+        attention_map(q, k, bias=bias, rows=slice(2, 4), chunk=1), whole[:, 2:4], atol=1e-12
+    )
 
 
 @pytest.mark.parametrize(
@@ -192,7 +199,9 @@ def test_iou_equals_the_loops():
         target[rng.random(60) < 0.2] = 255
         counts = confusion_matrix(target, predicted, n_classes=5)
         assert mean_iou(counts) == pytest.approx(reference.mean_iou(target, predicted, 5, 255))
-        assert mean_iou(counts, absent="zero") == pytest.approx(reference.mean_iou(target, predicted, 5, 255, True))
+        assert mean_iou(counts, absent="zero") == pytest.approx(
+            reference.mean_iou(target, predicted, 5, 255, True)
+        )
 
 
 def test_iou_by_hand():
@@ -230,7 +239,9 @@ def test_pck_by_hand_and_pooled_over_points():
     # Boxes per point: within 10, 12, 29.
     boxes = [[100, 1], [120, 1], [1, 290]]
     assert correct_points(predicted, target, boxes).tolist() == [True, True, False]
-    pooled = np.concatenate([correct_points(predicted, target, (100, 50)), correct_points([[0, 0]], [[0, 1]], (100, 50))])
+    pooled = np.concatenate(
+        [correct_points(predicted, target, (100, 50)), correct_points([[0, 0]], [[0, 1]], (100, 50))]
+    )
     assert pooled.mean() == 0.5  # not the mean of 1/3 and 1
 
 
@@ -265,7 +276,12 @@ def test_fast_correspondence_finds_a_shifted_pattern():
     ],
 )
 def test_correspondence_arguments_are_checked(change, words):
-    inputs = {"source": torch.ones(1, 3, 4, 4), "target": torch.ones(1, 3, 4, 4), "points": [[0, 0]], **change}
+    inputs = {
+        "source": torch.ones(1, 3, 4, 4),
+        "target": torch.ones(1, 3, 4, 4),
+        "points": [[0, 0]],
+        **change,
+    }
     with pytest.raises(ValueError, match=words):
         nearest_points(**inputs, size=(8, 8))
 
@@ -278,7 +294,9 @@ def test_sampled_pixels_equal_the_resized_map(size):
     feature_map = draw(2, 3, 4).numpy()
     rows, columns = np.divmod(np.arange(size[0] * size[1]), size[1])
     expected = reference.resize_bilinear(feature_map, *size)
-    assert np.allclose(sample_bilinear(feature_map, rows, columns, size), expected.reshape(2, -1).T, atol=1e-12)
+    assert np.allclose(
+        sample_bilinear(feature_map, rows, columns, size), expected.reshape(2, -1).T, atol=1e-12
+    )
     joined = np.concatenate([part for _, part in pixel_chunks(feature_map, size, chunk=4)])
     assert np.allclose(joined, expected.reshape(2, -1).T, atol=1e-12)
 
@@ -336,6 +354,8 @@ def test_voting_mlps_learn_what_no_linear_probe_can_and_leave_the_global_state()
     assert torch.equal(torch.get_rng_state(), state)
     assert (probe.predict(X) == y).mean() > 0.9
     assert (RidgeProbe().fit(X, y).predict(X) == y).mean() < 0.65
-    assert (VotingMLP(n_members=2, max_epochs=40, random_state=0).fit(X, y).predict(X) == probe.predict(X)).all()
+    assert (
+        VotingMLP(n_members=2, max_epochs=40, random_state=0).fit(X, y).predict(X) == probe.predict(X)
+    ).all()
     with pytest.raises(ValueError, match="at least 2 samples"):
         VotingMLP().fit(X[:1], y[:1])

@@ -2,9 +2,9 @@ r"""Attention maps from queries and keys, without touching how the network itsel
 
 .. math:: P = \mathrm{softmax}(q k^\top / \sqrt{d} + b)
 
-The public code of arXiv 2410.03558 swaps every layer's processor for an explicit softmax and stores a map per head;
-here only the asked layers are recomputed, in chunks over query rows, and heads are averaged inside a chunk, so the
-peak is one chunk beyond the result.
+The public code of arXiv 2410.03558 swaps every layer's processor for an explicit softmax and stores a map
+per head; here only the asked layers are recomputed, in chunks over query rows, and heads are averaged
+inside a chunk, so the peak is one chunk beyond the result.
 
 >>> q = torch.ones(1, 2, 3, 4); k = torch.ones(1, 2, 5, 4)
 >>> attention_map(q, k).shape
@@ -66,7 +66,12 @@ def attention_map(
     """
     check_choice("reduce", reduce, REDUCTIONS)
     step = check_integer("chunk", chunk, low=1)
-    if query.ndim != 4 or key.ndim != 4 or query.shape[:2] != key.shape[:2] or query.shape[-1] != key.shape[-1]:
+    if (
+        query.ndim != 4
+        or key.ndim != 4
+        or query.shape[:2] != key.shape[:2]
+        or query.shape[-1] != key.shape[-1]
+    ):
         raise_invalid("key", key, f"shape (B, heads, K, d) that fits queries of shape {tuple(query.shape)}")
     factor = query.shape[-1] ** -0.5 if scale is None else scale
     chosen = range(query.shape[2])[rows or slice(None)]

@@ -1,7 +1,8 @@
 """Mean intersection over union with ignored pixels, and the share of correct key points.
 
-mIoU is accumulated over the whole set and masks ignored pixels before counting, so a prediction there is no false
-positive (the public code of arXiv 2410.03558 counts it). PCK pools *points* over all pairs, as that code does.
+mIoU is accumulated over the whole set and masks ignored pixels before counting, so a prediction there is no
+false positive (the public code of arXiv 2410.03558 counts it). PCK pools *points* over all pairs, as that
+code does.
 
 >>> mean_iou(confusion_matrix([0, 1, 1], [0, 1, 0], n_classes=2))
 0.5

@@ -1,8 +1,9 @@
 r"""Cheap probes that say how much a frozen map knows: closed-form ridge, and the published pixel MLP ensemble.
 
-Ridge regresses one-hot classes on standardised features with class weights :math:`w_c = 1/\sqrt{n_c}`, in closed
-form, so a table of fifty activations costs seconds; it is ours, a stand-in for the published classifier. That one,
-:class:`VotingMLP`, follows the label-scarce protocol of arXiv 2410.03558 (appendix C.3, after ddpm-segmentation).
+Ridge regresses one-hot classes on standardised features with class weights :math:`w_c = 1/\sqrt{n_c}`, in
+closed form, so a table of fifty activations costs seconds; it is ours, a stand-in for the published
+classifier. That one, :class:`VotingMLP`, follows the label-scarce protocol of arXiv 2410.03558 (appendix
+C.3, after ddpm-segmentation).
 
 >>> probe = RidgeProbe().fit(np.array([[0.0], [1.0], [2.0], [3.0]]), np.array([4, 4, 7, 7]))
 >>> probe.predict(np.array([[0.2], [2.9]]))
@@ -102,8 +103,8 @@ class RidgeProbe:
 class VotingMLP:
     """The published pixel classifier: ten small networks, majority vote.
 
-    D-128-32-classes (D-256-128-classes from 30 classes on), ReLU then batch norm, N(0, .02) weights, Adam 1e-3,
-    batches of 64; a member stops after `patience` batches without a lower loss, from epoch 4 on.
+    D-128-32-classes (D-256-128-classes from 30 classes on), ReLU then batch norm, N(0, .02) weights, Adam
+    1e-3, batches of 64; a member stops after `patience` batches without a lower loss, from epoch 4 on.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """Comparing activations one by one: a cheap probe on pixels of some images, mIoU on others.
 
-Source: the quantitative comparison of arXiv 2410.03558 (section 5.2, appendix C.3) with a cheaper default probe. The
-forward, which costs most, is shared by all activations; the probe sees each alone.
+Source: the quantitative comparison of arXiv 2410.03558 (section 5.2, appendix C.3) with a cheaper default
+probe. The forward, which costs most, is shared by all activations; the probe sees each alone.
 
 >>> maps = [np.stack([np.eye(2), 1 - np.eye(2)])] * 4
 >>> score_maps(maps, [np.eye(2, dtype=int)] * 4, [([0, 1], [2, 3])], RidgeProbe())
@@ -93,7 +93,10 @@ def read_splits(cv: Any, count: int, rng: np.random.Generator) -> list[tuple[lis
             raise_invalid("cv", cv, f"at most {count} folds for {count} images")
         parts = np.array_split(rng.permutation(count), folds)
         splits = [
-            (sorted(int(i) for j, part in enumerate(parts) if j != k for i in part), sorted(map(int, parts[k])))
+            (
+                sorted(int(i) for j, part in enumerate(parts) if j != k for i in part),
+                sorted(map(int, parts[k])),
+            )
             for k in range(folds)
         ]
     for train, test in splits:
@@ -144,9 +147,7 @@ def score_maps(
     ValueError
         If no training pixel has a label.
     """
-    classes = 1 + max(
-        (int(label[label != ignore_label].max(initial=-1)) for label in labels), default=-1
-    )
+    classes = 1 + max((int(label[label != ignore_label].max(initial=-1)) for label in labels), default=-1)
     scores = []
     for train, test in splits:
         rng = numpy_generator(random_state)
