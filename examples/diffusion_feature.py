@@ -25,7 +25,12 @@ from torch.nn import functional as F
 from graftkit.diffusers import DiffusionFeaturePipeline, rank_activations
 from graftkit.methods.aucseg.data import CAMVID_CLASSES, load_camvid
 from graftkit.methods.diffusion_feature import RidgeProbe
-from graftkit.methods.diffusion_feature.data import SHAPE_CLASSES, principal_images, shape_scenes
+from graftkit.methods.diffusion_feature.data import (
+    SHAPE_CLASSES,
+    pixel_baselines,
+    principal_images,
+    shape_scenes,
+)
 from graftkit.methods.diffusion_feature.ranking import score_maps
 from graftkit.methods.diffusion_feature.training import class_tokens, train_denoiser
 
@@ -75,7 +80,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     }
     untrained = {row["name"]: row["miou"] for row in ranked["untrained"]}
     rows = {row["name"]: (row["miou"], row["sd"], untrained[row["name"]]) for row in ranked["trained"]}
-    for label, maps in baselines(images).items():
+    for label, maps in pixel_baselines(images).items():
         scores = score_maps(maps, masks, splits, RidgeProbe(), random_state=options.seed)
         rows[label] = (float(np.mean(scores)), float(np.std(scores, ddof=1)), None)
     report(name, rows, pipes["trained"].activation_info(NAMES, *latents.shape[-2:]))
@@ -111,16 +116,6 @@ def build(channels: int, width: int) -> Any:
         down_block_types=("CrossAttnDownBlock2D",) * 2, up_block_types=("CrossAttnUpBlock2D",) * 2,
         cross_attention_dim=width, attention_head_dim=4, norm_num_groups=8, layers_per_block=1,
     )  # fmt: skip
-
-
-def baselines(images: torch.Tensor) -> dict[str, list[np.ndarray]]:
-    """Colour and position, without any network: layout alone goes a long way on street scenes."""
-    place = torch.stack(torch.meshgrid(torch.linspace(-1, 1, 48), torch.linspace(-1, 1, 64), indexing="ij"))
-    y, x = place.expand(len(images), 2, 48, 64).unbind(1)
-    position = torch.stack([y, x, y * y, x * x, x * y], 1)
-    around = F.unfold(images, 5, padding=2).unflatten(2, (48, 64))
-    parts = {"RGB 5x5": around, "position": position, "position + RGB 5x5": torch.cat([position, around], 1)}
-    return {label: list(part.numpy()) for label, part in parts.items()}
 
 
 def report(name: str, rows: dict[str, Any], info: dict[str, Any]) -> None:

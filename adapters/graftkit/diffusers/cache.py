@@ -1,4 +1,4 @@
-"""Features on disk, for data sets that are visited many times: one safetensors file an image, named by content.
+"""Features on disk, for data sets that are visited many times: a safetensors file an image, named by content.
 
 A key is a digest of the picture, of the settings and of the model (its configuration and a sample of its
 weights), so a changed image, request or LoRA is another entry. Files appear whole or not at all; a killed

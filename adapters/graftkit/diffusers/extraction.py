@@ -4,7 +4,7 @@ Each image has its own noise stream, seeded by its content key, so neither batch
 processes changes a feature, and an image that occurs twice is computed once. Start several processes with
 accelerate (``accelerate launch script.py``); they share the folder.
 
->>> cache = extract_features(pipe, "photos", "features", features="preset", height=512, width=512)  # doctest: +SKIP
+>>> cache = extract_features(pipe, "photos", "features", height=512, width=512)  # doctest: +SKIP
 >>> cache[0]["up-level1-repeat2-res-out"].shape  # doctest: +SKIP
 """
 

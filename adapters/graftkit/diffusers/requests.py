@@ -144,7 +144,7 @@ def _published(pipe: Any, key: str) -> list[str]:
     if preset is None or PRESETS[preset].layout != pipe.preset:
         raise ValueError(
             f"features: there is no published preset {'' if preset is None else repr(preset) + ' '}for this "
-            f"{type(pipe.denoiser).__name__}. Name activations, or compare those of candidate_pool('generic') "
+            f"{type(pipe.denoiser).__name__}. Name activations, or compare candidate_pool('generic') "
             "with rank_activations"
         )
     return list(PRESETS[preset].names)

@@ -1,4 +1,4 @@
-"""A scikit-learn estimator over feature maps: any classifier of pixels, fitted on labelled pixels of some images.
+"""A scikit-learn estimator over feature maps: any classifier, fitted on labelled pixels of some images.
 
 >>> from graftkit.sklearn import DenseProbe
 >>> maps = np.random.default_rng(0).normal(size=(3, 4, 6, 6)); labels = (maps[:, 0] > 0).astype(int)

@@ -166,5 +166,5 @@ def test_arguments_are_checked(pipe, change, error, words):
 def test_images_are_checked(pipe):
     with pytest.raises(ValueError, match=r"x: expected shape \(B, 3, H, W\)"):
         DiffusionBackbone(pipe, [LEVELS[0]])(pixels()[0])
-    with pytest.raises(ValueError, match="pixels: expected .* sides divisible by 16"):
+    with pytest.raises(ValueError, match=r"pixels: expected .* sides divisible by 16"):
         pipe.forward_features(pixels(1, 37, 50), pipe.encode_text(None))

@@ -155,7 +155,7 @@ def test_sigma_and_timestep_say_the_same():
 def test_entering_later_steps_once_a_timestep_and_reads_at_the_end(pipe):
     calls = []
     handle = pipe.unet.register_forward_pre_hook(
-        lambda _, args, kwargs: calls.append(int(kwargs["timestep"][0])), with_kwargs=True
+        lambda _, __, kwargs: calls.append(int(kwargs["timestep"][0])), with_kwargs=True
     )
     noise = torch.randn(2, 4, 16, 24, generator=torch.Generator().manual_seed(0))
     found = pipe(tiny.image(), features=NAMES, noise=noise, denoise_from=60)

@@ -151,13 +151,13 @@ def test_bad_input_says_what_was_expected(pipe, case):
 
 def test_a_pipeline_without_encoder_refuses_prompts_and_pictures(bare):
     latents = torch.zeros(1, 4, 8, 8)
-    with pytest.raises(ValueError, match="prompt: .*no text_encoder"):
+    with pytest.raises(ValueError, match=r"prompt: .*no text_encoder"):
         bare(latents=latents, prompt="a horse", features=NAME)
-    with pytest.raises(ValueError, match="prompt_embeds: .*no text_encoder"):
+    with pytest.raises(ValueError, match=r"prompt_embeds: .*no text_encoder"):
         bare(latents=latents, features=NAME)
     with pytest.raises(ValueError, match="image: expected latents of 4 channels, as the pipeline has no vae"):
         bare(tiny.image(1), features=NAME)
-    with pytest.raises(ValueError, match="vae-out.*no vae|no vae"):
+    with pytest.raises(ValueError, match="the pipeline has no vae"):
         bare(latents=latents, prompt_embeds=torch.zeros(1, 3, 12), features="vae-out")
 
 

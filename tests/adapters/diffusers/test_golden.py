@@ -1,4 +1,4 @@
-"""Golden values of the specification: activations, maps, names, noise levels; official name lists and pools."""
+"""Golden values of the specification; official name lists, pools and presets."""
 
 import math
 
@@ -48,7 +48,7 @@ def pipe():
 
 @pytest.fixture(scope="module")
 def arguments(pipe):
-    """The golden input reaches the network unchanged: it is divided by the signal's factor, the noise is zero."""
+    """The golden input reaches the network unchanged: divided by the signal's factor, no noise."""
     z = wave(0.1, 2, 4, 6, 8)
     signal = math.sqrt(float(pipe.scheduler.alphas_cumprod[50]))
     text = wave(0.3, 2, 3, 6, function=torch.cos)

@@ -132,10 +132,13 @@ def test_joint_maps_share_one_softmax_and_rebuild_the_attention(kind):
         ).attn
         values, outputs = {}, []
         handles = [
-            getattr(attn, key).register_forward_hook(lambda _, __, out, key=key: values.__setitem__(key, out))
-            for key in ("to_v", "add_v_proj") if getattr(attn, key, None) is not None
-        ]  # fmt: skip
-        handles.append(attn.register_forward_hook(lambda _, __, out: outputs.append(out)))
+            getattr(attn, key).register_forward_hook(
+                lambda _, __, out, key=key, values=values: values.__setitem__(key, out)
+            )
+            for key in ("to_v", "add_v_proj")
+            if getattr(attn, key, None) is not None
+        ]
+        handles.append(attn.register_forward_hook(lambda _, __, out, outputs=outputs: outputs.append(out)))
         names = [f"vit-block{block}-self-map", f"vit-block{block}-cross-map"]
         maps = pipe(**inputs, features=names, map_reduce="none", early_exit=False).features
         for handle in handles:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from graftkit.core.random import numpy_generator
 from graftkit.core.validation import check_integer, raise_invalid
 
-__all__ = ["SHAPE_CLASSES", "principal_images", "shape_scenes"]
+__all__ = ["SHAPE_CLASSES", "pixel_baselines", "principal_images", "shape_scenes"]
 
 SHAPE_CLASSES = ("ground", "disc", "square", "stripes")
 
@@ -104,3 +104,30 @@ def principal_images(maps: Any) -> npt.NDArray[np.float64]:
     low, high = np.percentile(parts, [2, 98], axis=0)
     scaled = (parts - low) / np.where(high > low, high - low, 1)
     return scaled.clip(0, 1).reshape(n, height, width, 3)
+
+
+def pixel_baselines(images: Any) -> dict[str, list[npt.NDArray[np.float64]]]:
+    """What a probe knows without any network: neighbourhoods of colours, and position.
+
+    Layout alone goes a long way on street scenes, so a table of activations needs these rows.
+
+    Parameters
+    ----------
+    images : array-like of shape (n, 3, H, W)
+        Pictures.
+
+    Returns
+    -------
+    dict of str to list of ndarray of shape (C, H, W)
+        ``"RGB 5x5"`` (75 channels), ``"position"`` (5) and both together.
+    """
+    pictures = np.asarray(images, np.float64)
+    n, _, height, width = pictures.shape
+    y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
+    position = np.broadcast_to(np.stack([y, x, y * y, x * x, x * y]), (n, 5, height, width))
+    padded = np.pad(pictures, ((0, 0), (0, 0), (2, 2), (2, 2)), mode="edge")
+    around = np.concatenate(
+        [padded[:, :, i : i + height, j : j + width] for i in range(5) for j in range(5)], axis=1
+    )
+    both = np.concatenate([position, around], axis=1)
+    return {"RGB 5x5": list(around), "position": list(position), "position + RGB 5x5": list(both)}

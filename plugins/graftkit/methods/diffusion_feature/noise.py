@@ -1,4 +1,4 @@
-r"""The noisy input: literal timesteps, flow-matching noise of equal signal-to-noise ratio, deterministic steps.
+r"""The noisy input: literal timesteps, flow matching at equal signal-to-noise ratio, deterministic steps.
 
 .. math::
 

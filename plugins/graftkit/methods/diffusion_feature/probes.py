@@ -1,4 +1,4 @@
-r"""Cheap probes that say how much a frozen map knows: closed-form ridge, and the published pixel MLP ensemble.
+r"""Probes that say how much a frozen map knows: closed-form ridge, and the published pixel MLP ensemble.
 
 Ridge regresses one-hot classes on standardised features with class weights :math:`w_c = 1/\sqrt{n_c}`, in
 closed form, so a table of fifty activations costs seconds; it is ours, a stand-in for the published
