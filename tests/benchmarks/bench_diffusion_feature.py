@@ -14,7 +14,6 @@ long.
 import argparse
 import multiprocessing
 import os
-import resource
 import statistics
 import sys
 import time
@@ -126,7 +125,7 @@ def arms(pipe: Any, batch: int) -> dict[str, Callable[[], Any]]:
     }
 
 
-def shares(pipe: Any, runs: dict[str, Callable[[], Any]]) -> dict[str, float]:
+def shares(runs: dict[str, Callable[[], Any]]) -> dict[str, float]:
     """FLOPs of an arm as a share of the plain forward's, by torch's counter."""
     found = {}
     for name in ("plain forward", "preset, early exit", "up block 1, early exit"):
@@ -170,7 +169,7 @@ def speed(records: Records, where: dict[str, Any], quick: bool, full: bool) -> N
             ratio=ratio,
             spread=spread,
             images_per_second=images,
-            flops=shares(pipe, runs),
+            flops=shares(runs),
         )
 
 
@@ -183,10 +182,18 @@ def _peak(name: str, width: int, queue: Any) -> None:
     runs = arms(pipe, 2)
     with torch.no_grad():
         pipe.unet(torch.zeros(1, 4, 8, 8), 50, torch.zeros(1, 2, 64))  # libraries have been loaded
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # What importing took at its highest would hide the call's own peak.
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _status("VmRSS")
     out = runs[name]()
     kept = sum(t.numel() * t.element_size() for t in getattr(out, "features", {}).values())
-    queue.put((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, kept))
+    queue.put((_status("VmHWM") - before, kept))
+
+
+def _status(field: str) -> int:
+    """A line of this process's status, in KiB (Linux)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(field)).split()[1])
 
 
 def memory(records: Records, where: dict[str, Any], quick: bool, full: bool) -> None:

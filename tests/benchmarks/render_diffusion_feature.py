@@ -44,7 +44,7 @@ def _speed(records: list[Record]) -> str:
             for name, value in ratio.items()
         ]
         text += (
-            f"U-Net of Stable Diffusion 1.5's structure with {record['width']} to {4 * record['width']} channels, "
+            f"U-Net of Stable Diffusion 1.5's structure, {record['width']} to {4 * record['width']} channels, "
             f"32 x 32 latent, batch 2; CPU time over the plain forward's, median (sd) of {record['rounds']} "
             "interleaved rounds. The rows of 8 draws start from a picture, one at a time.\n\n"
         )
@@ -53,7 +53,8 @@ def _speed(records: list[Record]) -> str:
         verdict = "reached" if early <= share * 1.05 else "missed"
         text += f"\nEarly exit {early:.3f} against this U-Net's FLOP share {share:.3f} + 5 %: {verdict}. "
         cost = ratio["preset, no exit"] / ratio["pipeline, nothing but the output"] - 1
-        text += f"Hooks of the preset without exit: {100 * cost:+.1f} % (bar 2 %: {'reached' if cost < 0.02 else 'missed'}). "
+        bar = "reached" if cost < 0.02 else "missed"
+        text += f"Hooks of the preset without exit: {100 * cost:+.1f} % (bar 2 %: {bar}). "
         after = ratio["plain forward, afterwards"] - 1
         text += f"A plain forward after all calls: {100 * after:+.1f} %. "
         ours, theirs = ratio["8 draws, up block 1, ours"], ratio["8 draws, up block 1, DIFT's"]

@@ -131,13 +131,11 @@ def test_joint_maps_share_one_softmax_and_rebuild_the_attention(kind):
             model.transformer_blocks[block] if block < 2 else model.single_transformer_blocks[block - 2]
         ).attn
         values, outputs = {}, []
-        handles = [
-            getattr(attn, key).register_forward_hook(
-                lambda _, __, out, key=key, values=values: values.__setitem__(key, out)
-            )
-            for key in ("to_v", "add_v_proj")
-            if getattr(attn, key, None) is not None
-        ]
+        handles = []
+        for key in ("to_v", "add_v_proj"):
+            if getattr(attn, key, None) is not None:
+                keep = lambda _, __, out, key=key, values=values: values.__setitem__(key, out)  # noqa: E731
+                handles.append(getattr(attn, key).register_forward_hook(keep))
         handles.append(attn.register_forward_hook(lambda _, __, out, outputs=outputs: outputs.append(out)))
         names = [f"vit-block{block}-self-map", f"vit-block{block}-cross-map"]
         maps = pipe(**inputs, features=names, map_reduce="none", early_exit=False).features
