@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     latents = F.pixel_unshuffle(2 * images - 1, 4)  # stands in for a VAE
     tokens = class_tokens(labels, len(classes))
     pipes = {}
-    for kind, steps in (("untrained", 0), ("trained", 60 if options.quick else 250)):
+    for kind, steps in (("untrained", 0), ("trained", 40 if options.quick else 120)):
         with torch.random.fork_rng():
             torch.manual_seed(options.seed)
             unet = build(latents.shape[1], len(classes)).eval()

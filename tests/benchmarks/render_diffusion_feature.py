@@ -44,7 +44,7 @@ def _speed(records: list[Record]) -> str:
             for name, value in ratio.items()
         ]
         text += (
-            f"U-Net of Stable Diffusion 1.5's structure, {record['width']} to {4 * record['width']} channels, "
+            f"U-Net of SD 1.5's structure, {record['width']} to {4 * record['width']} channels, "
             f"32 x 32 latent, batch 2; CPU time over the plain forward's, median (sd) of {record['rounds']} "
             "interleaved rounds. The rows of 8 draws start from a picture, one at a time.\n\n"
         )

@@ -59,7 +59,9 @@ def test_diffusion_snippet_runs_on_a_tiny_model(monkeypatch, tmp_path):
 
     (snippet,) = (text for text in SNIPPETS if "graftkit.diffusers" in text)
     source = tiny.sd_pipe(tmp_path)
-    monkeypatch.setattr(diffusers.StableDiffusionPipeline, "from_pretrained", lambda name: source if name else None)
+    monkeypatch.setattr(
+        diffusers.StableDiffusionPipeline, "from_pretrained", lambda name: source if name else None
+    )
     small = snippet.replace("512", "64")
     for pipe in (source, tiny.sdxl_pipe(tmp_path)):
         source = pipe

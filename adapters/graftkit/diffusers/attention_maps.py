@@ -118,12 +118,14 @@ def _queries_and_keys(attn: Any, seen: dict[str, Any]) -> tuple[Tensor, Tensor, 
 
 
 def _split(tokens: Tensor, heads: int) -> Tensor:
-    return tokens.unflatten(-1, (heads, -1)).transpose(1, 2)
+    split: Tensor = tokens.unflatten(-1, (heads, -1)).transpose(1, 2)  # type: ignore[no-untyped-call]
+    return split
 
 
 def _normed(attn: Any, name: str, tensor: Tensor) -> Tensor:
     norm = getattr(attn, name, None)
-    return tensor if norm is None else norm(tensor)
+    normed: Tensor = tensor if norm is None else norm(tensor)
+    return normed
 
 
 def _bias(mask: Tensor | None, query: Tensor) -> Tensor | None:

@@ -228,8 +228,9 @@ class DiffusionBackbone(nn.Module):
         """
         if x.ndim != 4:
             raise_invalid("x", x, "shape (B, 3, H, W)")
-        if self.image_mean is not None:
-            x = 2 * (x * self.image_std + self.image_mean) - 1
+        mean, std = self.image_mean, self.image_std
+        if isinstance(mean, Tensor) and isinstance(std, Tensor):
+            x = 2 * (x * std + mean) - 1
         unit = self.pipe.size_unit
         size = tuple(max(unit, round(side / unit) * unit) for side in x.shape[-2:])
         if tuple(x.shape[-2:]) != size:

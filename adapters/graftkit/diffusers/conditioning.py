@@ -107,7 +107,8 @@ def encode_prompts(pipe: Any, prompts: list[str], *, lora_scale: float | None = 
 
 
 def _device_of(text: Text) -> torch.device:
-    return next(t.device for t in vars(text).values() if t is not None)
+    device: torch.device = next(t.device for t in vars(text).values() if t is not None)
+    return device
 
 
 def _encode(pipe: Any, prompts: list[str], lora_scale: float | None) -> Text:
@@ -258,9 +259,10 @@ def _hunyuan(model: Any, text: Text, latents: Tensor, sizes: tuple[int, ...]) ->
     patch = model.config.patch_size
     grid = (latents.shape[-2] // patch, latents.shape[-1] // patch)
     base = 512 // 8 // patch
+    region = get_resize_crop_region_for_grid(grid, base)  # type: ignore[no-untyped-call]
     rotation = get_2d_rotary_pos_embed(
         model.inner_dim // model.num_heads,
-        get_resize_crop_region_for_grid(grid, base),
+        region,
         grid,
         device=device,
         output_type="pt",

@@ -154,8 +154,10 @@ def encode_images(vae: Any, pixels: Tensor, *, mode: str = "mode", generator: An
     if mean is not None and std is not None:
         shift = torch.as_tensor(mean, dtype=latents.dtype, device=latents.device).view(1, -1, 1, 1)
         spread = torch.as_tensor(std, dtype=latents.dtype, device=latents.device).view(1, -1, 1, 1)
-        return (latents - shift) * scale / spread
-    return (latents - float(getattr(vae.config, "shift_factor", None) or 0.0)) * scale
+        scaled: Tensor = (latents - shift) * scale / spread
+        return scaled
+    moved: Tensor = (latents - float(getattr(vae.config, "shift_factor", None) or 0.0)) * scale
+    return moved
 
 
 @contextmanager

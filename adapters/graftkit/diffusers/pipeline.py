@@ -51,7 +51,10 @@ ControlNet = diffusers.ControlNetModel | MultiControlNetModel | None
 DENOISERS = tuple(getattr(diffusers, name) for name in FAMILIES)
 
 
-class DiffusionFeaturePipeline(FeatureCalls, DiffusionPipeline):
+Pipeline: Any = DiffusionPipeline  # typed in part; its attributes come from register_modules
+
+
+class DiffusionFeaturePipeline(FeatureCalls, Pipeline):  # type: ignore[misc]
     """Features of a frozen diffusion model; a diffusers pipeline that samples nothing.
 
     Supported are SD 1.x/2.x and SDXL U-Nets, other ``UNet2DConditionModel`` and ``UNet2DModel`` (pixel space,
@@ -111,7 +114,8 @@ class DiffusionFeaturePipeline(FeatureCalls, DiffusionPipeline):
         if (unet is None) == (transformer is None):
             both = [type(model).__name__ for model in (unet, transformer) if model is not None]
             raise_invalid("unet, transformer", both, "exactly one denoiser")
-        family_of(getattr(unet or transformer, "_orig_mod", unet or transformer))
+        denoiser: Any = transformer if unet is None else unet
+        family_of(getattr(denoiser, "_orig_mod", denoiser))
         if scheduler is None:
             raise_invalid("scheduler", None, "a scheduler, for its noise schedule")
         self.register_modules(
@@ -154,7 +158,7 @@ class DiffusionFeaturePipeline(FeatureCalls, DiffusionPipeline):
         ValueError
             If it holds several denoisers, or an unknown argument is given.
         """
-        if not isinstance(pipeline, DiffusionPipeline):
+        if not isinstance(pipeline, Pipeline):
             raise_invalid("pipeline", pipeline, "a diffusers pipeline", error=TypeError)
         dtype = kwargs.pop("dtype", None) or kwargs.pop("torch_dtype", None)
         expected, options = cls._get_signature_keys(cls)

@@ -107,7 +107,7 @@ def module_tap(name: str, denoiser: nn.Module) -> Tap:
         near = ", ".join(map(repr, difflib.get_close_matches(path, list(modules), n=3, cutoff=0.0)))
         raise ValueError(f"features: unknown activation {name!r}; the closest module paths are {near}")
     # The nearest ViT around it says what grid its tokens have.
-    spatial = None
+    spatial: nn.Module | None = None
     parts = path.split(".")
     for end in range(len(parts) - 1, 0, -1):
         around = modules[".".join(parts[:end])]

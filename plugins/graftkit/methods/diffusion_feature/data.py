@@ -103,7 +103,8 @@ def principal_images(maps: Any) -> npt.NDArray[np.float64]:
     parts = flat @ vectors[:, :-4:-1]
     low, high = np.percentile(parts, [2, 98], axis=0)
     scaled = (parts - low) / np.where(high > low, high - low, 1)
-    return scaled.clip(0, 1).reshape(n, height, width, 3)
+    colours: npt.NDArray[np.float64] = scaled.clip(0, 1).reshape(n, height, width, 3)
+    return colours
 
 
 def pixel_baselines(images: Any) -> dict[str, list[npt.NDArray[np.float64]]]:

@@ -127,4 +127,5 @@ def correct_points(
         raise_invalid("predicted", predicted, f"shape (n, 2) equal to target's, {truth.shape}")
     if sides.shape not in ((2,), truth.shape) or not (sides > 0).all():
         raise_invalid("size", size, "positive height and width, one pair or one a point")
-    return np.linalg.norm(guess - truth, axis=1) <= alpha * sides.max(axis=-1)
+    near: npt.NDArray[np.bool_] = np.linalg.norm(guess - truth, axis=1) <= alpha * sides.max(axis=-1)
+    return near
