@@ -329,7 +329,7 @@ def shapes(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def classification(records: Records, where: dict[str, Any], quick: bool, full: bool) -> None:
-    """CIFAR-10, its test half as data: 3000 images train the U-Net, 1000 others fit the probe, 1000 test it."""
+    """CIFAR-10, half of its test set: 3000 images train the U-Net, 1000 fit the probe, 1000 test it."""
     root = os.environ.get("GRAFTKIT_DATA")
     if not root:
         print("classification: skipped, GRAFTKIT_DATA is not set")

@@ -118,7 +118,7 @@ def _queries_and_keys(attn: Any, seen: dict[str, Any]) -> tuple[Tensor, Tensor, 
 
 
 def _split(tokens: Tensor, heads: int) -> Tensor:
-    split: Tensor = tokens.unflatten(-1, (heads, -1)).transpose(1, 2)  # type: ignore[no-untyped-call]
+    split: Tensor = tokens.unflatten(-1, (heads, -1)).transpose(1, 2)
     return split
 
 

@@ -170,6 +170,8 @@ class FeatureCalls:
             prompt_attention_mask_2,
         )
         text = self._read_text(prompt, given, batch, cross_attention_kwargs)
+        dtype = self.denoiser.dtype  # it looks through every module: once
+        text = text.to(self._execution_device, dtype)
         size = batch if batch_size is None else check_integer("batch_size", batch_size, low=1)
         parts = []
         try:
@@ -180,7 +182,7 @@ class FeatureCalls:
                 for start in range(0, batch, size):
                     rows = slice(start, min(start + size, batch))
                     run = BatchRun(
-                        self, settings, request, image_size,
+                        self, settings, request, image_size, dtype,
                         text=text.expanded(batch).rows(rows),
                         labels=labels if labels is None or len(labels) == 1 else labels[rows],
                         control=None if control is None else [c[rows] for c in control],
@@ -254,9 +256,10 @@ class FeatureCalls:
         request = resolve(self, features, window=window)
         settings = Settings(early_exit=early_exit)
         labels = None if class_labels is None else torch.as_tensor(class_labels).reshape(-1)
+        dtype = self.denoiser.dtype
         run = BatchRun(
-            self, settings, request, image_size,
-            text=(text or Text()).expanded(len(pixels)),
+            self, settings, request, image_size, dtype,
+            text=(text or Text()).to(self._execution_device, dtype).expanded(len(pixels)),
             labels=labels,
             control=None,
             generator=read_generators(generator, len(pixels)),
@@ -353,7 +356,7 @@ class FeatureCalls:
         else:
             scale = (kwargs or {}).get("scale")
             text = encode_prompts(self, prompts or [""], lora_scale=scale)
-        return text.to(self._execution_device, self.denoiser.dtype)
+        return text
 
     def _bar(self: Any, batch: int, size: int) -> Any:
         total = -(-batch // size)

@@ -14,6 +14,7 @@ from graftkit.core.validation import raise_invalid
 from graftkit.diffusers.capture import Capture
 from graftkit.diffusers.noising import NoiseLevel
 from graftkit.diffusers.requests import Request, may_stop
+from graftkit.diffusers.taps import every_module
 
 __all__ = ["Forwards", "early_exit_allowed"]
 
@@ -144,7 +145,7 @@ def early_exit_allowed(pipe: Any, request: Request, asked: Any) -> bool:
     if torch.is_grad_enabled() and getattr(model, "is_gradient_checkpointing", False):
         return False
     # Offloading module by module puts weights back after each forward, which a stop would skip.
-    return not any(_moves_weights(module) for module in model.modules())
+    return not any(_moves_weights(module) for module in every_module(model))
 
 
 def _moves_weights(module: Any) -> bool:

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from diffusers.image_processor import VaeImageProcessor
 from graftkit.core.validation import check_choice, check_integer, raise_invalid
+from graftkit.diffusers.taps import every_module
 
 __all__ = ["encode_images", "evaluating", "read_images"]
 
@@ -163,9 +164,8 @@ def encode_images(vae: Any, pixels: Tensor, *, mode: str = "mode", generator: An
 @contextmanager
 def evaluating(*modules: nn.Module | None) -> Iterator[None]:
     """Evaluation mode for a while; every submodule gets its own mode back."""
-    training = [
-        m for module in modules if isinstance(module, nn.Module) for m in module.modules() if m.training
-    ]
+    given = [module for module in modules if isinstance(module, nn.Module)]
+    training = [m for module in given for m in every_module(module) if m.training]
     try:
         for module in training:
             module.training = False

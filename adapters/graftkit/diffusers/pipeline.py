@@ -54,7 +54,7 @@ DENOISERS = tuple(getattr(diffusers, name) for name in FAMILIES)
 Pipeline: Any = DiffusionPipeline  # typed in part; its attributes come from register_modules
 
 
-class DiffusionFeaturePipeline(FeatureCalls, Pipeline):  # type: ignore[misc]
+class DiffusionFeaturePipeline(FeatureCalls, Pipeline):
     """Features of a frozen diffusion model; a diffusers pipeline that samples nothing.
 
     Supported are SD 1.x/2.x and SDXL U-Nets, other ``UNet2DConditionModel`` and ``UNet2DModel`` (pixel space,

@@ -16,7 +16,7 @@ from torch import nn
 import diffusers
 from graftkit.core.validation import raise_invalid
 
-__all__ = ["FAMILIES", "Tap", "denoiser_taps", "family_of", "module_tap"]
+__all__ = ["FAMILIES", "Tap", "denoiser_taps", "every_module", "family_of", "module_tap"]
 
 FAMILIES = {
     "UNet2DConditionModel": "unet",
@@ -77,6 +77,15 @@ def family_of(denoiser: nn.Module) -> str:
     raise_invalid("denoiser", type(denoiser).__name__, "one of " + ", ".join(FAMILIES), error=TypeError)
 
 
+def every_module(model: nn.Module) -> Iterator[nn.Module]:
+    """A module and all below it; ``modules()`` also joins names, which takes as long as a small forward."""
+    waiting = [model]
+    while waiting:
+        module = waiting.pop()
+        yield module
+        waiting.extend(child for child in module._modules.values() if child is not None)
+
+
 def denoiser_taps(denoiser: nn.Module) -> list[Tap]:
     """Every named activation, in the order of execution."""
     model: Any = denoiser
@@ -107,7 +116,7 @@ def module_tap(name: str, denoiser: nn.Module) -> Tap:
         near = ", ".join(map(repr, difflib.get_close_matches(path, list(modules), n=3, cutoff=0.0)))
         raise ValueError(f"features: unknown activation {name!r}; the closest module paths are {near}")
     # The nearest ViT around it says what grid its tokens have.
-    spatial: nn.Module | None = None
+    spatial: Any = None
     parts = path.split(".")
     for end in range(len(parts) - 1, 0, -1):
         around = modules[".".join(parts[:end])]
