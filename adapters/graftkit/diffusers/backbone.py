@@ -115,17 +115,17 @@ class DiffusionBackbone(nn.Module):
     size : (int, int) or None, default=None
         A size to compute ``feature_info`` at; ``None`` takes the model's own.
 
+    Attributes
+    ----------
+    feature_info : FeatureInfo
+        Channels, strides and names by level.
+
     Raises
     ------
     TypeError
         If `pipe` or an argument is of a wrong type.
     ValueError
         If a level is empty or a value is refused.
-
-    Attributes
-    ----------
-    feature_info : FeatureInfo
-        Channels, strides and names by level.
     """
 
     def __init__(

@@ -41,11 +41,32 @@ class Text:
     mask_2: Tensor | None = None
 
     def rows(self, index: Any) -> "Text":
-        """The text of some images."""
+        """The text of some images.
+
+        Parameters
+        ----------
+        index : slice or Tensor of shape (n,)
+            Which rows.
+
+        Returns
+        -------
+        Text
+            Those rows.
+        """
         return self._each(lambda tensor: tensor[index])
 
     def expanded(self, batch: int) -> "Text":
         """One row for all, or as many rows as images.
+
+        Parameters
+        ----------
+        batch : int
+            Number of images.
+
+        Returns
+        -------
+        Text
+            With `batch` rows.
 
         Raises
         ------
@@ -60,7 +81,20 @@ class Text:
         return self._each(lambda t: t.expand(batch, *t.shape[1:]) if len(t) != batch else t)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "Text":
-        """Moved, floating tensors cast."""
+        """Moved, floating tensors cast.
+
+        Parameters
+        ----------
+        device : torch.device
+            Where to.
+        dtype : torch.dtype
+            Of embeddings; integer masks keep theirs.
+
+        Returns
+        -------
+        Text
+            The moved text.
+        """
         return self._each(lambda t: t.to(device, dtype) if t.is_floating_point() else t.to(device))
 
     def _each(self, change: Any) -> "Text":

@@ -64,16 +64,18 @@ class DiffusionFeaturePipeline(FeatureCalls, Pipeline):
 
     Parameters
     ----------
-    unet, transformer : diffusers model or None, default=None
-        The denoiser; exactly one of them.
     scheduler : diffusers scheduler
         Only its noise schedule is read; it is never stepped or changed.
+    unet, transformer : diffusers model or None, default=None
+        The denoiser; exactly one of them.
     vae : diffusers autoencoder or None, default=None
         ``None``: the denoiser works on pixels in [-1, 1], or on `latents` that the caller gives.
-    text_encoder, text_encoder_2, text_encoder_3 : transformers model or None, default=None
+    text_encoder, tokenizer : transformers model and tokenizer, or None, default=None
         As in the source pipeline. Without them pass ``prompt_embeds``.
-    tokenizer, tokenizer_2, tokenizer_3 : transformers tokenizer or None, default=None
-        Their tokenizers.
+    text_encoder_2, tokenizer_2 : transformers model and tokenizer, or None, default=None
+        The second pair, of SDXL, SD3, Flux and Hunyuan-DiT.
+    text_encoder_3, tokenizer_3 : transformers model and tokenizer, or None, default=None
+        The third pair, of SD3.
     controlnet : ControlNetModel, MultiControlNetModel or None, default=None
         For ``controlnet_image``; U-Nets with text only.
     source_class : str or None, default=None

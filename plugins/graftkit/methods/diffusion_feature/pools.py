@@ -87,6 +87,8 @@ def generic_pool(names: Sequence[str], *, clean_fraction: float = 0.5) -> list[s
 
     Raises
     ------
+    TypeError
+        If `clean_fraction` is no number.
     ValueError
         If `clean_fraction` is out of range, or the model leaves no candidate.
     """

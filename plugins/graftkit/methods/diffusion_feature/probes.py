@@ -31,6 +31,15 @@ class RidgeProbe:
     penalty : float > 0, default=1e-2
         Of the squared coefficients, relative to the number of samples.
 
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Labels seen.
+    coefficients_ : ndarray of shape (d + 1, n_classes)
+        Of standardised features, the intercept last.
+    mean_, scale_ : ndarray of shape (d,)
+        Of the features.
+
     Raises
     ------
     TypeError
@@ -116,6 +125,13 @@ class VotingMLP:
         Batches without improvement.
     random_state : int, Generator or None, default=None
         Seeds members and batches.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Labels seen.
+    members_ : list of torch.nn.Module
+        The trained networks.
     """
 
     def __init__(
