@@ -46,7 +46,8 @@ def rank_activations(
     pipe : DiffusionFeaturePipeline
         Whose activations.
     images : list of pictures, array, tensor or None
-        As in the pipeline's call, of shape (N, H, W, 3) or (N, 3, H, W). ``None`` where ``latents`` are among `call`.
+        As in the pipeline's call, of shape (N, H, W, 3) or (N, 3, H, W). ``None`` where ``latents`` are
+        among `call`.
     masks : sequence of ndarray of int, of shape (H, W)
         Label maps of any size.
     names : str, list of str or dict, default="pool"

@@ -137,6 +137,7 @@ def test_a_killed_run_goes_on_and_a_finished_one_computes_nothing(pipe, tmp_path
     handle.remove()
 
 
+@pytest.mark.slow
 def test_two_processes_give_what_one_gives(pipe, tmp_path):
     from tests.adapters.diffusers import workers
 
