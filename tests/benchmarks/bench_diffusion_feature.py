@@ -206,7 +206,7 @@ def memory(records: Records, where: dict[str, Any], quick: bool, full: bool) -> 
             continue
         context = multiprocessing.get_context("spawn")
         peaks = []
-        for _ in range(1 if quick else 3):
+        for _ in range(1 if quick else 2):
             queue = context.Queue()
             process = context.Process(target=_peak, args=(name, width, queue))
             process.start()

@@ -3,19 +3,27 @@
 >>> out = pipe(pictures, features="preset", batch_size=8)  # doctest: +SKIP
 """
 
-from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from graftkit.core.random import torch_generator
 from graftkit.core.validation import check_integer, raise_invalid
+from graftkit.diffusers.arguments import (
+    batch_bar,
+    image_size_of,
+    read_control,
+    read_generators,
+    read_levels,
+    read_noise,
+    read_source,
+    read_text,
+)
 from graftkit.diffusers.batches import BatchRun, Settings
-from graftkit.diffusers.conditioning import Text, encode_prompts, read_prompt
-from graftkit.diffusers.images import evaluating, read_images
-from graftkit.diffusers.inspection import latent_channels, strides
-from graftkit.diffusers.noising import NoiseLevel, noise_level, noise_level_at_sigma
+from graftkit.diffusers.conditioning import Text
+from graftkit.diffusers.images import evaluating
+from graftkit.diffusers.inspection import strides
+from graftkit.diffusers.noising import noise_level
 from graftkit.diffusers.output import DiffusionFeatureOutput
 from graftkit.diffusers.requests import map_window, resolve
 
@@ -151,12 +159,12 @@ class FeatureCalls:
             crops_coords_top_left, target_size, cross_attention_kwargs, controlnet_conditioning_scale,
         )  # fmt: skip
         levels = read_levels(self.scheduler, timestep, sigma, noise_match, denoise_from)
-        source, pixels = self._read_source(image, latents, height, width, resize_mode)
+        source, pixels = read_source(self, image, latents, height, width, resize_mode)
         batch = len(source)
         image_size = image_size_of(self, source, pixels)
         window = map_window(map_resolutions, image_size, transformer=not self.family.startswith("unet"))
         request = resolve(self, features, as_tokens=as_tokens, window=window)
-        control = self._read_control(controlnet_image, image_size, batch)
+        control = read_control(self, controlnet_image, image_size, batch)
         draws = read_noise(noise, settings.num_noise, batch)
         generators = read_generators(generator, batch)
         labels = None if class_labels is None else torch.as_tensor(class_labels).reshape(-1)
@@ -169,7 +177,7 @@ class FeatureCalls:
             prompt_embeds_2,
             prompt_attention_mask_2,
         )
-        text = self._read_text(prompt, given, batch, cross_attention_kwargs)
+        text = read_text(self, prompt, given, batch, cross_attention_kwargs)
         dtype = self.denoiser.dtype  # it looks through every module: once
         text = text.to(self._execution_device, dtype)
         size = batch if batch_size is None else check_integer("batch_size", batch_size, low=1)
@@ -177,7 +185,7 @@ class FeatureCalls:
         try:
             with (
                 evaluating(self.denoiser, getattr(self, "vae", None), self.controlnet),
-                self._bar(batch, size) as bar,
+                batch_bar(self, batch, size) as bar,
             ):
                 for start in range(0, batch, size):
                     rows = slice(start, min(start + size, batch))
@@ -283,167 +291,4 @@ class FeatureCalls:
         Text
             Embeddings, one row a prompt.
         """
-        return self._read_text(prompt, Text(), batch, None)
-
-    def _read_source(
-        self: Any, image: Any, latents: Any, height: Any, width: Any, resize_mode: str
-    ) -> tuple[Tensor, Tensor | None]:
-        if (image is None) == (latents is None):
-            raise_invalid("image, latents", "both" if image is not None else "neither", "exactly one of them")
-        channels = latent_channels(self)
-        if latents is not None:
-            if not isinstance(latents, Tensor):
-                raise_invalid("latents", latents, "a tensor", error=TypeError)
-            if latents.ndim != 4 or latents.shape[1] != channels:
-                raise_invalid("latents", latents, f"shape (B, {channels}, h, w)")
-            if not len(latents):
-                raise_invalid("latents", latents, "at least one row, the batch is empty")
-            if not torch.isfinite(latents).all():
-                raise_invalid("latents", latents, "finite values")
-            return latents, None
-        vae = getattr(self, "vae", None)
-        if vae is None and channels not in (1, 3):
-            raise_invalid("image", image, f"latents of {channels} channels, as the pipeline has no vae")
-        pixels = read_images(
-            image,
-            unit=self.size_unit,
-            channels=3 if vae is not None else channels,
-            height=height,
-            width=width,
-            resize_mode=resize_mode,
-        )
-        return pixels, pixels
-
-    def _read_control(self: Any, image: Any, size: tuple[int, int], batch: int) -> list[Tensor] | None:
-        if image is None:
-            return None
-        net = self.controlnet
-        if net is None:
-            raise_invalid("controlnet_image", image, "None: the pipeline has no controlnet")
-        if self.family != "unet":
-            raise_invalid("controlnet_image", image, f"None: a controlnet for {self.family} is not supported")
-        several = hasattr(net, "nets")
-        images = image if several else [image]
-        if several and (not isinstance(image, list | tuple) or len(image) != len(net.nets)):
-            raise_invalid(
-                "controlnet_image", image, f"a list with one image for each of {len(net.nets)} controlnets"
-            )
-        read = []
-        for one in images:
-            pixels = (
-                read_images(one, unit=1, channels=3, height=size[0], width=size[1], name="controlnet_image")
-                + 1
-            ) / 2
-            if len(pixels) not in (1, batch):
-                raise_invalid("controlnet_image", one, f"1 or {batch} images")
-            read.append(pixels.expand(batch, -1, -1, -1))
-        return read
-
-    def _read_text(self: Any, prompt: Any, given: Text, batch: int, kwargs: dict[str, Any] | None) -> Text:
-        prompts = read_prompt(prompt, batch)
-        if given.embeds is not None:
-            if prompts is not None:
-                raise_invalid("prompt", prompt, "None where prompt_embeds are given")
-            text = given.expanded(batch)
-        elif self.text_encoder is None and self.text_encoder_2 is None:
-            if prompts is not None:
-                raise_invalid("prompt", prompt, "None: the pipeline has no text_encoder (pass prompt_embeds)")
-            text = given
-        elif self.family in ("unet2d", "dit"):
-            raise_invalid(
-                "text_encoder", type(self.text_encoder).__name__, f"None: {self.family} takes no text"
-            )
-        else:
-            scale = (kwargs or {}).get("scale")
-            text = encode_prompts(self, prompts or [""], lora_scale=scale)
-        return text
-
-    def _bar(self: Any, batch: int, size: int) -> Any:
-        total = -(-batch // size)
-        if total > 1:
-            return self.progress_bar(total=total)
-        return nullcontext(_NoBar())
-
-
-class _NoBar:
-    def update(self) -> None:
-        """Nothing to show for one batch."""
-
-
-def read_levels(
-    scheduler: Any, timestep: Any, sigma: Any, noise_match: str, denoise_from: Any
-) -> list[tuple[Any, NoiseLevel, list[NoiseLevel]]]:
-    """For each key the level to read at, and the levels to step through before.
-
-    Raises
-    ------
-    ValueError
-        If both `timestep` and `sigma` are given, or `denoise_from` is not above the timestep.
-    """
-    if sigma is not None:
-        if timestep is not None or denoise_from is not None:
-            raise_invalid("timestep", timestep, "None where sigma is given (and no denoise_from)")
-        return [(sigma, noise_level_at_sigma(scheduler, sigma), [])]
-    wanted = (
-        [50 if timestep is None else timestep] if not isinstance(timestep, list | tuple) else list(timestep)
-    )
-    if not wanted or len(set(wanted)) != len(wanted):
-        raise_invalid("timestep", timestep, "one or several different timesteps")
-    levels = []
-    for t in wanted:
-        level = noise_level(scheduler, t, noise_match=noise_match)
-        entry: list[NoiseLevel] = []
-        if denoise_from is not None:
-            first = check_integer("denoise_from", denoise_from)
-            if first <= t:
-                raise_invalid("denoise_from", denoise_from, f"a timestep above {t}")
-            entry = [noise_level(scheduler, s, noise_match=noise_match) for s in range(first, t, -1)]
-        levels.append((t, level, entry))
-    return levels
-
-
-def read_noise(noise: Any, count: int, batch: int) -> Tensor | None:
-    """Given noise with its draws in front.
-
-    Raises
-    ------
-    TypeError
-        If it is no tensor.
-    ValueError
-        If its shape does not fit.
-    """
-    if noise is None:
-        return None
-    if not isinstance(noise, Tensor):
-        raise_invalid("noise", noise, "a tensor", error=TypeError)
-    draws = noise[None] if noise.ndim == 4 else noise
-    if draws.ndim != 5 or draws.shape[0] != count or draws.shape[1] != batch:
-        raise_invalid("noise", noise, f"shape ({batch}, c, h, w) or ({count}, {batch}, c, h, w)")
-    return draws
-
-
-def read_generators(generator: Any, batch: int) -> Any:
-    """A generator or one an image; a private one in place of None.
-
-    Raises
-    ------
-    TypeError
-        If it is of another type.
-    ValueError
-        If the list's length differs from the batch.
-    """
-    if generator is None:
-        return torch_generator(None)
-    several = isinstance(generator, list | tuple)
-    for one in generator if several else [generator]:
-        if not isinstance(one, torch.Generator):
-            raise_invalid("generator", one, "a torch.Generator or a list of them", error=TypeError)
-    if several and len(generator) != batch:
-        raise ValueError(f"generator: expected {batch} generators for {batch} images, got {len(generator)}")
-    return list(generator) if several else generator
-
-
-def image_size_of(pipe: Any, source: Tensor, pixels: Tensor | None) -> tuple[int, int]:
-    """Height and width in image pixels of pictures or latents."""
-    factor = 1 if pixels is not None else pipe.vae_scale_factor
-    return source.shape[-2] * factor, source.shape[-1] * factor
+        return read_text(self, prompt, Text(), batch, None)
