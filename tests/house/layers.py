@@ -27,7 +27,10 @@ ADAPTERS = {
     "pyg": Host(("torch_geometric",), "pyg", ("torch_geometric.data", "torch_geometric.transforms")),
     "mmseg": Host(("mmengine", "mmseg", "mmcv"), "mmseg", ("mmseg.registry", "mmengine.runner", "mmcv")),
     "diffusers": Host(
-        ("diffusers", "transformers", "accelerate"), "diffusers", ("diffusers", "transformers", "accelerate")
+        ("diffusers", "transformers", "accelerate"),
+        "diffusers",
+        # diffusers and transformers are lazy shells until a pipeline class is asked for.
+        ("diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion", "transformers", "accelerate"),
     ),
     "art": Host(("art",), "art", ("art.estimators.classification", "art.attacks")),
     "pyod": Host(("pyod",), "pyod", ("pyod.models.base",)),

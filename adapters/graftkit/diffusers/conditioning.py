@@ -14,7 +14,6 @@ from torch import Tensor
 
 import diffusers
 from diffusers.models.embeddings import get_2d_rotary_pos_embed
-from diffusers.pipelines.hunyuandit.pipeline_hunyuandit import get_resize_crop_region_for_grid
 from graftkit.core.validation import raise_invalid
 
 __all__ = ["Text", "denoiser_arguments", "encode_prompts", "read_prompt"]
@@ -287,6 +286,8 @@ def _labels(
 
 
 def _hunyuan(model: Any, text: Text, latents: Tensor, sizes: tuple[int, ...]) -> dict[str, Any]:
+    from diffusers.pipelines.hunyuandit.pipeline_hunyuandit import get_resize_crop_region_for_grid
+
     batch, device, dtype = len(latents), latents.device, latents.dtype
     if text.embeds_2 is None or text.mask is None or text.mask_2 is None:
         raise_invalid("prompt_embeds_2", text.embeds_2, "embeddings and masks of both text encoders")

@@ -1,5 +1,6 @@
 """What the pipeline returns.
 
+>>> import torch
 >>> DiffusionFeatureOutput(features={"a": torch.zeros(1, 2, 3, 3)}, strides={"a": (8, 8)}).names
 ['a']
 """
