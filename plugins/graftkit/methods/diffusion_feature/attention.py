@@ -31,7 +31,7 @@ def attention_map(
     rows: slice | None = None,
     columns: slice | None = None,
     reduce: str = "mean",
-    chunk: int = 1024,
+    chunk: int = 128,
 ) -> Tensor:
     """Probabilities of scaled dot-product attention, the mean over heads or all of them.
 
@@ -49,7 +49,7 @@ def attention_map(
         The quadrant that is returned. The softmax always runs over every key.
     reduce : {"mean", "none"}, default="mean"
         Average heads, or keep them.
-    chunk : int, default=1024
+    chunk : int, default=128
         Query rows computed at a time; it does not change the result.
 
     Returns
