@@ -84,6 +84,10 @@ def test_keys_change_with_picture_settings_and_weights(pipe):
     assert key != content_key(changed, {"a": 1}, model)
     assert key != content_key(pixels.reshape(3, 2, 8), {"a": 1}, model)
     assert key != content_key(pixels, {"a": 2}, model)
+    pipe.scheduler.register_to_config(num_train_timesteps=999)  # nothing but a configuration
+    assert fingerprint(pipe) != model
+    pipe.scheduler.register_to_config(num_train_timesteps=1000)
+    assert fingerprint(pipe) == model
     with torch.no_grad():
         pipe.unet.conv_out.bias[0] += 1e-4
     assert key != content_key(pixels, {"a": 1}, fingerprint(pipe))
@@ -254,7 +258,7 @@ def test_ranking_finds_the_planted_activation(pipe):
 
 def test_ranking_is_repeatable_and_takes_any_probe(pipe):
     images, masks = scenes()
-    arguments = {"names": "unet-after-conv-in", "batch_size": 6}
+    arguments = {"names": "unet-after-conv-in", "batch_size": 6, "pixels_per_image": 20}
     first = rank_activations(pipe, images, masks, **arguments)
     assert first == rank_activations(pipe, images, masks, **{**arguments, "batch_size": 6})
     tree = DecisionTreeClassifier(max_depth=2, random_state=0)

@@ -79,7 +79,10 @@ def test_joint_blocks_return_their_image_stream(family):
         assert tokens.shape == (2, 12, 16 if family == "sd3" else 32)
         assert torch.equal(out.features[name], tokens.transpose(1, 2).reshape(2, -1, 3, 4))
     # The double-stream output is not its normalised MLP input (a defect of the published code).
+    seen = []
+    blocks[0].ff.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     norm = pipe(**inputs, features="vit-block0-norm-out").features["vit-block0-norm-out"]
+    assert torch.equal(norm, seen[0].transpose(1, 2).reshape(2, -1, 3, 4))
     assert not torch.allclose(norm, out.features["vit-block0-out"])
 
 
