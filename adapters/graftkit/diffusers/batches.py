@@ -14,6 +14,7 @@ from graftkit.core.validation import check_bool, check_choice, check_integer, ra
 from graftkit.diffusers.conditioning import Text, denoiser_arguments
 from graftkit.diffusers.forwards import Forwards, early_exit_allowed
 from graftkit.diffusers.images import encode_images
+from graftkit.diffusers.inspection import latent_channels
 from graftkit.diffusers.noising import NoiseLevel
 from graftkit.diffusers.requests import Request, aggregate_maps
 
@@ -119,6 +120,13 @@ class BatchRun:
         if is_image and getattr(pipe, "vae", None) is not None:
             latents = encode_images(pipe.vae, source, mode=settings.latent_mode, generator=self.generator)
         latents = latents.to(device)
+        channels = latent_channels(pipe)
+        if latents.shape[1] != channels:
+            raise_invalid(
+                "latents",
+                latents,
+                f"{channels} channels, as the denoiser takes (an inpainting model needs more)",
+            )
         # Noise is drawn and added in float32 at least, so that it does not depend on the model's precision.
         wide = torch.promote_types(latents.dtype, torch.float32)
         clean = latents.to(wide)

@@ -158,6 +158,8 @@ class FeatureCalls:
             num_noise, latent_mode, map_reduce, max_map_elements, early_exit, original_size,
             crops_coords_top_left, target_size, cross_attention_kwargs, controlnet_conditioning_scale,
         )  # fmt: skip
+        if output_dtype is not None and not isinstance(output_dtype, torch.dtype):
+            raise_invalid("output_dtype", output_dtype, "a torch dtype or None", error=TypeError)
         levels = read_levels(self.scheduler, timestep, sigma, noise_match, denoise_from)
         source, pixels = read_source(self, image, latents, height, width, resize_mode)
         batch = len(source)

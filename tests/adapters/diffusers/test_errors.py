@@ -208,6 +208,14 @@ def test_information_refuses_extras_and_odd_sizes(pipe):
         pipe.candidate_pool("best")
 
 
+def test_an_inpainting_unet_and_a_dtype_by_name_are_refused(pipe):
+    inpainting = DiffusionFeaturePipeline.from_pipe(pipe, unet=tiny.sd_unet(in_channels=9))
+    with pytest.raises(ValueError, match="latents: expected 9 channels, as the denoiser takes"):
+        inpainting(tiny.image(1), features=NAME)
+    with pytest.raises(TypeError, match="output_dtype: expected a torch dtype or None, got 'half'"):
+        pipe(tiny.image(1), features=NAME, output_dtype="half")
+
+
 def test_a_failed_call_leaves_the_pipeline_usable(pipe):
     with pytest.raises(ValueError, match="expected 1 or 2 prompts"):
         pipe(tiny.image(2), ["a", "horse", "street"], NAME)
