@@ -27,7 +27,10 @@ ADAPTERS = {
     "pyg": Host(("torch_geometric",), "pyg", ("torch_geometric.data", "torch_geometric.transforms")),
     "mmseg": Host(("mmengine", "mmseg", "mmcv"), "mmseg", ("mmseg.registry", "mmengine.runner", "mmcv")),
     "diffusers": Host(
-        ("diffusers", "transformers", "accelerate"), "diffusers", ("diffusers", "transformers", "accelerate")
+        ("diffusers", "transformers", "accelerate"),
+        "diffusers",
+        # diffusers and transformers are lazy shells until a pipeline class is asked for.
+        ("diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion", "transformers", "accelerate"),
     ),
     "art": Host(("art",), "art", ("art.estimators.classification", "art.attacks")),
     "pyod": Host(("pyod",), "pyod", ("pyod.models.base",)),
@@ -50,8 +53,8 @@ HOSTS = (
 )
 
 # Pieces that join two hosts live under the outer one and import the inner adapter inside their constructor:
-# file below adapters/graftkit -> module that it may import. None so far.
-EXCEPTIONS: dict[str, str] = {}
+# file below adapters/graftkit -> module that it may import.
+EXCEPTIONS: dict[str, str] = {"mmseg/diffusion_feature.py": "graftkit.diffusers"}
 
 # Calls whose first argument, a literal, is a module that gets imported.
 IMPORT_CALLS = {"__import__", "import_module", "require", "find_spec", "importorskip"}
