@@ -16,7 +16,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from graftkit.core.catalogue import HOSTS, METHODS, TESTED, bibtex
@@ -42,18 +41,23 @@ def main(argv: Sequence[str] | None = None) -> None:
         With 1 if the doctor found something that will not work, with 2 for a wrong command.
     """
     try:
-        typer = require("typer", extra="cli")
+        app = _app()
     except ImportError as error:
         sys.exit(str(error))
-    app = typer.Typer(help=__doc__.partition("\n")[0], no_args_is_help=True, add_completion=False)
-    app.command("list", help="Methods, their hosts, and what is missing.")(_list)
-    app.command("doctor", help="Versions found, versions supported, what will not work.")(_doctor)
-    app.command("cite", help="BibTeX of a method's papers.")(_cite)
     try:
         app(args=None if argv is None else list(argv), prog_name="graftkit")
     except SystemExit as error:
         if error.code:
             raise
+
+
+def _app() -> Any:
+    typer = require("typer", extra="cli")
+    app = typer.Typer(help=__doc__.partition("\n")[0], no_args_is_help=True, add_completion=False)
+    app.command("list", help="Methods, their hosts, and what is missing.")(_list)
+    app.command("doctor", help="Versions found, versions supported, what will not work.")(_doctor)
+    app.command("cite", help="BibTeX of a method's papers.")(_cite)
+    return app
 
 
 def _list() -> None:
@@ -138,9 +142,8 @@ def _remarks() -> list[str]:
     remarks = []
     if _version("onedl-mmsegmentation") is None and _version("mmsegmentation") is not None:
         remarks.append("mmsegmentation's original line is installed; the onedl-* line is what is tested")
-    mmcv = find_spec("mmcv")
-    folders = (mmcv.submodule_search_locations if mmcv else None) or ()
-    if mmcv and not any(path for folder in folders for path in Path(folder).glob("_ext*")):
+    files = metadata.files("onedl-mmcv") if _version("onedl-mmcv") is not None else None
+    if files and not any(file.name.startswith("_ext") for file in files):
         remarks.append("mmcv has no compiled operators: heads that use mmcv.ops (PointHead) do not run")
     return remarks
 

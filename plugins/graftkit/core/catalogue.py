@@ -6,7 +6,7 @@
 
 from dataclasses import dataclass
 
-__all__ = ["HOSTS", "METHODS", "TESTED", "Host", "Method", "Paper", "bibtex"]
+__all__ = ["HOSTS", "Host", "METHODS", "Method", "Paper", "TESTED", "bibtex"]
 
 
 @dataclass(frozen=True)
