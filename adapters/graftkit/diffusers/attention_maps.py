@@ -74,7 +74,9 @@ class MapReader:
         bias = _bias(seen["kwargs"].get("attention_mask"), query)
         probabilities = attention_map(query, key, bias=bias, rows=rows, columns=columns, reduce=self.reduce)
         if probabilities.shape[-2] != cells:
-            raise RuntimeError(f"features: {tap.name!r} has {probabilities.shape[-2]} queries, the grid {cells}")
+            raise RuntimeError(
+                f"features: {tap.name!r} has {probabilities.shape[-2]} queries, the grid {cells}"
+            )
         flat = probabilities.transpose(-1, -2)  # (B, [heads,] keys, cells)
         return flat.reshape(len(flat), heads * keys, height, width)
 

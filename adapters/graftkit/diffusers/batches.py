@@ -97,7 +97,9 @@ class BatchRun:
         self.text, self.labels, self.control = text, labels, control
         self.generator, self.noise = generator, noise
 
-    def __call__(self, source: Tensor, is_image: bool, levels: list[tuple[Any, NoiseLevel, list[NoiseLevel]]]) -> Part:
+    def __call__(
+        self, source: Tensor, is_image: bool, levels: list[tuple[Any, NoiseLevel, list[NoiseLevel]]]
+    ) -> Part:
         """Features at each level."""
         pipe, settings = self.pipe, self.settings
         device, dtype = pipe._execution_device, pipe.denoiser.dtype
@@ -130,7 +132,10 @@ class BatchRun:
                 raise_invalid("noise", self.noise[0], f"the latents' shape {tuple(clean.shape)}")
             return self.noise.to(clean)
         return torch.stack(
-            [randn_tensor(clean.shape, self.generator, clean.device, torch.float32).to(clean) for _ in range(shape[0])]
+            [
+                randn_tensor(clean.shape, self.generator, clean.device, torch.float32).to(clean)
+                for _ in range(shape[0])
+            ]
         )
 
     def _forwards(self, latents: Tensor) -> Forwards:
@@ -145,7 +150,9 @@ class BatchRun:
         )  # fmt: skip
         if settings.cross_attention_kwargs:
             if pipe.family not in ("unet", "pixart", "dit", "sd3", "flux"):
-                raise_invalid("cross_attention_kwargs", settings.cross_attention_kwargs, f"None for {pipe.family}")
+                raise_invalid(
+                    "cross_attention_kwargs", settings.cross_attention_kwargs, f"None for {pipe.family}"
+                )
             key = "joint_attention_kwargs" if pipe.family in ("sd3", "flux") else "cross_attention_kwargs"
             arguments[key] = dict(settings.cross_attention_kwargs)
         control = None

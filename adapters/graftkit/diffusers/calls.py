@@ -164,13 +164,20 @@ class FeatureCalls:
         if labels is not None and len(labels) not in (1, batch):
             raise_invalid("class_labels", class_labels, f"1 or {batch} labels, one an image")
         given = Text(
-            prompt_embeds, pooled_prompt_embeds, prompt_attention_mask, prompt_embeds_2, prompt_attention_mask_2
+            prompt_embeds,
+            pooled_prompt_embeds,
+            prompt_attention_mask,
+            prompt_embeds_2,
+            prompt_attention_mask_2,
         )
         text = self._read_text(prompt, given, batch, cross_attention_kwargs)
         size = batch if batch_size is None else check_integer("batch_size", batch_size, low=1)
         parts = []
         try:
-            with evaluating(self.denoiser, getattr(self, "vae", None), self.controlnet), self._bar(batch, size) as bar:
+            with (
+                evaluating(self.denoiser, getattr(self, "vae", None), self.controlnet),
+                self._bar(batch, size) as bar,
+            ):
                 for start in range(0, batch, size):
                     rows = slice(start, min(start + size, batch))
                     run = BatchRun(
@@ -304,10 +311,15 @@ class FeatureCalls:
         several = hasattr(net, "nets")
         images = image if several else [image]
         if several and (not isinstance(image, list | tuple) or len(image) != len(net.nets)):
-            raise_invalid("controlnet_image", image, f"a list with one image for each of {len(net.nets)} controlnets")
+            raise_invalid(
+                "controlnet_image", image, f"a list with one image for each of {len(net.nets)} controlnets"
+            )
         read = []
         for one in images:
-            pixels = (read_images(one, unit=1, channels=3, height=size[0], width=size[1], name="controlnet_image") + 1) / 2
+            pixels = (
+                read_images(one, unit=1, channels=3, height=size[0], width=size[1], name="controlnet_image")
+                + 1
+            ) / 2
             if len(pixels) not in (1, batch):
                 raise_invalid("controlnet_image", one, f"1 or {batch} images")
             read.append(pixels.expand(batch, -1, -1, -1))
@@ -324,7 +336,9 @@ class FeatureCalls:
                 raise_invalid("prompt", prompt, "None: the pipeline has no text_encoder (pass prompt_embeds)")
             text = given
         elif self.family in ("unet2d", "dit"):
-            raise_invalid("text_encoder", type(self.text_encoder).__name__, f"None: {self.family} takes no text")
+            raise_invalid(
+                "text_encoder", type(self.text_encoder).__name__, f"None: {self.family} takes no text"
+            )
         else:
             scale = (kwargs or {}).get("scale")
             text = encode_prompts(self, prompts or [""], lora_scale=scale)
@@ -356,7 +370,9 @@ def read_levels(
         if timestep is not None or denoise_from is not None:
             raise_invalid("timestep", timestep, "None where sigma is given (and no denoise_from)")
         return [(sigma, noise_level_at_sigma(scheduler, sigma), [])]
-    wanted = [50 if timestep is None else timestep] if not isinstance(timestep, list | tuple) else list(timestep)
+    wanted = (
+        [50 if timestep is None else timestep] if not isinstance(timestep, list | tuple) else list(timestep)
+    )
     if not wanted or len(set(wanted)) != len(wanted):
         raise_invalid("timestep", timestep, "one or several different timesteps")
     levels = []
@@ -417,5 +433,3 @@ def image_size_of(pipe: Any, source: Tensor, pixels: Tensor | None) -> tuple[int
     """Height and width in image pixels of pictures or latents."""
     factor = 1 if pixels is not None else pipe.vae_scale_factor
     return source.shape[-2] * factor, source.shape[-1] * factor
-
-

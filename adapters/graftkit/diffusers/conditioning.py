@@ -54,7 +54,9 @@ class Text:
         """
         for name, tensor in vars(self).items():
             if tensor is not None and len(tensor) not in (1, batch):
-                raise_invalid(f"prompt {name}", tensor, f"1 or {batch} rows, one an image (got {len(tensor)})")
+                raise_invalid(
+                    f"prompt {name}", tensor, f"1 or {batch} rows, one an image (got {len(tensor)})"
+                )
         return self._each(lambda t: t.expand(batch, *t.shape[1:]) if len(t) != batch else t)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "Text":
@@ -192,7 +194,9 @@ def denoiser_arguments(
             sizes = [*original, *crops_coords_top_left, *target]
             expected = model.add_embedding.linear_1.in_features - 6 * model.config.addition_time_embed_dim
             if text.pooled is None or text.pooled.shape[-1] != expected:
-                raise_invalid("pooled_prompt_embeds", text.pooled, f"shape (B, {expected}), as this U-Net needs")
+                raise_invalid(
+                    "pooled_prompt_embeds", text.pooled, f"shape (B, {expected}), as this U-Net needs"
+                )
             arguments["added_cond_kwargs"] = {
                 "text_embeds": text.pooled,
                 "time_ids": torch.tensor([sizes], device=device, dtype=dtype).expand(batch, -1),
@@ -215,7 +219,9 @@ def denoiser_arguments(
         rows, columns = latents.shape[-2] // 2, latents.shape[-1] // 2
         assert text.embeds is not None
         arguments["txt_ids"] = torch.zeros(text.embeds.shape[1], 3, device=device, dtype=dtype)
-        arguments["img_ids"] = diffusers.FluxPipeline._prepare_latent_image_ids(batch, rows, columns, device, dtype)
+        arguments["img_ids"] = diffusers.FluxPipeline._prepare_latent_image_ids(
+            batch, rows, columns, device, dtype
+        )
         if model.config.guidance_embeds:
             # As without guidance: the distilled models' neutral value.
             arguments["guidance"] = torch.ones(batch, device=device)
@@ -235,7 +241,11 @@ def _labels(
         return None
     if not needed:
         raise_invalid("class_labels", labels, "None: this model takes no labels")
-    tensor = torch.as_tensor(labels, device=device).reshape(-1) if not isinstance(labels, Tensor) else labels.to(device)
+    tensor = (
+        torch.as_tensor(labels, device=device).reshape(-1)
+        if not isinstance(labels, Tensor)
+        else labels.to(device)
+    )
     if len(tensor) not in (1, batch):
         raise_invalid("class_labels", labels, f"1 or {batch} labels, one an image")
     return tensor.expand(batch, *tensor.shape[1:]) if len(tensor) != batch else tensor

@@ -55,7 +55,9 @@ class Forwards:
         # FreeU scales hidden states in place, after a tap has seen them.
         self.clone = any(getattr(b, "s1", None) is not None for b in getattr(self.model, "up_blocks", ()))
 
-    def capture(self, noisy: Tensor, level: NoiseLevel, request: Request) -> tuple[dict[str, Tensor], Tensor | None]:
+    def capture(
+        self, noisy: Tensor, level: NoiseLevel, request: Request
+    ) -> tuple[dict[str, Tensor], Tensor | None]:
         """Activations by name, and the network's output unless it was stopped."""
         grid = None
         if not self.family.startswith("unet"):
@@ -78,7 +80,9 @@ class Forwards:
         batch, dtype = len(noisy), noisy.dtype
         # Timesteps between integers exist only where a sigma was given.
         whole = float(level.time).is_integer() and not level.is_flow
-        time = torch.full((batch,), level.time, device=noisy.device, dtype=torch.long if whole else torch.float32)
+        time = torch.full(
+            (batch,), level.time, device=noisy.device, dtype=torch.long if whole else torch.float32
+        )
         if self.control is not None:
             arguments = {**arguments, **self._residuals(noisy, time)}
         if self.family == "flux":
@@ -96,7 +100,11 @@ class Forwards:
     def _residuals(self, noisy: Tensor, time: Tensor) -> dict[str, Any]:
         assert self.control is not None
         images, scales = self.control
-        kept = {k: self.arguments[k] for k in ("added_cond_kwargs", "class_labels") if self.arguments.get(k) is not None}
+        kept = {
+            k: self.arguments[k]
+            for k in ("added_cond_kwargs", "class_labels")
+            if self.arguments.get(k) is not None
+        }
         down, mid = self.controlnet(
             noisy,
             time,

@@ -101,7 +101,11 @@ def _from_array(picture: Any, channels: int, name: str) -> Tensor:
     else:
         raise_invalid(name, picture, "a PIL image, an array, a tensor, or a list of them", error=TypeError)
     if tensor.ndim != 4 or tensor.shape[1] != channels:
-        raise_invalid(name, picture, f"{channels} channels: a tensor (B, {channels}, H, W) or array (B, H, W, {channels})")
+        raise_invalid(
+            name,
+            picture,
+            f"{channels} channels: a tensor (B, {channels}, H, W) or array (B, H, W, {channels})",
+        )
     if tensor.dtype == torch.uint8:
         return tensor.float() / 255
     if not tensor.is_floating_point():
@@ -117,7 +121,9 @@ def _size(
         asked = side if given is None else check_integer(label, given, low=1)
         nearest = max(unit, round(asked / unit) * unit)
         if asked % unit and (mode == "error" or given is not None):
-            raise_invalid(f"{name} {label}", asked, f"a size divisible by {unit}", fix=f"The nearest is {nearest}")
+            raise_invalid(
+                f"{name} {label}", asked, f"a size divisible by {unit}", fix=f"The nearest is {nearest}"
+            )
         sides.append(asked if asked % unit == 0 else max(unit, asked // unit * unit))
     return sides[0], sides[1]
 
@@ -154,7 +160,9 @@ def encode_images(vae: Any, pixels: Tensor, *, mode: str = "mode", generator: An
 @contextmanager
 def evaluating(*modules: nn.Module | None) -> Iterator[None]:
     """Evaluation mode for a while; every submodule gets its own mode back."""
-    training = [m for module in modules if isinstance(module, nn.Module) for m in module.modules() if m.training]
+    training = [
+        m for module in modules if isinstance(module, nn.Module) for m in module.modules() if m.training
+    ]
     try:
         for module in training:
             module.training = False

@@ -38,7 +38,12 @@ def measure(pipe: Any, request: Request, height: int | None, width: int | None) 
         raise_invalid("height, width", size, f"sizes divisible by {factor}")
     ghost = meta_pipe(pipe)
     latents = torch.empty(
-        1, latent_channels(ghost), size[0] // factor, size[1] // factor, device="meta", dtype=ghost.denoiser.dtype
+        1,
+        latent_channels(ghost),
+        size[0] // factor,
+        size[1] // factor,
+        device="meta",
+        dtype=ghost.denoiser.dtype,
     )
     arguments = denoiser_arguments(
         ghost, meta_text(ghost), latents, image_size=(size[0], size[1]), class_labels=_meta_labels(ghost)
@@ -103,7 +108,9 @@ def meta_text(pipe: Any) -> Text:
         width = width[0] if isinstance(width, tuple | list) else width
         pooled = None
         if config.addition_embed_type == "text_time":
-            pooled = empty(pipe.denoiser.add_embedding.linear_1.in_features - 6 * config.addition_time_embed_dim)
+            pooled = empty(
+                pipe.denoiser.add_embedding.linear_1.in_features - 6 * config.addition_time_embed_dim
+            )
         return Text(None if width is None else empty(77, width), pooled)
     if family == "pixart":
         return Text(empty(120, config.caption_channels))
@@ -123,7 +130,9 @@ def _meta_labels(pipe: Any) -> torch.Tensor | None:
     if not pipe.family.startswith("unet"):
         return None
     if config.class_embed_type in ("projection", "simple_projection"):
-        return torch.empty(1, config.projection_class_embeddings_input_dim, device="meta", dtype=pipe.denoiser.dtype)
+        return torch.empty(
+            1, config.projection_class_embeddings_input_dim, device="meta", dtype=pipe.denoiser.dtype
+        )
     if config.class_embed_type is None and config.num_class_embeds is None:
         return None
     return torch.zeros(1, dtype=torch.long, device="meta")

@@ -52,5 +52,3 @@ class DiffusionFeatureOutput(BaseOutput):
     def __repr__(self) -> str:
         shapes = ", ".join(f"{name}: {tuple(tensor.shape)}" for name, tensor in self.features.items())
         return f"{type(self).__name__}({shapes})"
-
-

@@ -41,7 +41,9 @@ class Request:
     shared: bool = False
 
 
-def resolve(pipe: Any, features: Any, *, as_tokens: bool = False, window: tuple[float, float] | None = None) -> Request:
+def resolve(
+    pipe: Any, features: Any, *, as_tokens: bool = False, window: tuple[float, float] | None = None
+) -> Request:
     """Names and taps of a request.
 
     Raises

@@ -204,7 +204,12 @@ def _projections(
         three = [query, *two]
     else:
         keys = [
-            Tap(f"{prefix}-{n}", getattr(attn, f"to_{n}"), spatial=None if crossing else spatial, text=crossing)
+            Tap(
+                f"{prefix}-{n}",
+                getattr(attn, f"to_{n}"),
+                spatial=None if crossing else spatial,
+                text=crossing,
+            )
             for n in "kv"
             if getattr(attn, f"to_{n}", None) is not None
         ]

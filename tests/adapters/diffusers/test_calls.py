@@ -123,12 +123,16 @@ def test_the_schedulers_state_is_untouched_and_the_features_agree(name):
         warnings.simplefilter("ignore", DeprecationWarning)  # some of diffusers' own are behind NumPy
         scheduler.set_timesteps(10)
     before = {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in vars(scheduler).items()}
-    noise, latents, text = torch.randn(
-        1, 4, 16, 8, generator=torch.Generator().manual_seed(0)
-    ), torch.ones(1, 4, 16, 8), torch.zeros(1, 3, 12)
+    noise, latents, text = (
+        torch.randn(1, 4, 16, 8, generator=torch.Generator().manual_seed(0)),
+        torch.ones(1, 4, 16, 8),
+        torch.zeros(1, 3, 12),
+    )
     own = DiffusionFeaturePipeline(unet=tiny.sd_unet(), scheduler=scheduler)
     ddim = DiffusionFeaturePipeline(unet=tiny.sd_unet(), scheduler=diffusers.DDIMScheduler(**tiny.SCHEDULE))
-    found, expected = (p(latents=latents, noise=noise, prompt_embeds=text, features=NAMES) for p in (own, ddim))
+    found, expected = (
+        p(latents=latents, noise=noise, prompt_embeds=text, features=NAMES) for p in (own, ddim)
+    )
     assert equal(found, expected)
     after = vars(scheduler)
     assert before.keys() == after.keys()
@@ -233,7 +237,9 @@ def test_class_conditional_and_pixel_space_models():
         "attention_head_dim": 4, "layers_per_block": 1,
     }  # fmt: skip
     scheduler = diffusers.DDPMScheduler()
-    plain = DiffusionFeaturePipeline(unet=tiny.seeded(lambda: diffusers.UNet2DModel(**config)), scheduler=scheduler)
+    plain = DiffusionFeaturePipeline(
+        unet=tiny.seeded(lambda: diffusers.UNet2DModel(**config)), scheduler=scheduler
+    )
     names = plain.activation_names()
     assert "up-level0-repeat0-vit-block0-self-q" in names
     out = plain(tiny.image(2, 16, 24), features=[*names, "up-level0-repeat0-vit-block0-self-map"])

@@ -176,7 +176,10 @@ def test_taps_do_not_copy_unless_something_changes_them_in_place(pipe, inputs):
     pipe.unet.disable_freeu()
     third = pipe(**inputs, features=["up-level0-repeat0-res-out"], early_exit=False)
     assert first.features
-    assert second.features["up-level0-repeat0-res-out"].shape == third.features["up-level0-repeat0-res-out"].shape
+    assert (
+        second.features["up-level0-repeat0-res-out"].shape
+        == third.features["up-level0-repeat0-res-out"].shape
+    )
 
 
 def test_freeu_does_not_reach_into_what_was_read(pipe, inputs):

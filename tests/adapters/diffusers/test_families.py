@@ -125,7 +125,12 @@ def test_flow_models_are_told_the_matched_time():
         values = [value[0].item() / scale for value in seen]
         assert values == pytest.approx([184.061, 50.0, 300.0], rel=1e-4)
         # Two steps down in sigma, by the network's velocity.
-        assert pipe(**inputs, features="vit-block0-out", denoise_from=52).features["vit-block0-out"].isfinite().all()
+        assert (
+            pipe(**inputs, features="vit-block0-out", denoise_from=52)
+            .features["vit-block0-out"]
+            .isfinite()
+            .all()
+        )
 
 
 def test_transformers_have_a_generic_pool_and_no_preset():
@@ -187,9 +192,14 @@ def test_sdxl_gets_sizes_and_pooled_text(tmp_path):
         lambda _, args, kwargs: seen.append(kwargs["added_cond_kwargs"]), with_kwargs=True
     )
     pipe(tiny.image(2, 32, 48), "a horse", generator=G())
-    pipe(tiny.image(2, 32, 48), "a horse", generator=G(), original_size=(64, 96), crops_coords_top_left=(8, 4))
+    pipe(
+        tiny.image(2, 32, 48), "a horse", generator=G(), original_size=(64, 96), crops_coords_top_left=(8, 4)
+    )
     handle.remove()
-    assert [entry["time_ids"][0].tolist() for entry in seen] == [[32, 48, 0, 0, 32, 48], [64, 96, 8, 4, 32, 48]]
+    assert [entry["time_ids"][0].tolist() for entry in seen] == [
+        [32, 48, 0, 0, 32, 48],
+        [64, 96, 8, 4, 32, 48],
+    ]
     assert seen[0]["text_embeds"].shape == (2, 12)
 
 
@@ -246,7 +256,9 @@ def controlnet(unet, filled=True):
     if filled:
         with torch.no_grad():
             for index, parameter in enumerate(net.parameters()):
-                parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(index)))
+                parameter.add_(
+                    0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(index))
+                )
     return net
 
 
@@ -254,13 +266,17 @@ def test_controlnet_adds_its_residuals(tmp_path):
     source = tiny.sd_pipe(tmp_path)
     unet, noise = source.unet, torch.zeros(2, 4, 16, 24)
     name = "up-level1-repeat0-vit-block0-cross-q"
-    plain = DiffusionFeaturePipeline.from_pipe(source)(tiny.image(), features=name, noise=noise).features[name]
+    plain = DiffusionFeaturePipeline.from_pipe(source)(tiny.image(), features=name, noise=noise).features[
+        name
+    ]
     image = tiny.image(2, seed=1)
     nets = controlnet(unet), controlnet(unet)
     pipe = DiffusionFeaturePipeline.from_pipe(source, controlnet=nets[0])
     one = pipe(tiny.image(), features=name, noise=noise, controlnet_image=image).features[name]
     assert not torch.allclose(one, plain, atol=1e-3)
-    assert torch.equal(plain, pipe(tiny.image(), features=name, noise=noise).features[name])  # without an image
+    assert torch.equal(
+        plain, pipe(tiny.image(), features=name, noise=noise).features[name]
+    )  # without an image
     zero = pipe(
         tiny.image(), features=name, noise=noise, controlnet_image=image, controlnet_conditioning_scale=0.0
     )
@@ -272,8 +288,14 @@ def test_controlnet_adds_its_residuals(tmp_path):
     # Two nets of half the weight are one.
     both = DiffusionFeaturePipeline.from_pipe(source, controlnet=MultiControlNetModel(list(nets)))
     halves = both(
-        tiny.image(), features=name, noise=noise, controlnet_image=[image, image], controlnet_conditioning_scale=0.5
+        tiny.image(),
+        features=name,
+        noise=noise,
+        controlnet_image=[image, image],
+        controlnet_conditioning_scale=0.5,
     )
     assert torch.allclose(halves.features[name], one, atol=1e-4)
-    parts = pipe(tiny.image(), features=name, noise=noise, controlnet_image=image, batch_size=1).features[name]
+    parts = pipe(tiny.image(), features=name, noise=noise, controlnet_image=image, batch_size=1).features[
+        name
+    ]
     assert torch.allclose(parts, one, atol=1e-5)

@@ -97,7 +97,12 @@ def test_noise_level_and_noisy_latent_have_their_golden_values(pipe):
 
 @pytest.mark.parametrize(
     ("t", "ratio", "sigma"),
-    [(0, 0.0291672, 0.0283405), (50, 0.2255819, 0.1840611), (100, 0.3439312, 0.2559143), (261, 0.7246786, 0.4201818)],
+    [
+        (0, 0.0291672, 0.0283405),
+        (50, 0.2255819, 0.1840611),
+        (100, 0.3439312, 0.2559143),
+        (261, 0.7246786, 0.4201818),
+    ],
 )
 def test_matched_noise_has_its_golden_value(pipe, t, ratio, sigma):
     assert noise_level(pipe.scheduler, t).sigma == pytest.approx(ratio, abs=1e-6)
@@ -218,4 +223,6 @@ def test_ensemble_part_has_2880_channels_and_154_of_maps(sd15):
 
 def test_presets_memory_is_what_the_specification_measured(sd15):
     info = sd15.activation_info("preset", 512, 512)
-    assert sum(entry["bytes"] for entry in info.values()) / 2 / 2**20 == pytest.approx(5.0, abs=0.05)  # in fp16
+    assert sum(entry["bytes"] for entry in info.values()) / 2 / 2**20 == pytest.approx(
+        5.0, abs=0.05
+    )  # in fp16

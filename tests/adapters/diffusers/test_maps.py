@@ -141,9 +141,15 @@ def test_joint_maps_share_one_softmax_and_rebuild_the_attention(kind):
         own, cross = (maps[name].flatten(2).unflatten(1, (heads, -1)).transpose(-1, -2) for name in names)
         assert own.shape == (2, heads, 12, 12)
         assert cross.shape == (2, heads, 12, 5)
-        assert torch.allclose(own.sum(-1) + cross.sum(-1), torch.ones(2, heads, 12, dtype=torch.float64), atol=1e-12)
+        assert torch.allclose(
+            own.sum(-1) + cross.sum(-1), torch.ones(2, heads, 12, dtype=torch.float64), atol=1e-12
+        )
         value = values["to_v"].unflatten(-1, (heads, -1)).transpose(1, 2)
-        text = values["add_v_proj"].unflatten(-1, (heads, -1)).transpose(1, 2) if "add_v_proj" in values else None
+        text = (
+            values["add_v_proj"].unflatten(-1, (heads, -1)).transpose(1, 2)
+            if "add_v_proj" in values
+            else None
+        )
         if text is None:
             text, value = value[:, :, :5], value[:, :, 5:]
         mixed = (own @ value + cross @ text).transpose(1, 2).flatten(2)
@@ -215,7 +221,9 @@ def test_window_of_the_published_size():
     assert low <= 64**2 <= high
 
 
-@pytest.mark.parametrize(("value", "words"), [((0.5,), "coarsest and the finest"), ((1, 0.5), "coarsest share first")])
+@pytest.mark.parametrize(
+    ("value", "words"), [((0.5,), "coarsest and the finest"), ((1, 0.5), "coarsest share first")]
+)
 def test_window_is_checked(value, words):
     with pytest.raises(ValueError, match=words):
         map_window(value, (64, 64), transformer=False)

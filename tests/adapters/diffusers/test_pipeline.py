@@ -161,5 +161,7 @@ def test_a_selection_in_the_official_form_is_read(tmp_path, source):
         assert load_selection(form) == [NAME, "up-level1-repeat2-res-out"]
     pipe = DiffusionFeaturePipeline.from_pipe(source)
     assert pipe(tiny.image(1), features=selection, noise=NOISE).names == [NAME, "up-level1-repeat2-res-out"]
-    with pytest.raises(ValueError, match=r"unknown activation 'up-level1-repeat9-res-out'; the closest names are"):
+    with pytest.raises(
+        ValueError, match=r"unknown activation 'up-level1-repeat9-res-out'; the closest names are"
+    ):
         pipe(tiny.image(1), features={"up-level1-repeat9-res-out": True})

@@ -11,7 +11,7 @@ def test_json_round_trip():
     technique = Technique(
         "all", prompt=["a", "b"], controlnet_image=("input-canny", "input-sobel"),
         controlnet_conditioning_scale=[1.0, 0.5], adapters="x", adapter_weights=0.3, denoise_from=60,
-        guidance_scale=2.0, negative_prompt="bad", ip_adapter_image="input", ip_adapter_scale=0.4,
+        guidance_scale=2.0, negative_prompt="bad", ip_adapter_scale=0.4,
     )  # fmt: skip
     stored = technique.to_dict()
     assert Technique.from_dict(stored) == technique
@@ -19,10 +19,10 @@ def test_json_round_trip():
     assert Technique("plain").to_dict() == {"name": "plain"}
 
 
-@pytest.mark.parametrize("field", ["controlnet_image", "ip_adapter_image"])
+@pytest.mark.parametrize("field", ["controlnet_image", "ip_adapter_image_embeds"])
 def test_tensors_and_callables_cannot_become_json(field):
     with pytest.raises(ValueError, match=f"technique 't': {field}: expected text and numbers"):
-        Technique("t", **{field: torch.zeros(1, 3, 2, 2)}).to_dict()
+        Technique("t", **{field: torch.zeros(1, 3, 2)}).to_dict()
     with pytest.raises(ValueError, match="technique 't': apply"):
         Technique("t", apply=print).to_dict()
 
@@ -60,8 +60,8 @@ def test_stored_techniques_are_checked(stored, error, words):
         ({"controlnet_conditioning_scale": float("inf")}, ValueError, "controlnet_conditioning_scale"),
         ({"adapters": [1]}, TypeError, "adapters"),
         ({"adapters": "a", "adapter_weights": [1, 2]}, ValueError, "1 weights, one an adapter"),
-        ({"ip_adapter_image": "other"}, ValueError, "ip_adapter_image"),
-        ({"ip_adapter_image": 4}, TypeError, "ip_adapter_image"),
+        ({"ip_adapter_image_embeds": "input"}, TypeError, "ip_adapter_image_embeds"),
+        ({"ip_adapter_image_embeds": torch.zeros(3, 4)}, TypeError, "ip_adapter_image_embeds"),
         ({"ip_adapter_scale": -0.1}, ValueError, "ip_adapter_scale"),
         ({"denoise_from": 0}, ValueError, "denoise_from"),
         ({"denoise_from": 1.5}, TypeError, "denoise_from"),

@@ -43,8 +43,9 @@ class Technique:
         Names of loaded LoRA adapters to activate.
     adapter_weights : float, sequence of float or None, default=None
         Their weights; None is 1 each.
-    ip_adapter_image : Tensor, "input" or None, default=None
-        The picture that a loaded IP-Adapter sees; "input" is each image itself.
+    ip_adapter_image_embeds : Tensor of shape (1 or N, k, d), sequence of these or None, default=None
+        What a loaded IP-Adapter sees, one tensor an adapter, as the source pipeline's
+        ``prepare_ip_adapter_image_embeds`` gives it.
     ip_adapter_scale : float, default=1.0
         Its weight.
     denoise_from : int or None, default=None
@@ -68,7 +69,7 @@ class Technique:
     controlnet_conditioning_scale: float | tuple[float, ...] = 1.0
     adapters: tuple[str, ...] = ()
     adapter_weights: tuple[float, ...] | None = None
-    ip_adapter_image: Any = None
+    ip_adapter_image_embeds: Any = None
     ip_adapter_scale: float = 1.0
     denoise_from: int | None = None
     apply: Callable[[Any], Any] | None = None
@@ -94,13 +95,7 @@ class Technique:
                     self._label("adapter_weights"), weights, f"{len(names)} weights, one an adapter"
                 )
             self._set("adapter_weights", weights)
-        if isinstance(self.ip_adapter_image, str):
-            check_choice(self._label("ip_adapter_image"), self.ip_adapter_image, ("input",))
-        elif self.ip_adapter_image is not None and not isinstance(self.ip_adapter_image, Tensor):
-            raise_invalid(
-                self._label("ip_adapter_image"), self.ip_adapter_image, "a tensor, 'input' or None",
-                error=TypeError,
-            )  # fmt: skip
+        self._check_embeds()
         check_number(self._label("ip_adapter_scale"), self.ip_adapter_scale, low=0)
         if self.denoise_from is not None:
             check_integer(self._label("denoise_from"), self.denoise_from, low=1)
@@ -168,6 +163,18 @@ class Technique:
             raise_invalid("stored", dict(stored), "an entry 'name'")
         values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in stored.items()}
         return cls(**values)
+
+    def _check_embeds(self) -> None:
+        if self.ip_adapter_image_embeds is None:
+            return
+        given = self.ip_adapter_image_embeds
+        embeds = tuple(given) if isinstance(given, list | tuple) else (given,)
+        if not embeds or not all(isinstance(one, Tensor) and one.ndim == 3 for one in embeds):
+            raise_invalid(
+                self._label("ip_adapter_image_embeds"), given, "a tensor of shape (1 or N, k, d), or several",
+                error=TypeError,
+            )  # fmt: skip
+        self._set("ip_adapter_image_embeds", embeds)
 
     def _check_controls(self) -> None:
         image = self.controlnet_image

@@ -115,7 +115,9 @@ class FeatureAggregator(nn.Module):
         if self.size == "max":
             largest = max(tensors, key=lambda tensor: tensor.shape[-1] * tensor.shape[-2])
             return largest.shape[-2], largest.shape[-1]
-        return (self.size, self.size) if isinstance(self.size, int) else (int(self.size[0]), int(self.size[1]))
+        return (
+            (self.size, self.size) if isinstance(self.size, int) else (int(self.size[0]), int(self.size[1]))
+        )
 
     def extra_repr(self) -> str:
         """Say the settings, for ``repr``.

@@ -66,7 +66,12 @@ def attention_map(
     """
     check_choice("reduce", reduce, REDUCTIONS)
     step = check_integer("chunk", chunk, low=1)
-    if query.ndim != 4 or key.ndim != 4 or query.shape[:2] != key.shape[:2] or query.shape[-1] != key.shape[-1]:
+    if (
+        query.ndim != 4
+        or key.ndim != 4
+        or query.shape[:2] != key.shape[:2]
+        or query.shape[-1] != key.shape[-1]
+    ):
         raise_invalid("key", key, f"shape (B, heads, K, d) that fits queries of shape {tuple(query.shape)}")
     factor = query.shape[-1] ** -0.5 if scale is None else scale
     chosen = range(query.shape[2])[rows or slice(None)]

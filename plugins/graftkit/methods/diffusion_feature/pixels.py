@@ -118,11 +118,15 @@ def pixel_table(
         tables.append((sample_bilinear(feature_map, rows, columns, size), label_map[rows, columns]))
     features = np.concatenate([table for table, _ in tables])
     if not len(features):
-        raise_invalid("labels", f"only {ignore_label}", "at least one labelled pixel", fix="There is no labelled pixel")
+        raise_invalid(
+            "labels", f"only {ignore_label}", "at least one labelled pixel", fix="There is no labelled pixel"
+        )
     return features, np.concatenate([classes for _, classes in tables])
 
 
-def pixel_chunks(feature_map: Array, size: tuple[int, int], chunk: int = 16384) -> Iterator[tuple[slice, Array]]:
+def pixel_chunks(
+    feature_map: Array, size: tuple[int, int], chunk: int = 16384
+) -> Iterator[tuple[slice, Array]]:
     """Every pixel of an image in pieces of at most `chunk`, for prediction in bounded memory."""
     total = size[0] * size[1]
     for start in range(0, total, chunk):

@@ -84,7 +84,9 @@ PRESETS = {
         (1280, 640, 640, 320, 154),
         512,
     ),
-    "sdxl-t-complex/sdxl": Preset("sdxl", (*_SDXL, "up-level1-upsampler-out"), (1280, 1280, 640, 640, 640), 1024),
+    "sdxl-t-complex/sdxl": Preset(
+        "sdxl", (*_SDXL, "up-level1-upsampler-out"), (1280, 1280, 640, 640, 640), 1024
+    ),
     "sdxl-t-complex/pgv2": Preset(
         "sdxl",
         (

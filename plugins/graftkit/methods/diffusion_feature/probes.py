@@ -199,9 +199,7 @@ class VotingMLP:
 
         table = torch.as_tensor(np.asarray(X, np.float32))
         with torch.no_grad():
-            votes = sum(
-                nn_one_hot(member(table).argmax(1), len(self.classes_)) for member in self.members_
-            )
+            votes = sum(nn_one_hot(member(table).argmax(1), len(self.classes_)) for member in self.members_)
         chosen: Array = self.classes_[votes.argmax(1).numpy()]  # type: ignore[union-attr]
         return chosen
 

@@ -1,0 +1,272 @@
+"""A technique put onto a pipeline and taken off again: adapters, scales, control images, prompts.
+
+Whatever happens inside, the pipeline is left as it was found: active LoRA adapters and their weights, IP-Adapter
+scales, hooks. Schedulers are never stepped and prompts never stored, so there is nothing to restore of them. A
+technique without adapters runs with all LoRA adapters switched off, so that "basic" means the basic model.
+
+>>> with applied(pipe, technique):  # doctest: +SKIP
+...     pipe(images, features="preset")
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from graftkit.core.validation import raise_invalid
+from graftkit.methods.content_shift import Technique, edge_image
+
+__all__ = ["applied", "check_technique", "control_images", "negative_control", "rows_of"]
+
+
+def check_technique(pipe: Any, technique: Technique, batch: int, timestep: int | None = None) -> None:
+    """Refuse a technique that this pipeline cannot apply, before anything runs.
+
+    Raises
+    ------
+    ValueError
+        If a component, an adapter or a row is missing or does not fit; the message names the technique.
+    """
+    _check_texts(pipe, technique, batch)
+    _check_control(pipe, technique, batch)
+    missing = [name for name in technique.adapters if name not in _adapters(pipe)]
+    if missing:
+        raise ValueError(
+            f"technique {technique.name!r}: adapters: unknown {missing}, loaded are {sorted(_adapters(pipe))}. "
+            "Load them through the source pipeline: load_lora_weights(..., adapter_name=...)"
+        )
+    _check_embeds(pipe, technique, batch)
+    if technique.denoise_from is not None and timestep is not None and technique.denoise_from <= timestep:
+        raise_invalid(
+            f"technique {technique.name!r}: denoise_from",
+            technique.denoise_from,
+            f"a timestep above {timestep}",
+        )
+
+
+def _check_texts(pipe: Any, technique: Technique, batch: int) -> None:
+    label = f"technique {technique.name!r}: prompt"
+    if technique.prompt is not None and pipe.text_encoder is None and pipe.text_encoder_2 is None:
+        raise_invalid(label, technique.prompt, f"None: this {pipe.family} pipeline has no text encoder")
+    if isinstance(technique.prompt, tuple) and len(technique.prompt) not in (1, batch):
+        raise_invalid(label, technique.prompt, f"1 or {batch} texts for {batch} images")
+
+
+def _check_control(pipe: Any, technique: Technique, batch: int) -> None:
+    if not technique.controls:
+        return
+    label = f"technique {technique.name!r}: controlnet_image"
+    if pipe.controlnet is None:
+        raise_invalid(label, "a control image", "None: the pipeline has no controlnet")
+    if pipe.family != "unet":
+        raise_invalid(label, "a control image", f"None: a controlnet for {pipe.family} is not supported")
+    nets = list(getattr(pipe.controlnet, "nets", [pipe.controlnet]))
+    if len(nets) != len(technique.controls):
+        raise_invalid(
+            label, f"{len(technique.controls)} image(s)", f"one for each of {len(nets)} controlnet(s)"
+        )
+    for net, control in zip(nets, technique.controls, strict=True):
+        for key in ("in_channels", "cross_attention_dim"):
+            own, theirs = getattr(net.config, key, None), getattr(pipe.denoiser.config, key, None)
+            if own != theirs:
+                raise ValueError(
+                    f"technique {technique.name!r}: controlnet: expected {key}={theirs} as the U-Net has, got {own}"
+                )
+        channels = getattr(net.config, "conditioning_channels", 3)
+        if isinstance(control, Tensor) and (
+            control.ndim != 4 or control.shape[1] != channels or len(control) not in (1, batch)
+        ):
+            raise_invalid(label, control, f"shape (1 or {batch}, {channels}, H, W)")
+
+
+def _check_embeds(pipe: Any, technique: Technique, batch: int) -> None:
+    if technique.ip_adapter_image_embeds is None:
+        return
+    label = f"technique {technique.name!r}: ip_adapter_image_embeds"
+    projection = getattr(pipe.denoiser, "encoder_hid_proj", None)
+    layers = getattr(projection, "image_projection_layers", None)
+    if layers is None:
+        raise_invalid(
+            label, "embeddings", "None: no IP-Adapter is loaded", fix="Use the source's load_ip_adapter."
+        )
+    embeds = technique.ip_adapter_image_embeds
+    if len(embeds) != len(layers):
+        raise_invalid(label, f"{len(embeds)} tensor(s)", f"one for each of {len(layers)} IP-Adapter(s)")
+    for one in embeds:
+        if len(one) not in (1, batch):
+            raise_invalid(label, one, f"1 or {batch} rows")
+
+
+@contextmanager
+def applied(pipe: Any, technique: Technique, rows: Callable[[], slice] | None = None) -> Iterator[None]:
+    """The pipeline under a technique; everything is as before afterwards, also after an error.
+
+    Parameters
+    ----------
+    pipe : DiffusionFeaturePipeline
+        The pipeline.
+    technique : Technique
+        What to apply; checked before.
+    rows : callable or None, default=None
+        Gives the images that the next forward is about, for image embeddings that differ by image.
+    """
+    with ExitStack() as stack:
+        for model in _models(pipe):
+            stack.enter_context(_adapters_of(model, technique))
+        if technique.ip_adapter_image_embeds is not None:
+            stack.enter_context(_image_embeds(pipe.denoiser, technique, rows))
+        stack.enter_context(technique.apply(pipe) if technique.apply is not None else nullcontext())
+        yield
+
+
+def control_images(technique: Technique, pixels: Tensor) -> list[Tensor] | None:
+    """Control images in [0, 1], one tensor of shape (N, 3, H, W) a ControlNet; made from the very input.
+
+    Raises
+    ------
+    ValueError
+        If a function returns something else.
+    """
+    found = []
+    for control in technique.controls:
+        if isinstance(control, str):
+            found.append(edge_image(pixels, control.removeprefix("input-")))
+            continue
+        image = control(pixels) if callable(control) else control
+        if not isinstance(image, Tensor) or image.ndim != 4 or len(image) not in (1, len(pixels)):
+            raise_invalid(
+                f"technique {technique.name!r}: controlnet_image()",
+                image,
+                f"shape (1 or {len(pixels)}, 3, H, W)",
+            )
+        found.append(image)
+    return found or None
+
+
+def negative_control(technique: Technique, batch: int) -> Technique | None:
+    """The technique with every image's own inputs handed to another image; None if it has none.
+
+    Raises
+    ------
+    ValueError
+        If there is one image only.
+    """
+    own: dict[str, Any] = {}
+    shift = batch // 2
+
+    def rolled(control: Any) -> Any:
+        if isinstance(control, Tensor):
+            return control.roll(shift, 0) if len(control) > 1 else control
+        if isinstance(control, str):
+            name = control.removeprefix("input-")
+            return lambda pixels: edge_image(pixels.roll(shift, 0), name)
+        return lambda pixels: control(pixels.roll(shift, 0))
+
+    if any(not isinstance(control, Tensor) or len(control) > 1 for control in technique.controls):
+        own["controlnet_image"] = tuple(rolled(control) for control in technique.controls)
+    if isinstance(technique.prompt, tuple) and len(set(technique.prompt)) > 1:
+        own["prompt"] = technique.prompt[shift:] + technique.prompt[:shift]
+    embeds = technique.ip_adapter_image_embeds
+    if embeds is not None and any(len(one) > 1 for one in embeds):
+        own["ip_adapter_image_embeds"] = tuple(one.roll(shift, 0) for one in embeds)
+    if not own:
+        return None
+    if batch < 2:
+        raise_invalid("images", batch, "at least 2 images for negative controls")
+    return replace(technique, name=f"{technique.name} (control)", **own)
+
+
+def rows_of(embeds: Tensor, rows: slice) -> Tensor:
+    """One row for all, or the rows of these images."""
+    return embeds if len(embeds) == 1 else embeds[rows]
+
+
+def _models(pipe: Any) -> list[nn.Module]:
+    names = ("text_encoder", "text_encoder_2", "text_encoder_3")
+    found = [pipe.denoiser, *(getattr(pipe, name, None) for name in names)]
+    return [model for model in found if isinstance(model, nn.Module)]
+
+
+def _lora_layers(model: nn.Module) -> list[Any]:
+    return [m for m in model.modules() if hasattr(m, "_active_adapter") and hasattr(m, "scaling")]
+
+
+def _adapters(pipe: Any) -> set[str]:
+    return {name for model in _models(pipe) for layer in _lora_layers(model) for name in layer.scaling}
+
+
+@contextmanager
+def _adapters_of(model: nn.Module, technique: Technique) -> Iterator[None]:
+    """LoRA layers set layer by layer, and set back: diffusers' set_adapters keeps no record to return to."""
+    layers = _lora_layers(model)
+    before = [(layer._active_adapter, layer._disable_adapters, dict(layer.scaling)) for layer in layers]
+    weights = technique.adapter_weights or (1.0,) * len(technique.adapters)
+    chosen = dict(zip(technique.adapters, weights, strict=True))
+    # set_adapter and enable_adapters also decide what is trained.
+    trained = {name: p.requires_grad for name, p in model.named_parameters()} if layers else {}
+    try:
+        for layer in layers:
+            names = [name for name in technique.adapters if name in layer.scaling]
+            if names:
+                layer.enable_adapters(enabled=True)
+                layer.set_adapter(names)
+                for name in names:
+                    layer.set_scale(name, chosen[name])
+            else:
+                layer.enable_adapters(enabled=False)
+        yield
+    finally:
+        for layer, (active, disabled, scaling) in zip(layers, before, strict=True):
+            layer.enable_adapters(enabled=not disabled)
+            layer._active_adapter = active
+            layer.scaling.update(scaling)
+        for name, parameter in model.named_parameters():
+            if name in trained:
+                parameter.requires_grad_(trained[name])
+
+
+@contextmanager
+def _image_embeds(model: Any, technique: Technique, rows: Callable[[], slice] | None) -> Iterator[None]:
+    processors = [p for p in model.attn_processors.values() if hasattr(p, "scale")]
+    before = [list(p.scale) if isinstance(p.scale, list) else p.scale for p in processors]
+
+    def add(
+        _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        latents = args[0] if args else kwargs["sample"]
+        chosen = slice(None) if rows is None else rows()
+        embeds = [rows_of(one, chosen).to(latents) for one in technique.ip_adapter_image_embeds]
+        embeds = [one.expand(len(latents), -1, -1) for one in embeds]
+        added = {**(kwargs.get("added_cond_kwargs") or {}), "image_embeds": embeds}
+        return args, {**kwargs, "added_cond_kwargs": added}
+
+    handle = model.register_forward_pre_hook(add, with_kwargs=True)
+    try:
+        for processor in processors:
+            scale = technique.ip_adapter_scale
+            processor.scale = [scale] * len(processor.scale) if isinstance(processor.scale, list) else scale
+        yield
+    finally:
+        handle.remove()
+        for processor, scale in zip(processors, before, strict=True):
+            processor.scale = scale
+
+
+def adapter_key(technique: Technique) -> tuple[Any, ...]:
+    """What decides how a prompt is encoded beside its words."""
+    return technique.adapters, technique.adapter_weights
+
+
+def text_prompts(technique: Technique, basic: str, batch: int) -> list[str]:
+    """One prompt an image."""
+    prompt = basic if technique.prompt is None else technique.prompt
+    texts = (prompt,) if isinstance(prompt, str) else prompt
+    return list(texts) * batch if len(texts) == 1 else list(texts)
+
+
+def same_noise(shape: tuple[int, ...], seed: int) -> Tensor:
+    """Noise of one seed, drawn in float32 on the CPU whatever the device."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
