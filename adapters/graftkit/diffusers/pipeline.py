@@ -26,10 +26,11 @@ from transformers import (
 
 from graftkit.core.validation import check_choice, raise_invalid
 from graftkit.diffusers.calls import FeatureCalls
-from graftkit.diffusers.content_shift import ContentShift
+from graftkit.diffusers.gate import Guideline
 from graftkit.diffusers.inspection import measure
 from graftkit.diffusers.requests import resolve
 from graftkit.diffusers.taps import denoiser_taps, family_of
+from graftkit.diffusers.variants import Variants
 from graftkit.methods.diffusion_feature.layouts import recognize_layout
 from graftkit.methods.diffusion_feature.names import match_names
 from graftkit.methods.diffusion_feature.pools import generic_pool, paper_pool
@@ -52,7 +53,7 @@ ControlNet = Union[diffusers.ControlNetModel, MultiControlNetModel, None]
 DENOISERS = (diffusers.UNet2DConditionModel, diffusers.UNet2DModel, *Transformer.__args__[:-1])  # type: ignore[attr-defined]
 
 
-class DiffusionFeaturePipeline(FeatureCalls, ContentShift, DiffusionPipeline):
+class DiffusionFeaturePipeline(FeatureCalls, Guideline, Variants, DiffusionPipeline):
     """Features of a frozen diffusion model; a diffusers pipeline that samples nothing.
 
     Supported are SD 1.x/2.x and SDXL U-Nets, other ``UNet2DConditionModel`` and ``UNet2DModel`` (pixel space,
@@ -160,23 +161,15 @@ class DiffusionFeaturePipeline(FeatureCalls, ContentShift, DiffusionPipeline):
         expected, options = cls._get_signature_keys(cls)
         unknown = set(kwargs) - {*expected, *options}
         if unknown:
-            raise_invalid(
-                "kwargs", sorted(unknown), f"components or options: {sorted({*expected, *options})}"
-            )
+            raise_invalid("kwargs", sorted(unknown), f"components or options: {sorted({*expected, *options})}")
         given = {**pipeline.components, **kwargs}
         several = [name for name, part in given.items() if isinstance(part, DENOISERS)]
-        several += [
-            n
-            for n, part in given.items()
-            if part is not None and n in ("transformer_2", "unet_2", "prior_prior")
-        ]
+        several += [n for n, part in given.items() if part is not None and n in ("transformer_2", "unet_2", "prior_prior")]
         if len(set(several)) > 1:
             raise_invalid("pipeline", several, "one denoiser; pass the one to use alone")
         components = {name: part for name, part in given.items() if name in expected}
         source = getattr(pipeline.config, "source_class", None) or type(pipeline).__name__
-        own = cls(
-            **{"source_class": source, **components, **{k: v for k, v in kwargs.items() if k in options}}
-        )
+        own = cls(**{"source_class": source, **components, **{k: v for k, v in kwargs.items() if k in options}})
         if dtype is not None:
             own.to(dtype=dtype)
         return own
@@ -312,9 +305,7 @@ class DiffusionFeaturePipeline(FeatureCalls, ContentShift, DiffusionPipeline):
         if rule == "generic":
             return generic_pool(self.activation_names(), clean_fraction=clean_fraction)
         if self.preset is None:
-            raise_invalid(
-                "rule", rule, f"'generic': the paper has no pool for this {type(self.denoiser).__name__}"
-            )
+            raise_invalid("rule", rule, f"'generic': the paper has no pool for this {type(self.denoiser).__name__}")
         return paper_pool(self.preset)
 
     @property

@@ -1,7 +1,7 @@
 """Image to image with one technique: noised to a strength, denoised in deterministic steps, decoded.
 
-Reference and candidates share this code and their noise, so that a difference is the technique's. No scheduler is
-stepped: levels are read from its schedule (DDIM without noise, or Euler for flow matching).
+Reference and candidates share this code and their noise, so that a difference is the technique's. No
+scheduler is stepped: levels are read from its schedule (DDIM without noise, or Euler for flow matching).
 
 >>> pictures = Reconstruction(pipe, strength=0.8, steps=20)(latents, noise, conditions)  # doctest: +SKIP
 """
@@ -33,7 +33,7 @@ class Conditions:
 
 
 def levels_of(scheduler: Any, strength: Any, steps: Any) -> list[NoiseLevel]:
-    """The levels to stand on, noisiest first: of `steps` equal parts of the schedule the last share `strength`.
+    """The levels to stand on, noisiest first: of `steps` equal parts of the schedule the last share.
 
     Raises
     ------

@@ -1,8 +1,9 @@
 """A technique put onto a pipeline and taken off again: adapters, scales, control images, prompts.
 
-Whatever happens inside, the pipeline is left as it was found: active LoRA adapters and their weights, IP-Adapter
-scales, hooks. Schedulers are never stepped and prompts never stored, so there is nothing to restore of them. A
-technique without adapters runs with all LoRA adapters switched off, so that "basic" means the basic model.
+Whatever happens inside, the pipeline is left as it was found: active LoRA adapters and their weights,
+IP-Adapter scales, hooks. Schedulers are never stepped and prompts never stored, so there is nothing to
+restore of them. A technique without adapters runs with all LoRA adapters switched off, so that "basic" means
+the basic model.
 
 >>> with applied(pipe, technique):  # doctest: +SKIP
 ...     pipe(images, features="preset")
@@ -13,7 +14,6 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from graftkit.core.validation import raise_invalid
@@ -35,8 +35,8 @@ def check_technique(pipe: Any, technique: Technique, batch: int, timestep: int |
     missing = [name for name in technique.adapters if name not in _adapters(pipe)]
     if missing:
         raise ValueError(
-            f"technique {technique.name!r}: adapters: unknown {missing}, loaded are {sorted(_adapters(pipe))}. "
-            "Load them through the source pipeline: load_lora_weights(..., adapter_name=...)"
+            f"technique {technique.name!r}: adapters: unknown {missing}, loaded are "
+            f"{sorted(_adapters(pipe))}. Load them through the source pipeline: load_lora_weights(..., adapter_name=...)"
         )
     _check_embeds(pipe, technique, batch)
     if technique.denoise_from is not None and timestep is not None and technique.denoise_from <= timestep:
@@ -73,7 +73,8 @@ def _check_control(pipe: Any, technique: Technique, batch: int) -> None:
             own, theirs = getattr(net.config, key, None), getattr(pipe.denoiser.config, key, None)
             if own != theirs:
                 raise ValueError(
-                    f"technique {technique.name!r}: controlnet: expected {key}={theirs} as the U-Net has, got {own}"
+                    f"technique {technique.name!r}: controlnet: expected {key}={theirs} as the U-Net has, "
+                    f"got {own}"
                 )
         channels = getattr(net.config, "conditioning_channels", 3)
         if isinstance(control, Tensor) and (
@@ -253,20 +254,3 @@ def _image_embeds(model: Any, technique: Technique, rows: Callable[[], slice] | 
         handle.remove()
         for processor, scale in zip(processors, before, strict=True):
             processor.scale = scale
-
-
-def adapter_key(technique: Technique) -> tuple[Any, ...]:
-    """What decides how a prompt is encoded beside its words."""
-    return technique.adapters, technique.adapter_weights
-
-
-def text_prompts(technique: Technique, basic: str, batch: int) -> list[str]:
-    """One prompt an image."""
-    prompt = basic if technique.prompt is None else technique.prompt
-    texts = (prompt,) if isinstance(prompt, str) else prompt
-    return list(texts) * batch if len(texts) == 1 else list(texts)
-
-
-def same_noise(shape: tuple[int, ...], seed: int) -> Tensor:
-    """Noise of one seed, drawn in float32 on the CPU whatever the device."""
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))

@@ -94,7 +94,7 @@ def test_the_reconstruction_is_diffusers_img2img(tmp_path):
         num_inference_steps=4,
         keep_images=True,
     )
-    # StableDiffusionImg2ImgPipeline's steps, from the mode of the VAE's distribution (it samples) and our noise.
+    # StableDiffusionImg2ImgPipeline's steps, from the mode of the VAE's distribution and our noise.
     latents = source.vae.encode(2 * picture - 1).latent_dist.mode() * source.vae.config.scaling_factor
     noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(3))
     scheduler.set_timesteps(4)
@@ -142,7 +142,7 @@ def test_a_denoiser_that_knows_the_image_gains_1(plain):
             self.handle.remove()
 
     report = plain.gate(
-        picture, Technique("knows", apply=Knowing), metrics=lambda a, b: (b - target).square().mean((1, 2, 3)),
+        picture, Technique("knows", apply=Knowing), metrics=lambda _, b: (b - target).square().mean((1, 2, 3)),
         seeds=(0, 1, 2), num_inference_steps=4, batch_size=2,
     )  # fmt: skip
     assert report.table[0]["gain_mean"] == pytest.approx(1, abs=1e-4)
