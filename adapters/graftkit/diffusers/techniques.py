@@ -36,7 +36,8 @@ def check_technique(pipe: Any, technique: Technique, batch: int, timestep: int |
     if missing:
         raise ValueError(
             f"technique {technique.name!r}: adapters: unknown {missing}, loaded are "
-            f"{sorted(_adapters(pipe))}. Load them through the source pipeline: load_lora_weights(..., adapter_name=...)"
+            f"{sorted(_adapters(pipe))}. Load them "
+            "through the source pipeline: load_lora_weights(..., adapter_name=...)"
         )
     _check_embeds(pipe, technique, batch)
     if technique.denoise_from is not None and timestep is not None and technique.denoise_from <= timestep:

@@ -141,8 +141,11 @@ def test_a_denoiser_that_knows_the_image_gains_1(plain):
         def __exit__(self, *_):
             self.handle.remove()
 
+    def to_target(_, pictures):
+        return (pictures - target).square().mean((1, 2, 3))
+
     report = plain.gate(
-        picture, Technique("knows", apply=Knowing), metrics=lambda _, b: (b - target).square().mean((1, 2, 3)),
+        picture, Technique("knows", apply=Knowing), metrics=to_target,
         seeds=(0, 1, 2), num_inference_steps=4, batch_size=2,
     )  # fmt: skip
     assert report.table[0]["gain_mean"] == pytest.approx(1, abs=1e-4)
@@ -361,8 +364,10 @@ def test_basic_is_without_adapters_and_techniques_choose_theirs(adapted):
     found = adapted.extract_variants(
         picture,
         [
-            Technique("basic"), Technique("x", adapters="x"), Technique("half", adapters="x", adapter_weights=0.5),
-            Technique("both", adapters=("x", "y"), adapter_weights=(1.0, 0.3)), Technique("zero", adapters="y", adapter_weights=0.0),
+            Technique("basic"), Technique("x", adapters="x"),
+            Technique("half", adapters="x", adapter_weights=0.5),
+            Technique("both", adapters=("x", "y"), adapter_weights=(1.0, 0.3)),
+            Technique("zero", adapters="y", adapter_weights=0.0),
         ],
         NAMES,
     )  # fmt: skip
@@ -389,7 +394,7 @@ def test_basic_is_without_adapters_and_techniques_choose_theirs(adapted):
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_everything_is_as_before_afterwards(adapted, fails):
-    def boom(pipe):
+    def boom(_):
         if fails:
             raise RuntimeError("in the middle")
         return torch.no_grad()
@@ -461,7 +466,7 @@ def test_image_embeddings_reach_the_ip_adapter_row_by_row(tmp_path):
         **FAST,
     )
     assert report.table[0]["control_gain"] is not None
-    with pytest.raises(ValueError, match="1 tensor|one for each of 1"):
+    with pytest.raises(ValueError, match="one for each of 1"):
         pipe.extract_variants(tiny.image(3), Technique("ip", ip_adapter_image_embeds=[embeds, embeds]), NAMES)
     with pytest.raises(ValueError, match="1 or 2 rows"):
         pipe.extract_variants(tiny.image(2), technique, NAMES)
@@ -523,7 +528,8 @@ def test_noise_is_shared_unless_asked(plain):
 @pytest.mark.parametrize("family", ["sdxl", "sd3", "pixart"])
 def test_other_families(family, tmp_path):
     source = {
-        "sdxl": lambda: tiny.sdxl_pipe(tmp_path), "sd3": lambda: tiny.sd3_pipe(tmp_path), "pixart": tiny.pixart_pipe,
+        "sdxl": lambda: tiny.sdxl_pipe(tmp_path), "sd3": lambda: tiny.sd3_pipe(tmp_path),
+        "pixart": tiny.pixart_pipe,
     }[family]()  # fmt: skip
     pipe = DiffusionFeaturePipeline.from_pipe(source)
     pipe.set_progress_bar_config(disable=True)
@@ -537,18 +543,19 @@ def test_other_families(family, tmp_path):
         pipe.gate(tiny.image(2, 32, 32), EDGES, **FAST)
 
 
-def test_pixel_models_without_text(tmp_path):
+def test_pixel_models_without_text():
     unet = tiny.seeded(
         lambda: diffusers.UNet2DModel(
             sample_size=16, block_out_channels=(8, 16), norm_num_groups=4, layers_per_block=1,
-            down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+            down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+            up_block_types=("AttnUpBlock2D", "UpBlock2D"),
         )
     )  # fmt: skip
     pipe = DiffusionFeaturePipeline(scheduler=diffusers.DDPMScheduler(), unet=unet)
     pipe.set_progress_bar_config(disable=True)
     report = pipe.gate(tiny.image(2, 16, 16), Technique("same"), keep_images=True, **FAST)
     assert report.images["same"].shape == (2, 2, 3, 16, 16)
-    with pytest.raises(ValueError, match="technique 'w': prompt.*no text encoder"):
+    with pytest.raises(ValueError, match=r"technique 'w': prompt.*no text encoder"):
         pipe.gate(tiny.image(2, 16, 16), Technique("w", prompt="a"), **FAST)
 
 
@@ -614,7 +621,7 @@ def test_one_image_has_no_negative_control(controlled):
 def test_controlnets_that_do_not_fit(tmp_path, controlled):
     other = controlnet(unet=tiny.sd_unet(in_channels=6))
     pipe = feature_pipe(tmp_path, controlnet=other)
-    with pytest.raises(ValueError, match="technique 'edges': controlnet: expected in_channels=4 .* got 6"):
+    with pytest.raises(ValueError, match=r"technique 'edges': controlnet: expected in_channels=4 .* got 6"):
         pipe.gate(tiny.image(2), EDGES)
     with pytest.raises(ValueError, match=r"technique 't': controlnet_image: expected one for each of 1"):
         controlled.gate(tiny.image(2), Technique("t", controlnet_image=("input-sobel", "input-sobel")))
@@ -653,7 +660,7 @@ def test_score_refuses(plain, technique, options, error, words):
 def test_applied_restores_when_entering_fails(adapted):
     before = lora_state(adapted)
 
-    def boom(pipe):
+    def boom(_):
         raise RuntimeError("cannot enter")
 
     with (
