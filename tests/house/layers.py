@@ -50,8 +50,8 @@ HOSTS = (
 )
 
 # Pieces that join two hosts live under the outer one and import the inner adapter inside their constructor:
-# file below adapters/graftkit -> module that it may import. None so far.
-EXCEPTIONS: dict[str, str] = {}
+# file below adapters/graftkit -> module that it may import.
+EXCEPTIONS: dict[str, str] = {"mmseg/diffusion_feature.py": "graftkit.diffusers"}
 
 # Calls whose first argument, a literal, is a module that gets imported.
 IMPORT_CALLS = {"__import__", "import_module", "require", "find_spec", "importorskip"}

@@ -51,6 +51,27 @@ def test_graph_snippet_pushes_outliers_out():
     assert sum(sides[1]) > sum(sides[0])
 
 
+def test_diffusion_snippet_runs_on_a_tiny_model(monkeypatch, tmp_path):
+    """Word for word; only the download is replaced, by a tiny Stable Diffusion built by code."""
+    import diffusers
+
+    from tests.adapters.diffusers import tiny
+
+    (snippet,) = (text for text in SNIPPETS if "graftkit.diffusers" in text)
+    source = tiny.sd_pipe(tmp_path)
+    monkeypatch.setattr(
+        diffusers.StableDiffusionPipeline, "from_pretrained", lambda name: source if name else None
+    )
+    small = snippet.replace("512", "64")
+    for pipe in (source, tiny.sdxl_pipe(tmp_path)):
+        source = pipe
+        namespace: dict[str, object] = {"images": tiny.image(1, 64, 64)}
+        exec(compile(small, "README.md", "exec"), namespace)  # noqa: S102  (our own README)
+        assert namespace["stack"].shape[-2:] == (64, 64)
+        assert namespace["stack"].shape[1] == sum(m.shape[1] for m in namespace["out"].features.values())
+        assert {name[-7:] for name in namespace["queries"]} == {"cross-q"}
+
+
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
 def test_relative_links_exist(name):
     text = (ROOT / name).read_text(encoding="utf-8")

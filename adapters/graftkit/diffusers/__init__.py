@@ -5,19 +5,30 @@ from graftkit.core.extras import require
 require("diffusers", extra="diffusers", minimum="0.33")
 require("transformers", extra="diffusers", minimum="4.50")
 
-from graftkit.diffusers.output import DiffusionFeatureOutput  # noqa: E402  (the checks give the better message)
+from graftkit.diffusers.backbone import DiffusionBackbone, FeatureInfo  # noqa: E402  (after the checks)
+from graftkit.diffusers.cache import FeatureCache  # noqa: E402
+from graftkit.diffusers.conditioning import Text  # noqa: E402
+from graftkit.diffusers.extraction import extract_features  # noqa: E402
+from graftkit.diffusers.output import DiffusionFeatureOutput  # noqa: E402
 from graftkit.diffusers.pipeline import DiffusionFeaturePipeline  # noqa: E402
 from graftkit.methods.content_shift import RECIPES, FeatureAmalgamation, GateReport, Technique  # noqa: E402
+from graftkit.diffusers.ranking import rank_activations  # noqa: E402
 from graftkit.methods.diffusion_feature.aggregation import FeatureAggregator  # noqa: E402
 from graftkit.methods.diffusion_feature.presets import load_selection  # noqa: E402
 
 __all__ = [
-    "RECIPES",
+    "DiffusionBackbone",
     "DiffusionFeatureOutput",
     "DiffusionFeaturePipeline",
     "FeatureAggregator",
     "FeatureAmalgamation",
+    "FeatureCache",
+    "FeatureInfo",
     "GateReport",
+    "RECIPES",
     "Technique",
+    "Text",
+    "extract_features",
     "load_selection",
+    "rank_activations",
 ]

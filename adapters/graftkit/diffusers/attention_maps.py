@@ -7,10 +7,10 @@
 from typing import Any
 
 import torch
-from diffusers.models.embeddings import apply_rotary_emb
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from diffusers.models.embeddings import apply_rotary_emb
 from graftkit.diffusers.taps import Tap
 from graftkit.methods.diffusion_feature.attention import attention_map, check_map_size
 
@@ -38,15 +38,14 @@ class MapReader:
         seen: dict[str, Any] = {}
         self._seen[id(module)] = seen
 
-        def arguments(_: nn.Module, args: Any, kwargs: Any) -> None:
+        def arguments(_: nn.Module, __: Any, kwargs: Any) -> None:
             seen.clear()
             seen["kwargs"] = kwargs
 
         handles = [attn.register_forward_pre_hook(arguments, with_kwargs=True)]
-        for key in ("to_q", "to_k", "to_qkv", "to_kv", "add_q_proj", "add_k_proj", "to_added_qkv"):
-            if isinstance(getattr(attn, key, None), nn.Module):
-                handles.append(getattr(attn, key).register_forward_hook(_keep(seen, key)))
-        return handles
+        keys = ("to_q", "to_k", "to_qkv", "to_kv", "add_q_proj", "add_k_proj", "to_added_qkv")
+        there = [key for key in keys if isinstance(getattr(attn, key, None), nn.Module)]
+        return [*handles, *(getattr(attn, key).register_forward_hook(_keep(seen, key)) for key in there)]
 
     def clear(self) -> None:
         """Forget what was read."""
@@ -119,12 +118,14 @@ def _queries_and_keys(attn: Any, seen: dict[str, Any]) -> tuple[Tensor, Tensor, 
 
 
 def _split(tokens: Tensor, heads: int) -> Tensor:
-    return tokens.unflatten(-1, (heads, -1)).transpose(1, 2)
+    split: Tensor = tokens.unflatten(-1, (heads, -1)).transpose(1, 2)
+    return split
 
 
 def _normed(attn: Any, name: str, tensor: Tensor) -> Tensor:
     norm = getattr(attn, name, None)
-    return tensor if norm is None else norm(tensor)
+    normed: Tensor = tensor if norm is None else norm(tensor)
+    return normed
 
 
 def _bias(mask: Tensor | None, query: Tensor) -> Tensor | None:

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
+from diffusers.utils.torch_utils import randn_tensor
 from graftkit.core.validation import check_bool, check_choice, check_integer, raise_invalid
 from graftkit.diffusers.conditioning import Text, denoiser_arguments
 from graftkit.diffusers.forwards import Forwards, early_exit_allowed
@@ -77,6 +77,8 @@ class BatchRun:
         What to read.
     image_size : (int, int)
         Height and width of the pictures.
+    dtype : torch.dtype
+        Of the denoiser.
     text : Text
         One row an image.
     labels : Tensor of shape (1 or B,) or None
@@ -90,19 +92,29 @@ class BatchRun:
     """
 
     def __init__(
-        self, pipe: Any, settings: Settings, request: Request, image_size: tuple[int, int], *, text: Text,
-        labels: Tensor | None, control: list[Tensor] | None, generator: Any, noise: Tensor | None,
-    ) -> None:  # fmt: skip
+        self,
+        pipe: Any,
+        settings: Settings,
+        request: Request,
+        image_size: tuple[int, int],
+        dtype: torch.dtype,
+        *,
+        text: Text,
+        labels: Tensor | None,
+        control: list[Tensor] | None,
+        generator: Any,
+        noise: Tensor | None,
+    ) -> None:
         self.pipe, self.settings, self.request, self.image_size = pipe, settings, request, image_size
-        self.text, self.labels, self.control = text, labels, control
+        self.dtype, self.text, self.labels, self.control = dtype, text, labels, control
         self.generator, self.noise = generator, noise
 
     def __call__(
         self, source: Tensor, is_image: bool, levels: list[tuple[Any, NoiseLevel, list[NoiseLevel]]]
     ) -> Part:
         """Features at each level."""
-        pipe, settings = self.pipe, self.settings
-        device, dtype = pipe._execution_device, pipe.denoiser.dtype
+        pipe, settings, dtype = self.pipe, self.settings, self.dtype
+        device = pipe._execution_device
         latents = source
         if is_image and getattr(pipe, "vae", None) is not None:
             latents = encode_images(pipe.vae, source, mode=settings.latent_mode, generator=self.generator)

@@ -3,7 +3,6 @@
 >>> out = pipe(pictures, features="preset", batch_size=8)  # doctest: +SKIP
 """
 
-from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any
 
@@ -95,8 +94,8 @@ class FeatureCalls:
         class_labels : int, array-like of shape (1 or B,) or None, default=None
             For class-conditional models.
         height, width : int or None, default=None
-            Resize to this size; ``None`` keeps the image's own, rounded down to what the model takes. The paper
-            resizes to a square: 512 for SD 1.x/2.x, 1024 for SDXL.
+            Resize to this size; ``None`` keeps the image's own, rounded down to what the model takes. The
+            paper resizes to a square: 512 for SD 1.x/2.x, 1024 for SDXL.
         resize_mode : {"default", "fill", "crop", "error"}, default="default"
             ``"error"`` refuses sizes that do not divide.
         original_size, crops_coords_top_left, target_size : (int, int) or None
@@ -171,6 +170,8 @@ class FeatureCalls:
             prompt_attention_mask_2,
         )
         text = self._read_text(prompt, given, batch, cross_attention_kwargs)
+        dtype = self.denoiser.dtype  # it looks through every module: once
+        text = text.to(self._execution_device, dtype)
         size = batch if batch_size is None else check_integer("batch_size", batch_size, low=1)
         parts = []
         try:
@@ -181,7 +182,7 @@ class FeatureCalls:
                 for start in range(0, batch, size):
                     rows = slice(start, min(start + size, batch))
                     run = BatchRun(
-                        self, settings, request, image_size,
+                        self, settings, request, image_size, dtype,
                         text=text.expanded(batch).rows(rows),
                         labels=labels if labels is None or len(labels) == 1 else labels[rows],
                         control=None if control is None else [c[rows] for c in control],
@@ -205,9 +206,17 @@ class FeatureCalls:
         return output if return_dict else output.to_tuple()
 
     def forward_features(
-        self: Any, pixels: Tensor, text: Any = None, features: Any = "preset", *, timestep: int = 50,
-        generator: Any = None, noise: Tensor | None = None, early_exit: Any = "auto", class_labels: Any = None,
-    ) -> dict[str, Tensor]:  # fmt: skip
+        self: Any,
+        pixels: Tensor,
+        text: Any = None,
+        features: Any = "preset",
+        *,
+        timestep: int = 50,
+        generator: Any = None,
+        noise: Tensor | None = None,
+        early_exit: Any = "auto",
+        class_labels: Any = None,
+    ) -> dict[str, Tensor]:
         """Features with gradients, for training through the denoiser.
 
         Parameters
@@ -247,9 +256,10 @@ class FeatureCalls:
         request = resolve(self, features, window=window)
         settings = Settings(early_exit=early_exit)
         labels = None if class_labels is None else torch.as_tensor(class_labels).reshape(-1)
+        dtype = self.denoiser.dtype
         run = BatchRun(
-            self, settings, request, image_size,
-            text=(text or Text()).expanded(len(pixels)),
+            self, settings, request, image_size, dtype,
+            text=(text or Text()).to(self._execution_device, dtype).expanded(len(pixels)),
             labels=labels,
             control=None,
             generator=read_generators(generator, len(pixels)),
@@ -295,9 +305,13 @@ class FeatureCalls:
         if vae is None and channels not in (1, 3):
             raise_invalid("image", image, f"latents of {channels} channels, as the pipeline has no vae")
         pixels = read_images(
-            image, unit=self.size_unit, channels=3 if vae is not None else channels, height=height, width=width,
+            image,
+            unit=self.size_unit,
+            channels=3 if vae is not None else channels,
+            height=height,
+            width=width,
             resize_mode=resize_mode,
-        )  # fmt: skip
+        )
         return pixels, pixels
 
     def _read_control(self: Any, image: Any, size: tuple[int, int], batch: int) -> list[Tensor] | None:
@@ -342,7 +356,7 @@ class FeatureCalls:
         else:
             scale = (kwargs or {}).get("scale")
             text = encode_prompts(self, prompts or [""], lora_scale=scale)
-        return text.to(self._execution_device, self.denoiser.dtype)
+        return text
 
     def _bar(self: Any, batch: int, size: int) -> Any:
         total = -(-batch // size)

@@ -19,7 +19,7 @@ from graftkit.methods.diffusion_feature.attention import MAX_MAP_ELEMENTS
 __all__ = ["Capture"]
 
 
-class Stopped(Exception):  # noqa: N818  (no error: everything that was asked for has been seen)
+class Stopped(Exception):
     """Ends a forward early."""
 
 
@@ -174,4 +174,4 @@ def to_grid(name: str, tokens: Tensor, grid: tuple[int, int] | None, *, cut: boo
             f"features: {name!r} has {tokens.shape[1]} tokens, the grid {grid} has {count}; "
             "chunked feed-forward or text tokens have no spatial grid"
         )
-    return tokens.transpose(1, 2).unflatten(2, grid)
+    return tokens.transpose(1, 2).reshape(len(tokens), -1, *grid)

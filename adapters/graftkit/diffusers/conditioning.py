@@ -1,7 +1,7 @@
 """What each family's denoiser wants beside the noisy latent: text, pooled text, sizes, labels, positions.
 
-Prompts are encoded by the family's own diffusers pipeline, built from our components without copying anything; no
-encoder is rewritten here.
+Prompts are encoded by the family's own diffusers pipeline, built from our components without copying
+anything; no encoder is rewritten here.
 
 >>> text = encode_prompts(pipe, ["a horse", "a horse"])  # doctest: +SKIP
 """
@@ -9,12 +9,12 @@ encoder is rewritten here.
 from dataclasses import dataclass, replace
 from typing import Any
 
-import diffusers
 import torch
-from diffusers.models.embeddings import get_2d_rotary_pos_embed
-from diffusers.pipelines.hunyuandit.pipeline_hunyuandit import get_resize_crop_region_for_grid
 from torch import Tensor
 
+import diffusers
+from diffusers.models.embeddings import get_2d_rotary_pos_embed
+from diffusers.pipelines.hunyuandit.pipeline_hunyuandit import get_resize_crop_region_for_grid
 from graftkit.core.validation import raise_invalid
 
 __all__ = ["Text", "denoiser_arguments", "encode_prompts", "read_prompt"]
@@ -41,11 +41,32 @@ class Text:
     mask_2: Tensor | None = None
 
     def rows(self, index: Any) -> "Text":
-        """The text of some images."""
+        """The text of some images.
+
+        Parameters
+        ----------
+        index : slice or Tensor of shape (n,)
+            Which rows.
+
+        Returns
+        -------
+        Text
+            Those rows.
+        """
         return self._each(lambda tensor: tensor[index])
 
     def expanded(self, batch: int) -> "Text":
         """One row for all, or as many rows as images.
+
+        Parameters
+        ----------
+        batch : int
+            Number of images.
+
+        Returns
+        -------
+        Text
+            With `batch` rows.
 
         Raises
         ------
@@ -60,7 +81,20 @@ class Text:
         return self._each(lambda t: t.expand(batch, *t.shape[1:]) if len(t) != batch else t)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> "Text":
-        """Moved, floating tensors cast."""
+        """Moved, floating tensors cast.
+
+        Parameters
+        ----------
+        device : torch.device
+            Where to.
+        dtype : torch.dtype
+            Of embeddings; integer masks keep theirs.
+
+        Returns
+        -------
+        Text
+            The moved text.
+        """
         return self._each(lambda t: t.to(device, dtype) if t.is_floating_point() else t.to(device))
 
     def _each(self, change: Any) -> "Text":
@@ -107,7 +141,8 @@ def encode_prompts(pipe: Any, prompts: list[str], *, lora_scale: float | None = 
 
 
 def _device_of(text: Text) -> torch.device:
-    return next(t.device for t in vars(text).values() if t is not None)
+    device: torch.device = next(t.device for t in vars(text).values() if t is not None)
+    return device
 
 
 def _encode(pipe: Any, prompts: list[str], lora_scale: float | None) -> Text:
@@ -258,9 +293,10 @@ def _hunyuan(model: Any, text: Text, latents: Tensor, sizes: tuple[int, ...]) ->
     patch = model.config.patch_size
     grid = (latents.shape[-2] // patch, latents.shape[-1] // patch)
     base = 512 // 8 // patch
+    region = get_resize_crop_region_for_grid(grid, base)  # type: ignore[no-untyped-call]
     rotation = get_2d_rotary_pos_embed(
         model.inner_dim // model.num_heads,
-        get_resize_crop_region_for_grid(grid, base),
+        region,
         grid,
         device=device,
         output_type="pt",

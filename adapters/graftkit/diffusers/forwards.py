@@ -6,14 +6,15 @@
 
 from typing import Any
 
-import diffusers
 import torch
 from torch import Tensor, nn
 
+import diffusers
 from graftkit.core.validation import raise_invalid
 from graftkit.diffusers.capture import Capture
 from graftkit.diffusers.noising import NoiseLevel
 from graftkit.diffusers.requests import Request, may_stop
+from graftkit.diffusers.taps import every_module
 
 __all__ = ["Forwards", "early_exit_allowed"]
 
@@ -130,7 +131,7 @@ def early_exit_allowed(pipe: Any, request: Request, asked: Any) -> bool:
     ValueError
         If `asked` is none of "auto", True, False, or True for a compiled denoiser.
     """
-    if asked not in ("auto", True, False) or asked in (0, 1) and not isinstance(asked, bool):
+    if asked not in ("auto", True, False) or (asked in (0, 1) and not isinstance(asked, bool)):
         raise_invalid("early_exit", asked, "'auto', True or False")
     denoiser = pipe.compiled_denoiser
     compiled = hasattr(denoiser, "_orig_mod") or getattr(denoiser, "_compiled_call_impl", None) is not None
@@ -144,7 +145,7 @@ def early_exit_allowed(pipe: Any, request: Request, asked: Any) -> bool:
     if torch.is_grad_enabled() and getattr(model, "is_gradient_checkpointing", False):
         return False
     # Offloading module by module puts weights back after each forward, which a stop would skip.
-    return not any(_moves_weights(module) for module in model.modules())
+    return not any(_moves_weights(module) for module in every_module(model))
 
 
 def _moves_weights(module: Any) -> bool:

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers.image_processor import VaeImageProcessor
 from torch import Tensor, nn
 from torch.nn import functional
 
+from diffusers.image_processor import VaeImageProcessor
 from graftkit.core.validation import check_choice, check_integer, raise_invalid
+from graftkit.diffusers.taps import every_module
 
 __all__ = ["encode_images", "evaluating", "read_images"]
 
@@ -131,7 +132,8 @@ def _size(
 def encode_images(vae: Any, pixels: Tensor, *, mode: str = "mode", generator: Any = None) -> Tensor:
     """Scaled latents of pictures in [-1, 1].
 
-    The mode of the VAE's distribution is reproducible; ``"sample"`` draws from it, as the published code does.
+    The mode of the VAE's distribution is reproducible; ``"sample"`` draws from it, as the published code
+    does.
     """
     check_choice("latent_mode", mode, ("mode", "sample"))
     upcast = vae.dtype == torch.float16 and bool(getattr(vae.config, "force_upcast", False))
@@ -153,16 +155,17 @@ def encode_images(vae: Any, pixels: Tensor, *, mode: str = "mode", generator: An
     if mean is not None and std is not None:
         shift = torch.as_tensor(mean, dtype=latents.dtype, device=latents.device).view(1, -1, 1, 1)
         spread = torch.as_tensor(std, dtype=latents.dtype, device=latents.device).view(1, -1, 1, 1)
-        return (latents - shift) * scale / spread
-    return (latents - float(getattr(vae.config, "shift_factor", None) or 0.0)) * scale
+        scaled: Tensor = (latents - shift) * scale / spread
+        return scaled
+    moved: Tensor = (latents - float(getattr(vae.config, "shift_factor", None) or 0.0)) * scale
+    return moved
 
 
 @contextmanager
 def evaluating(*modules: nn.Module | None) -> Iterator[None]:
     """Evaluation mode for a while; every submodule gets its own mode back."""
-    training = [
-        m for module in modules if isinstance(module, nn.Module) for m in module.modules() if m.training
-    ]
+    given = [module for module in modules if isinstance(module, nn.Module)]
+    training = [m for module in given for m in every_module(module) if m.training]
     try:
         for module in training:
             module.training = False

@@ -7,9 +7,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from diffusers.utils import BaseOutput
 from torch import Tensor
+
+from diffusers.utils.outputs import BaseOutput
 
 __all__ = ["DiffusionFeatureOutput"]
 
@@ -22,8 +22,8 @@ class DiffusionFeatureOutput(BaseOutput):
     ----------
     features : dict of str to Tensor of shape (B, C, H, W)
         In the order of the request. With several timesteps the keys are ``name@timestep``.
-    strides : dict of str to (int, int)
-        Image pixels per cell, down and across.
+    strides : dict of str to (int, int) or None
+        Image pixels per cell, down and across; ``None`` for tokens of the text.
     timestep : float, int or list, or None, default=None
         What the noise level was asked for as.
     latents : Tensor of shape (B, c, h, w) or None, default=None
@@ -33,7 +33,7 @@ class DiffusionFeatureOutput(BaseOutput):
     """
 
     features: dict[str, Tensor]
-    strides: dict[str, tuple[int, int]]
+    strides: dict[str, tuple[int, int] | None]
     timestep: Any = None
     latents: Tensor | None = None
     sample: Tensor | None = None

@@ -1,19 +1,15 @@
 """Dense features from any activation of a diffusers model, by name.
 
-One noising, one forward, no sampling; hooks only, nothing of diffusers is patched or subclassed, and the forward ends
-at the last activation that was asked for. Method: Meng et al., NeurIPS 2024, arXiv 2410.03558.
+One noising, one forward, no sampling; hooks only, nothing of diffusers is patched or subclassed, and the
+forward ends at the last activation that was asked for. Method: Meng et al., NeurIPS 2024, arXiv 2410.03558.
 
 >>> from graftkit.diffusers import DiffusionFeaturePipeline
 >>> pipe = DiffusionFeaturePipeline.from_pipe(sd_pipe)  # doctest: +SKIP
 >>> pipe(image, "a photo of a horse", features="up-level1-*-cross-q").features  # doctest: +SKIP
 """
 
-from typing import Any, ClassVar, Union
+from typing import Any, ClassVar
 
-import diffusers
-import torch
-from diffusers import DiffusionPipeline
-from diffusers.models.controlnets.multicontrolnet import MultiControlNetModel
 from transformers import (
     BertModel,
     BertTokenizer,
@@ -24,54 +20,62 @@ from transformers import (
     T5Tokenizer,
 )
 
+import diffusers
+from diffusers import DiffusionPipeline
+from diffusers.models.controlnets.multicontrolnet import MultiControlNetModel
 from graftkit.core.validation import check_choice, raise_invalid
 from graftkit.diffusers.calls import FeatureCalls
-from graftkit.diffusers.gate import Guideline
 from graftkit.diffusers.inspection import measure
 from graftkit.diffusers.requests import resolve
-from graftkit.diffusers.taps import denoiser_taps, family_of
-from graftkit.diffusers.variants import Variants
+from graftkit.diffusers.taps import FAMILIES, denoiser_taps, family_of
 from graftkit.methods.diffusion_feature.layouts import recognize_layout
 from graftkit.methods.diffusion_feature.names import match_names
 from graftkit.methods.diffusion_feature.pools import generic_pool, paper_pool
 
 __all__ = ["DiffusionFeaturePipeline"]
 
-UNet = Union[diffusers.UNet2DConditionModel, diffusers.UNet2DModel, None]
-Transformer = Union[
-    diffusers.PixArtTransformer2DModel,
-    diffusers.DiTTransformer2DModel,
-    diffusers.HunyuanDiT2DModel,
-    diffusers.SD3Transformer2DModel,
-    diffusers.FluxTransformer2DModel,
-    None,
-]
-VAE = Union[diffusers.AutoencoderKL, diffusers.AutoencoderTiny, diffusers.AsymmetricAutoencoderKL, None]
-Encoder = Union[CLIPTextModel, CLIPTextModelWithProjection, T5EncoderModel, BertModel, None]
-Tokenizer = Union[CLIPTokenizer, T5Tokenizer, BertTokenizer, None]
-ControlNet = Union[diffusers.ControlNetModel, MultiControlNetModel, None]
-DENOISERS = (diffusers.UNet2DConditionModel, diffusers.UNet2DModel, *Transformer.__args__[:-1])  # type: ignore[attr-defined]
+UNet = diffusers.UNet2DConditionModel | diffusers.UNet2DModel | None
+Transformer = (
+    diffusers.PixArtTransformer2DModel
+    | diffusers.DiTTransformer2DModel
+    | diffusers.HunyuanDiT2DModel
+    | diffusers.SD3Transformer2DModel
+    | diffusers.FluxTransformer2DModel
+    | None
+)
+VAE = diffusers.AutoencoderKL | diffusers.AutoencoderTiny | diffusers.AsymmetricAutoencoderKL | None
+Encoder = CLIPTextModel | CLIPTextModelWithProjection | T5EncoderModel | BertModel | None
+Tokenizer = CLIPTokenizer | T5Tokenizer | BertTokenizer | None
+ControlNet = diffusers.ControlNetModel | MultiControlNetModel | None
+# Whatever may stand for a denoiser in the pipelines that components are taken from.
+DENOISERS = tuple(getattr(diffusers, name) for name in FAMILIES)
 
 
-class DiffusionFeaturePipeline(FeatureCalls, Guideline, Variants, DiffusionPipeline):
+Pipeline: Any = DiffusionPipeline  # typed in part; its attributes come from register_modules
+
+
+class DiffusionFeaturePipeline(FeatureCalls, Pipeline):
     """Features of a frozen diffusion model; a diffusers pipeline that samples nothing.
 
     Supported are SD 1.x/2.x and SDXL U-Nets, other ``UNet2DConditionModel`` and ``UNet2DModel`` (pixel space,
-    class-conditional), PixArt, DiT, SD3, Flux and Hunyuan-DiT. It saves and loads as other pipelines do, except that
-    ``DiffusionPipeline.from_pretrained`` does not find a class that diffusers does not hold: load with this class.
+    class-conditional), PixArt, DiT, SD3, Flux and Hunyuan-DiT. It saves and loads as other pipelines do,
+    except that ``DiffusionPipeline.from_pretrained`` does not find a class that diffusers does not hold:
+    load with this class.
 
     Parameters
     ----------
-    unet, transformer : diffusers model or None, default=None
-        The denoiser; exactly one of them.
     scheduler : diffusers scheduler
         Only its noise schedule is read; it is never stepped or changed.
+    unet, transformer : diffusers model or None, default=None
+        The denoiser; exactly one of them.
     vae : diffusers autoencoder or None, default=None
         ``None``: the denoiser works on pixels in [-1, 1], or on `latents` that the caller gives.
-    text_encoder, text_encoder_2, text_encoder_3 : transformers model or None, default=None
+    text_encoder, tokenizer : transformers model and tokenizer, or None, default=None
         As in the source pipeline. Without them pass ``prompt_embeds``.
-    tokenizer, tokenizer_2, tokenizer_3 : transformers tokenizer or None, default=None
-        Their tokenizers.
+    text_encoder_2, tokenizer_2 : transformers model and tokenizer, or None, default=None
+        The second pair, of SDXL, SD3, Flux and Hunyuan-DiT.
+    text_encoder_3, tokenizer_3 : transformers model and tokenizer, or None, default=None
+        The third pair, of SD3.
     controlnet : ControlNetModel, MultiControlNetModel or None, default=None
         For ``controlnet_image``; U-Nets with text only.
     source_class : str or None, default=None
@@ -112,7 +116,8 @@ class DiffusionFeaturePipeline(FeatureCalls, Guideline, Variants, DiffusionPipel
         if (unet is None) == (transformer is None):
             both = [type(model).__name__ for model in (unet, transformer) if model is not None]
             raise_invalid("unet, transformer", both, "exactly one denoiser")
-        family_of(getattr(unet or transformer, "_orig_mod", unet or transformer))
+        denoiser: Any = transformer if unet is None else unet
+        family_of(getattr(denoiser, "_orig_mod", denoiser))
         if scheduler is None:
             raise_invalid("scheduler", None, "a scheduler, for its noise schedule")
         self.register_modules(
@@ -155,21 +160,29 @@ class DiffusionFeaturePipeline(FeatureCalls, Guideline, Variants, DiffusionPipel
         ValueError
             If it holds several denoisers, or an unknown argument is given.
         """
-        if not isinstance(pipeline, DiffusionPipeline):
+        if not isinstance(pipeline, Pipeline):
             raise_invalid("pipeline", pipeline, "a diffusers pipeline", error=TypeError)
         dtype = kwargs.pop("dtype", None) or kwargs.pop("torch_dtype", None)
         expected, options = cls._get_signature_keys(cls)
         unknown = set(kwargs) - {*expected, *options}
         if unknown:
-            raise_invalid("kwargs", sorted(unknown), f"components or options: {sorted({*expected, *options})}")
+            raise_invalid(
+                "kwargs", sorted(unknown), f"components or options: {sorted({*expected, *options})}"
+            )
         given = {**pipeline.components, **kwargs}
         several = [name for name, part in given.items() if isinstance(part, DENOISERS)]
-        several += [n for n, part in given.items() if part is not None and n in ("transformer_2", "unet_2", "prior_prior")]
+        several += [
+            n
+            for n, part in given.items()
+            if part is not None and n in ("transformer_2", "unet_2", "prior_prior")
+        ]
         if len(set(several)) > 1:
             raise_invalid("pipeline", several, "one denoiser; pass the one to use alone")
         components = {name: part for name, part in given.items() if name in expected}
         source = getattr(pipeline.config, "source_class", None) or type(pipeline).__name__
-        own = cls(**{"source_class": source, **components, **{k: v for k, v in kwargs.items() if k in options}})
+        own = cls(
+            **{"source_class": source, **components, **{k: v for k, v in kwargs.items() if k in options}}
+        )
         if dtype is not None:
             own.to(dtype=dtype)
         return own
@@ -276,8 +289,8 @@ class DiffusionFeaturePipeline(FeatureCalls, Guideline, Variants, DiffusionPipel
         Returns
         -------
         dict
-            Name to ``channels``, ``size`` (rows, columns), ``stride`` (pixels down and across) and ``bytes`` an image
-            in the denoiser's dtype.
+            Name to ``channels``, ``size`` (rows, columns), ``stride`` (pixels down and across) and
+            ``bytes`` an image in the denoiser's dtype.
         """
         return measure(self, resolve(self, features, as_tokens=True), height, width)
 
@@ -305,7 +318,9 @@ class DiffusionFeaturePipeline(FeatureCalls, Guideline, Variants, DiffusionPipel
         if rule == "generic":
             return generic_pool(self.activation_names(), clean_fraction=clean_fraction)
         if self.preset is None:
-            raise_invalid("rule", rule, f"'generic': the paper has no pool for this {type(self.denoiser).__name__}")
+            raise_invalid(
+                "rule", rule, f"'generic': the paper has no pool for this {type(self.denoiser).__name__}"
+            )
         return paper_pool(self.preset)
 
     @property

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from graftkit.core.validation import check_number, raise_invalid
-from graftkit.diffusers.taps import Tap, denoiser_taps, module_tap
+from graftkit.diffusers.taps import Tap, denoiser_taps, every_module, module_tap
 from graftkit.methods.diffusion_feature.aggregation import resize_map
 from graftkit.methods.diffusion_feature.names import EXTRAS, expand_names
 from graftkit.methods.diffusion_feature.presets import PRESETS
@@ -140,11 +140,12 @@ def _published(pipe: Any, key: str) -> list[str]:
     if key == "pool":
         pool: list[str] = pipe.candidate_pool("paper" if pipe.preset else "generic")
         return pool
-    preset = pipe.preset if key == "preset" else key
-    if preset is None or PRESETS[preset].layout != pipe.preset:
+    own = pipe.preset
+    preset = own if key == "preset" else key
+    if preset is None or PRESETS[preset].layout != own:
         raise ValueError(
             f"features: there is no published preset {'' if preset is None else repr(preset) + ' '}for this "
-            f"{type(pipe.denoiser).__name__}. Name activations, or compare those of candidate_pool('generic') "
+            f"{type(pipe.denoiser).__name__}. Name activations, or compare candidate_pool('generic') "
             "with rank_activations"
         )
     return list(PRESETS[preset].names)
@@ -161,7 +162,7 @@ def _cross_maps(names: list[str]) -> list[str]:
 def _refuse_chunks(tap: Tap, denoiser: nn.Module) -> None:
     if not tap.name.endswith(("ffn-inner", "ffn-out", "norm-out")):
         return
-    for block in denoiser.modules():
+    for block in every_module(denoiser):
         if getattr(block, "_chunk_size", None) is not None:
             raise ValueError(
                 f"features: {tap.name!r} fires several times, as forward chunking is on; call "

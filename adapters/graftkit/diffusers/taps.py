@@ -1,7 +1,7 @@
 """Where each named activation of a denoiser lives: a table of taps, made from the modules as they are now.
 
-Resolved at call time, never at construction: a LoRA wraps ``to_q``, ``fuse_qkv_projections`` moves it, and a user may
-replace the whole denoiser.
+Resolved at call time, never at construction: a LoRA wraps ``to_q``, ``fuse_qkv_projections`` moves it, and
+a user may replace the whole denoiser.
 
 >>> [tap.name for tap in denoiser_taps(pipe.unet)][:2]  # doctest: +SKIP
 ['unet-in', 'unet-after-conv-in']
@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import diffusers
 from torch import nn
 
+import diffusers
 from graftkit.core.validation import raise_invalid
 
-__all__ = ["Tap", "denoiser_taps", "family_of", "module_tap"]
+__all__ = ["FAMILIES", "Tap", "denoiser_taps", "every_module", "family_of", "module_tap"]
 
 FAMILIES = {
     "UNet2DConditionModel": "unet",
@@ -77,6 +77,15 @@ def family_of(denoiser: nn.Module) -> str:
     raise_invalid("denoiser", type(denoiser).__name__, "one of " + ", ".join(FAMILIES), error=TypeError)
 
 
+def every_module(model: nn.Module) -> Iterator[nn.Module]:
+    """A module and all below it; ``modules()`` also joins names, which takes as long as a small forward."""
+    waiting = [model]
+    while waiting:
+        module = waiting.pop()
+        yield module
+        waiting.extend(child for child in module._modules.values() if child is not None)
+
+
 def denoiser_taps(denoiser: nn.Module) -> list[Tap]:
     """Every named activation, in the order of execution."""
     model: Any = denoiser
@@ -107,7 +116,7 @@ def module_tap(name: str, denoiser: nn.Module) -> Tap:
         near = ", ".join(map(repr, difflib.get_close_matches(path, list(modules), n=3, cutoff=0.0)))
         raise ValueError(f"features: unknown activation {name!r}; the closest module paths are {near}")
     # The nearest ViT around it says what grid its tokens have.
-    spatial = None
+    spatial: Any = None
     parts = path.split(".")
     for end in range(len(parts) - 1, 0, -1):
         around = modules[".".join(parts[:end])]
@@ -143,7 +152,7 @@ def _stage_block(prefix: str, block: Any) -> Iterator[Tap]:
 
 def _mid_block(block: Any) -> Iterator[Tap]:
     resnets = list(getattr(block, "resnets", ()))
-    attentions = [a for a in (getattr(block, "attentions", None) or [])]
+    attentions = list(getattr(block, "attentions", None) or [])
     present = sum(attention is not None for attention in attentions)
     if resnets:
         yield from _resnet("mid-repeat0", resnets[0])

@@ -11,9 +11,10 @@ require("mmengine.optim", extra="mmseg", distribution="onedl-mmengine", minimum=
 
 from graftkit.mmseg.aucseg import AUCSegLoss  # noqa: E402  (the check gives the better message)
 from graftkit.mmseg.aucseg_bank import TMemoryBankHook  # noqa: E402
+from graftkit.mmseg.diffusion_feature import DiffusionFeatureBackbone  # noqa: E402
 from graftkit.mmseg.sse_sam import SSESAM, SSESAMOptimWrapper  # noqa: E402
 
-__all__ = ["AUCSegLoss", "SSESAM", "SSESAMOptimWrapper", "TMemoryBankHook"]
+__all__ = ["AUCSegLoss", "DiffusionFeatureBackbone", "SSESAM", "SSESAMOptimWrapper", "TMemoryBankHook"]
 
 if util.find_spec("mmseg") is not None:
     require("mmseg.evaluation", extra="mmseg", distribution="onedl-mmsegmentation", minimum="1.3")
@@ -21,6 +22,7 @@ if util.find_spec("mmseg") is not None:
 
     __all__ = [
         "AUCSegLoss",
+        "DiffusionFeatureBackbone",
         "GroupIoUMetric",
         "PixelAUCMetric",
         "SSESAM",

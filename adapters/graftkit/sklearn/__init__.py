@@ -5,6 +5,7 @@ from graftkit.methods.dpcml.interests import merge_neighbors
 from graftkit.methods.dpcml.splitting import LeaveOneOut, PerUserRatioSplit, TemporalSplit
 from graftkit.methods.rcpmod.data import make_multiview_outliers
 from graftkit.methods.rcpmod.views import stack_views
+from graftkit.sklearn.dense_probe import DenseProbe
 from graftkit.sklearn.dpcml import DPCML
 from graftkit.sklearn.dpcml_display import DPCMLDisplay
 from graftkit.sklearn.dpcml_selection import cross_validate_ranking, make_ranking_scorer, ranking_metrics
@@ -14,6 +15,7 @@ from graftkit.sklearn.rcpmod_display import RCPMODDisplay
 __all__ = [
     "DPCML",
     "DPCMLDisplay",
+    "DenseProbe",
     "LeaveOneOut",
     "PerUserRatioSplit",
     "RCPMOD",

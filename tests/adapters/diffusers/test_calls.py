@@ -155,7 +155,7 @@ def test_sigma_and_timestep_say_the_same():
 def test_entering_later_steps_once_a_timestep_and_reads_at_the_end(pipe):
     calls = []
     handle = pipe.unet.register_forward_pre_hook(
-        lambda _, args, kwargs: calls.append(int(kwargs["timestep"][0])), with_kwargs=True
+        lambda _, __, kwargs: calls.append(int(kwargs["timestep"][0])), with_kwargs=True
     )
     noise = torch.randn(2, 4, 16, 24, generator=torch.Generator().manual_seed(0))
     found = pipe(tiny.image(), features=NAMES, noise=noise, denoise_from=60)
@@ -193,9 +193,13 @@ def test_every_kind_of_picture_gives_the_same(pipe):
     array = (tiny.image(1).permute(0, 2, 3, 1).numpy() * 255).round().astype(np.uint8)
     noise = torch.randn(1, 4, 16, 24, generator=torch.Generator().manual_seed(0))
     forms = [
-        PIL.Image.fromarray(array[0]), [PIL.Image.fromarray(array[0])], array, array[0],
-        torch.from_numpy(array).permute(0, 3, 1, 2), torch.from_numpy(array / 255.0).permute(0, 3, 1, 2).float(),
-    ]  # fmt: skip
+        PIL.Image.fromarray(array[0]),
+        [PIL.Image.fromarray(array[0])],
+        array,
+        array[0],
+        torch.from_numpy(array).permute(0, 3, 1, 2),
+        torch.from_numpy(array / 255.0).permute(0, 3, 1, 2).float(),
+    ]
     found = [pipe(form, features=NAMES, noise=noise) for form in forms]
     assert all(equal(found[0], other, tolerance=1e-4) for other in found[1:])
 
@@ -232,10 +236,16 @@ def test_output_dtype_and_device(pipe):
 
 def test_class_conditional_and_pixel_space_models():
     config = {
-        "sample_size": 16, "in_channels": 3, "out_channels": 3, "block_out_channels": (8, 8), "norm_num_groups": 4,
-        "down_block_types": ("DownBlock2D", "AttnDownBlock2D"), "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
-        "attention_head_dim": 4, "layers_per_block": 1,
-    }  # fmt: skip
+        "sample_size": 16,
+        "in_channels": 3,
+        "out_channels": 3,
+        "block_out_channels": (8, 8),
+        "norm_num_groups": 4,
+        "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
+        "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
+        "attention_head_dim": 4,
+        "layers_per_block": 1,
+    }
     scheduler = diffusers.DDPMScheduler()
     plain = DiffusionFeaturePipeline(
         unet=tiny.seeded(lambda: diffusers.UNet2DModel(**config)), scheduler=scheduler

@@ -137,7 +137,7 @@ def test_only_the_asked_layers_compute_maps(pipe, inputs, monkeypatch):
 
 def test_a_module_that_runs_twice_is_an_error(pipe, inputs):
     # ResnetBlock2D calls one activation function three times.
-    with pytest.raises(RuntimeError, match="'module:mid_block.resnets.0.nonlinearity' fired 3 times"):
+    with pytest.raises(RuntimeError, match=r"'module:mid_block.resnets.0.nonlinearity' fired 3 times"):
         pipe(**inputs, features="module:mid_block.resnets.0.nonlinearity")
 
 

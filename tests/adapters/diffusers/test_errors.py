@@ -26,28 +26,48 @@ NAN = tiny.image(1)
 NAN[0, 0, 0, 0] = float("nan")
 
 CASES = {
-    "unknown": ({"features": "up-level1-repeat0-vit-block0-cros-q"}, ValueError,
-                r"unknown activation 'up-level1-repeat0-vit-block0-cros-q'; the closest names are "
-                r"'up-level1-repeat0-vit-block0-cross-q', '[a-z0-9-]+', '[a-z0-9-]+'"),
-    "unknown path": ({"features": "module:up_blocks.9"}, ValueError, "unknown activation 'module:up_blocks.9'; the closest"),
+    "unknown": (
+        {"features": "up-level1-repeat0-vit-block0-cros-q"},
+        ValueError,
+        (
+            r"unknown activation 'up-level1-repeat0-vit-block0-cros-q'; the closest names are "
+            r"'up-level1-repeat0-vit-block0-cross-q', '[a-z0-9-]+', '[a-z0-9-]+'"
+        ),
+    ),
+    "unknown path": (
+        {"features": "module:up_blocks.9"},
+        ValueError,
+        "unknown activation 'module:up_blocks.9'; the closest",
+    ),
     "glob": ({"features": "up-level7-*"}, ValueError, "no activation matches 'up-level7-"),
     "type": ({"features": 3}, TypeError, "features: expected a name, a list of names"),
     "entry": ({"features": [3]}, TypeError, "features: expected names"),
     "nothing": ({"features": []}, ValueError, "at least one name"),
     "number": ({"features": {NAME: 1}}, TypeError, "True or False"),
     "text": ({"features": "up-level1-repeat0-vit-block0-cross-k"}, ValueError, "no spatial grid.*as_tokens"),
-    "timestep high": ({"timestep": 1000}, ValueError, r"timestep: expected an integer in \[0, 999\], got 1000"),
+    "timestep high": (
+        {"timestep": 1000},
+        ValueError,
+        r"timestep: expected an integer in \[0, 999\], got 1000",
+    ),
     "timestep low": ({"timestep": -1}, ValueError, r"timestep: expected an integer in \[0, 999\]"),
     "timestep type": ({"timestep": 1.5}, TypeError, "timestep: expected an integer"),
     "timestep twice": ({"timestep": [5, 5]}, ValueError, "different timesteps"),
     "timesteps none": ({"timestep": []}, ValueError, "one or several different timesteps"),
-    "both levels": ({"timestep": 50, "sigma": 0.1}, ValueError, "timestep: expected None where sigma is given"),
+    "both levels": (
+        {"timestep": 50, "sigma": 0.1},
+        ValueError,
+        "timestep: expected None where sigma is given",
+    ),
     "sigma": ({"sigma": -1.0}, ValueError, "sigma: expected a finite number"),
     "noise match": ({"noise_match": "log"}, ValueError, "noise_match: expected one of 'snr', 'linear'"),
     "entry step": ({"denoise_from": 50}, ValueError, "denoise_from: expected a timestep above 50"),
     "entry high": ({"denoise_from": 1000}, ValueError, "timestep: expected an integer"),
-    "divisible": ({"image": tiny.image(1, 40, 48), "resize_mode": "error"}, ValueError,
-                  "image height: expected a size divisible by 16, got 40. The nearest is"),
+    "divisible": (
+        {"image": tiny.image(1, 40, 48), "resize_mode": "error"},
+        ValueError,
+        "image height: expected a size divisible by 16, got 40. The nearest is",
+    ),
     "height": ({"height": 50}, ValueError, "divisible by 16"),
     "resize": ({"resize_mode": "stretch"}, ValueError, "resize_mode: expected one of"),
     "nan": ({"image": NAN}, ValueError, "image: expected finite"),
@@ -58,22 +78,58 @@ CASES = {
     "empty tensor": ({"image": tiny.image(1)[:0]}, ValueError, "the batch is empty"),
     "channels": ({"image": torch.zeros(1, 4, 32, 32)}, ValueError, "3 channels"),
     "no picture": ({"image": "cat.png"}, TypeError, "a PIL image"),
-    "mixed": ({"image": [PIL.Image.new("RGB", (32, 32)), PIL.Image.new("RGB", (48, 32))]}, ValueError, "one size"),
+    "mixed": (
+        {"image": [PIL.Image.new("RGB", (32, 32)), PIL.Image.new("RGB", (48, 32))]},
+        ValueError,
+        "one size",
+    ),
     "no image": ({"image": None}, ValueError, "image, latents: expected exactly one of them, got 'neither'"),
     "both": ({"latents": torch.zeros(1, 4, 8, 8)}, ValueError, "got 'both'"),
-    "latent type": ({"image": None, "latents": np.zeros((1, 4, 8, 8))}, TypeError, "latents: expected a tensor"),
-    "latent channels": ({"image": None, "latents": torch.zeros(1, 3, 8, 8)}, ValueError, r"shape \(B, 4, h, w\)"),
+    "latent type": (
+        {"image": None, "latents": np.zeros((1, 4, 8, 8))},
+        TypeError,
+        "latents: expected a tensor",
+    ),
+    "latent channels": (
+        {"image": None, "latents": torch.zeros(1, 3, 8, 8)},
+        ValueError,
+        r"shape \(B, 4, h, w\)",
+    ),
     "latent nan": ({"image": None, "latents": torch.full((1, 4, 8, 8), torch.nan)}, ValueError, "finite"),
     "latents none": ({"image": None, "latents": torch.zeros(0, 4, 8, 8)}, ValueError, "empty"),
-    "prompt count": ({"prompt": ["a", "horse", "street"]}, ValueError, "expected 1 or 2 prompts for 2 images, got 3"),
+    "prompt count": (
+        {"prompt": ["a", "horse", "street"]},
+        ValueError,
+        "expected 1 or 2 prompts for 2 images, got 3",
+    ),
     "prompt type": ({"prompt": 3}, TypeError, "prompt: expected a string"),
-    "prompt twice": ({"prompt": "a", "prompt_embeds": torch.zeros(1, 3, 12)}, ValueError, "None where prompt_embeds"),
-    "embeds count": ({"prompt_embeds": torch.zeros(3, 3, 12)}, ValueError, r"prompt embeds.*1 or 2 rows.*got 3"),
-    "noise shape": ({"noise": torch.zeros(3, 4, 16, 24)}, ValueError, r"noise: expected shape \(2, c, h, w\)"),
-    "noise grid": ({"noise": torch.zeros(2, 4, 8, 8)}, ValueError, r"noise: expected the latents' shape \(2, 4, 16, 24\)"),
+    "prompt twice": (
+        {"prompt": "a", "prompt_embeds": torch.zeros(1, 3, 12)},
+        ValueError,
+        "None where prompt_embeds",
+    ),
+    "embeds count": (
+        {"prompt_embeds": torch.zeros(3, 3, 12)},
+        ValueError,
+        r"prompt embeds.*1 or 2 rows.*got 3",
+    ),
+    "noise shape": (
+        {"noise": torch.zeros(3, 4, 16, 24)},
+        ValueError,
+        r"noise: expected shape \(2, c, h, w\)",
+    ),
+    "noise grid": (
+        {"noise": torch.zeros(2, 4, 8, 8)},
+        ValueError,
+        r"noise: expected the latents' shape \(2, 4, 16, 24\)",
+    ),
     "noise type": ({"noise": 0.1}, TypeError, "noise: expected a tensor"),
     "noise count": ({"num_noise": 0}, ValueError, "num_noise: expected an integer >= 1"),
-    "generators": ({"generator": [torch.Generator()] * 3}, ValueError, "expected 2 generators for 2 images, got 3"),
+    "generators": (
+        {"generator": [torch.Generator()] * 3},
+        ValueError,
+        "expected 2 generators for 2 images, got 3",
+    ),
     "generator": ({"generator": 0}, TypeError, "generator: expected a torch.Generator"),
     "controlnet": ({"controlnet_image": tiny.image(2)}, ValueError, "the pipeline has no controlnet"),
     "labels": ({"class_labels": 1}, ValueError, "this model takes no labels"),
@@ -83,7 +139,7 @@ CASES = {
     "exit": ({"early_exit": "yes"}, TypeError, "early_exit: expected True or False"),
     "preset": ({"features": "sdxl"}, ValueError, r"no published preset 'sdxl' for this UNet.*candidate_pool"),
     "attention": ({"features": "attn"}, ValueError, "no cross-attention map lies within map_resolutions"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -95,13 +151,13 @@ def test_bad_input_says_what_was_expected(pipe, case):
 
 def test_a_pipeline_without_encoder_refuses_prompts_and_pictures(bare):
     latents = torch.zeros(1, 4, 8, 8)
-    with pytest.raises(ValueError, match="prompt: .*no text_encoder"):
+    with pytest.raises(ValueError, match=r"prompt: .*no text_encoder"):
         bare(latents=latents, prompt="a horse", features=NAME)
-    with pytest.raises(ValueError, match="prompt_embeds: .*no text_encoder"):
+    with pytest.raises(ValueError, match=r"prompt_embeds: .*no text_encoder"):
         bare(latents=latents, features=NAME)
     with pytest.raises(ValueError, match="image: expected latents of 4 channels, as the pipeline has no vae"):
         bare(tiny.image(1), features=NAME)
-    with pytest.raises(ValueError, match="vae-out.*no vae|no vae"):
+    with pytest.raises(ValueError, match="the pipeline has no vae"):
         bare(latents=latents, prompt_embeds=torch.zeros(1, 3, 12), features="vae-out")
 
 

@@ -1,4 +1,4 @@
-"""Golden values of the specification: activations, maps, names, noise levels; official name lists and pools."""
+"""Golden values of the specification; official name lists, pools and presets."""
 
 import math
 
@@ -48,7 +48,7 @@ def pipe():
 
 @pytest.fixture(scope="module")
 def arguments(pipe):
-    """The golden input reaches the network unchanged: it is divided by the signal's factor, the noise is zero."""
+    """The golden input reaches the network unchanged: divided by the signal's factor, no noise."""
     z = wave(0.1, 2, 4, 6, 8)
     signal = math.sqrt(float(pipe.scheduler.alphas_cumprod[50]))
     text = wave(0.3, 2, 3, 6, function=torch.cos)
@@ -119,12 +119,18 @@ SD15 = {
     "sample_size": 64,
 }  # fmt: skip
 SDXL = {
-    "block_out_channels": (320, 640, 1280), "down_block_types": ("DownBlock2D",) + ("CrossAttnDownBlock2D",) * 2,
-    "up_block_types": ("CrossAttnUpBlock2D",) * 2 + ("UpBlock2D",), "transformer_layers_per_block": (1, 2, 10),
-    "attention_head_dim": (5, 10, 20), "cross_attention_dim": 2048, "addition_embed_type": "text_time",
-    "addition_time_embed_dim": 256, "projection_class_embeddings_input_dim": 2816, "use_linear_projection": True,
+    "block_out_channels": (320, 640, 1280),
+    "down_block_types": ("DownBlock2D",) + ("CrossAttnDownBlock2D",) * 2,
+    "up_block_types": ("CrossAttnUpBlock2D",) * 2 + ("UpBlock2D",),
+    "transformer_layers_per_block": (1, 2, 10),
+    "attention_head_dim": (5, 10, 20),
+    "cross_attention_dim": 2048,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
+    "use_linear_projection": True,
     "sample_size": 128,
-}  # fmt: skip
+}
 KINDS = ("self-q", "self-k", "self-v", "self-map", "cross-q", "cross-map", "ffn-inner", "out")
 
 

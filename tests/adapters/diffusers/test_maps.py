@@ -103,10 +103,13 @@ def test_masked_tokens_get_no_weight():
     expected = explicit_maps(
         pipe.transformer,
         lambda: pipe.transformer(
-            inputs["latents"] * signal, inputs["prompt_embeds"], torch.full((2,), 50), encoder_attention_mask=mask,
+            inputs["latents"] * signal,
+            inputs["prompt_embeds"],
+            torch.full((2,), 50),
+            encoder_attention_mask=mask,
             added_cond_kwargs={"resolution": None, "aspect_ratio": None},
         ),
-    )["transformer_blocks.1.attn2.processor"]  # fmt: skip
+    )["transformer_blocks.1.attn2.processor"]
     assert torch.allclose(found, expected.mean(1).transpose(1, 2).reshape(2, 5, 3, 4), atol=1e-12)
 
 
@@ -128,11 +131,12 @@ def test_joint_maps_share_one_softmax_and_rebuild_the_attention(kind):
             model.transformer_blocks[block] if block < 2 else model.single_transformer_blocks[block - 2]
         ).attn
         values, outputs = {}, []
-        handles = [
-            getattr(attn, key).register_forward_hook(lambda _, __, out, key=key: values.__setitem__(key, out))
-            for key in ("to_v", "add_v_proj") if getattr(attn, key, None) is not None
-        ]  # fmt: skip
-        handles.append(attn.register_forward_hook(lambda _, __, out: outputs.append(out)))
+        handles = []
+        for key in ("to_v", "add_v_proj"):
+            if getattr(attn, key, None) is not None:
+                keep = lambda _, __, out, key=key, values=values: values.__setitem__(key, out)  # noqa: E731
+                handles.append(getattr(attn, key).register_forward_hook(keep))
+        handles.append(attn.register_forward_hook(lambda _, __, out, outputs=outputs: outputs.append(out)))
         names = [f"vit-block{block}-self-map", f"vit-block{block}-cross-map"]
         maps = pipe(**inputs, features=names, map_reduce="none", early_exit=False).features
         for handle in handles:

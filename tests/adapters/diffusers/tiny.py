@@ -120,19 +120,33 @@ def sd_pipe(folder: Path, **changes: Any) -> Any:
 
 def sdxl_pipe(folder: Path) -> Any:
     return diffusers.StableDiffusionXLPipeline(
-        vae=vae(), text_encoder=clip(), text_encoder_2=clip(projection=True), tokenizer=clip_tokenizer(folder),
-        tokenizer_2=clip_tokenizer(folder), unet=sdxl_unet(), scheduler=diffusers.EulerDiscreteScheduler(**SCHEDULE),
+        vae=vae(),
+        text_encoder=clip(),
+        text_encoder_2=clip(projection=True),
+        tokenizer=clip_tokenizer(folder),
+        tokenizer_2=clip_tokenizer(folder),
+        unet=sdxl_unet(),
+        scheduler=diffusers.EulerDiscreteScheduler(**SCHEDULE),
         add_watermarker=False,
-    )  # fmt: skip
+    )
 
 
 def pixart() -> Any:
     return seeded(
         lambda: diffusers.PixArtTransformer2DModel(
-            num_attention_heads=2, attention_head_dim=8, in_channels=4, out_channels=8, num_layers=2, sample_size=8,
-            cross_attention_dim=16, caption_channels=12, patch_size=2, norm_num_groups=4, use_additional_conditions=False,
+            num_attention_heads=2,
+            attention_head_dim=8,
+            in_channels=4,
+            out_channels=8,
+            num_layers=2,
+            sample_size=8,
+            cross_attention_dim=16,
+            caption_channels=12,
+            patch_size=2,
+            norm_num_groups=4,
+            use_additional_conditions=False,
         )
-    )  # fmt: skip
+    )
 
 
 def pixart_pipe() -> Any:
@@ -145,40 +159,69 @@ def pixart_pipe() -> Any:
 def dit() -> Any:
     return seeded(
         lambda: diffusers.DiTTransformer2DModel(
-            num_attention_heads=2, attention_head_dim=8, in_channels=4, out_channels=8, num_layers=2, sample_size=8,
-            patch_size=2, num_embeds_ada_norm=1000, norm_num_groups=4,
+            num_attention_heads=2,
+            attention_head_dim=8,
+            in_channels=4,
+            out_channels=8,
+            num_layers=2,
+            sample_size=8,
+            patch_size=2,
+            num_embeds_ada_norm=1000,
+            norm_num_groups=4,
         )
-    )  # fmt: skip
+    )
 
 
 def sd3() -> Any:
     return seeded(
         lambda: diffusers.SD3Transformer2DModel(
-            sample_size=8, patch_size=2, in_channels=4, out_channels=4, num_layers=3, attention_head_dim=8,
-            num_attention_heads=2, joint_attention_dim=32, caption_projection_dim=16, pooled_projection_dim=24,
-            pos_embed_max_size=16, qk_norm="rms_norm",
+            sample_size=8,
+            patch_size=2,
+            in_channels=4,
+            out_channels=4,
+            num_layers=3,
+            attention_head_dim=8,
+            num_attention_heads=2,
+            joint_attention_dim=32,
+            caption_projection_dim=16,
+            pooled_projection_dim=24,
+            pos_embed_max_size=16,
+            qk_norm="rms_norm",
         )
-    )  # fmt: skip
+    )
 
 
 def sd3_pipe(folder: Path) -> Any:
     return diffusers.StableDiffusion3Pipeline(
-        transformer=sd3(), scheduler=diffusers.FlowMatchEulerDiscreteScheduler(), vae=vae(),
-        text_encoder=clip(projection=True), tokenizer=clip_tokenizer(folder), text_encoder_2=clip(projection=True),
-        tokenizer_2=clip_tokenizer(folder), text_encoder_3=t5(32), tokenizer_3=t5_tokenizer(),
-    )  # fmt: skip
+        transformer=sd3(),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
+        vae=vae(),
+        text_encoder=clip(projection=True),
+        tokenizer=clip_tokenizer(folder),
+        text_encoder_2=clip(projection=True),
+        tokenizer_2=clip_tokenizer(folder),
+        text_encoder_3=t5(32),
+        tokenizer_3=t5_tokenizer(),
+    )
 
 
 def flux(**changes: Any) -> Any:
     return seeded(
         lambda: diffusers.FluxTransformer2DModel(
             **{
-                "patch_size": 1, "in_channels": 16, "num_layers": 2, "num_single_layers": 2, "attention_head_dim": 16,
-                "num_attention_heads": 2, "joint_attention_dim": 12, "pooled_projection_dim": 12,
-                "axes_dims_rope": (4, 6, 6), **changes,
+                "patch_size": 1,
+                "in_channels": 16,
+                "num_layers": 2,
+                "num_single_layers": 2,
+                "attention_head_dim": 16,
+                "num_attention_heads": 2,
+                "joint_attention_dim": 12,
+                "pooled_projection_dim": 12,
+                "axes_dims_rope": (4, 6, 6),
+                **changes,
             }
         )
-    )  # fmt: skip
+    )
 
 
 def flux_pipe(folder: Path) -> Any:
@@ -191,11 +234,21 @@ def flux_pipe(folder: Path) -> Any:
 def hunyuan() -> Any:
     return seeded(
         lambda: diffusers.HunyuanDiT2DModel(
-            num_attention_heads=2, attention_head_dim=8, in_channels=4, patch_size=2, sample_size=8, hidden_size=16,
-            num_layers=4, mlp_ratio=2.0, cross_attention_dim=12, cross_attention_dim_t5=16, pooled_projection_dim=8,
-            text_len=77, text_len_t5=256,
+            num_attention_heads=2,
+            attention_head_dim=8,
+            in_channels=4,
+            patch_size=2,
+            sample_size=8,
+            hidden_size=16,
+            num_layers=4,
+            mlp_ratio=2.0,
+            cross_attention_dim=12,
+            cross_attention_dim_t5=16,
+            pooled_projection_dim=8,
+            text_len=77,
+            text_len_t5=256,
         )
-    )  # fmt: skip
+    )
 
 
 def hunyuan_pipe(folder: Path) -> Any:
@@ -206,11 +259,17 @@ def hunyuan_pipe(folder: Path) -> Any:
         max_position_embeddings=80,
     )  # fmt: skip
     return diffusers.HunyuanDiTPipeline(
-        vae=vae(), text_encoder=seeded(lambda: BertModel(config)), transformer=hunyuan(),
-        tokenizer=BertTokenizer(str(folder / "vocab.txt"), model_max_length=77), safety_checker=None,
-        feature_extractor=None, requires_safety_checker=False, text_encoder_2=t5(16), tokenizer_2=t5_tokenizer(),
+        vae=vae(),
+        text_encoder=seeded(lambda: BertModel(config)),
+        transformer=hunyuan(),
+        tokenizer=BertTokenizer(str(folder / "vocab.txt"), model_max_length=77),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+        text_encoder_2=t5(16),
+        tokenizer_2=t5_tokenizer(),
         scheduler=diffusers.DDPMScheduler(**SCHEDULE),
-    )  # fmt: skip
+    )
 
 
 def image(count: int = 2, height: int = 32, width: int = 48, seed: int = 0) -> torch.Tensor:

@@ -1,7 +1,8 @@
 """Feature maps of several resolutions, resized to one grid and concatenated along channels.
 
-Source: arXiv 2410.03558, section 5 and appendix C: bilinear resizing, then concatenation in the order of the request.
-Each map keeps its own dtype while it is resized; the widest one decides the result's, unless `dtype` is given.
+Source: arXiv 2410.03558, section 5 and appendix C: bilinear resizing, then concatenation in the order of
+the request. Each map keeps its own dtype while it is resized; the widest one decides the result's, unless
+`dtype` is given.
 
 >>> maps = {"a": torch.ones(1, 2, 4, 4), "b": torch.ones(1, 3, 8, 8)}
 >>> FeatureAggregator("max")(maps).shape

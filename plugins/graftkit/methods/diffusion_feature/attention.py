@@ -2,9 +2,9 @@ r"""Attention maps from queries and keys, without touching how the network itsel
 
 .. math:: P = \mathrm{softmax}(q k^\top / \sqrt{d} + b)
 
-The public code of arXiv 2410.03558 swaps every layer's processor for an explicit softmax and stores a map per head;
-here only the asked layers are recomputed, in chunks over query rows, and heads are averaged inside a chunk, so the
-peak is one chunk beyond the result.
+The public code of arXiv 2410.03558 swaps every layer's processor for an explicit softmax and stores a map
+per head; here only the asked layers are recomputed, in chunks over query rows, and heads are averaged
+inside a chunk, so the peak is one chunk beyond the result.
 
 >>> q = torch.ones(1, 2, 3, 4); k = torch.ones(1, 2, 5, 4)
 >>> attention_map(q, k).shape

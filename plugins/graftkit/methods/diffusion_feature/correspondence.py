@@ -1,8 +1,9 @@
 """Nearest points between two feature maps by cosine similarity.
 
-The published evaluation resizes both maps to 512 x 512 first (3.7 GB an image at 3520 channels). Bilinear resizing
-and the dot product commute, so here the similarity rows of the few key points are resized instead; the cosine's
-norm is then the coarse map's, which differs slightly. ``exact=True`` resizes first, as published.
+The published evaluation resizes both maps to 512 x 512 first (3.7 GB an image at 3520 channels). Bilinear
+resizing and the dot product commute, so here the similarity rows of the few key points are resized instead;
+the cosine's norm is then the coarse map's, which differs slightly. ``exact=True`` resizes first, as
+published.
 
 Source: arXiv 2410.03558, section 5 and appendix C; the fast form is ours.
 

@@ -1,7 +1,8 @@
 """Mean intersection over union with ignored pixels, and the share of correct key points.
 
-mIoU is accumulated over the whole set and masks ignored pixels before counting, so a prediction there is no false
-positive (the public code of arXiv 2410.03558 counts it). PCK pools *points* over all pairs, as that code does.
+mIoU is accumulated over the whole set and masks ignored pixels before counting, so a prediction there is no
+false positive (the public code of arXiv 2410.03558 counts it). PCK pools *points* over all pairs, as that
+code does.
 
 >>> mean_iou(confusion_matrix([0, 1, 1], [0, 1, 0], n_classes=2))
 0.5
@@ -126,4 +127,5 @@ def correct_points(
         raise_invalid("predicted", predicted, f"shape (n, 2) equal to target's, {truth.shape}")
     if sides.shape not in ((2,), truth.shape) or not (sides > 0).all():
         raise_invalid("size", size, "positive height and width, one pair or one a point")
-    return np.linalg.norm(guess - truth, axis=1) <= alpha * sides.max(axis=-1)
+    near: npt.NDArray[np.bool_] = np.linalg.norm(guess - truth, axis=1) <= alpha * sides.max(axis=-1)
+    return near

@@ -1,9 +1,9 @@
 """Names of activations: their grammar, globs and suggestions.
 
-A U-Net name is ``stage-levelL-repeatR-kind`` or ``stage-levelL-repeatR-vit-blockB-kind``; ``mid`` has no level
-and its ViT no repeat; a transformer's is ``vit-blockB-kind``. Levels count in the order of execution, so
-``up-level0`` is the coarsest. Beside them stand ``unet-in``, ``unet-after-conv-in``, ``unet-out``, the extras
-``vae-out`` and ``attn``, and ``module:`` followed by a path of ``named_modules()``.
+A U-Net name is ``stage-levelL-repeatR-kind`` or ``stage-levelL-repeatR-vit-blockB-kind``; ``mid`` has no
+level and its ViT no repeat; a transformer's is ``vit-blockB-kind``. Levels count in the order of execution,
+so ``up-level0`` is the coarsest. Beside them stand ``unet-in``, ``unet-after-conv-in``, ``unet-out``, the
+extras ``vae-out`` and ``attn``, and ``module:`` followed by a path of ``named_modules()``.
 
 Source: Meng et al., NeurIPS 2024 (arXiv 2410.03558), names of the public configurations. Unlike there, the
 result follows the order of the request, so a concatenation does not depend on the model.
@@ -57,8 +57,8 @@ class ActivationName:
     level, repeat, block : int or None
         Counted from 0, in the order of execution.
     kind : str
-        What is left, such as ``"cross-q"``, ``"res-out"``; ``"vit-out"`` keeps its prefix, ``"block-out"`` is the
-        output of a basic block.
+        What is left, such as ``"cross-q"``, ``"res-out"``; ``"vit-out"`` keeps its prefix, ``"block-out"``
+        is the output of a basic block.
     """
 
     stage: str | None

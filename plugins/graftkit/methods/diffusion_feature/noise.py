@@ -1,14 +1,15 @@
-r"""The noisy input: literal timesteps, flow-matching noise of equal signal-to-noise ratio, deterministic steps.
+r"""The noisy input: literal timesteps, flow matching at equal signal-to-noise ratio, deterministic steps.
 
 .. math::
 
     z_t = \sqrt{\bar\alpha_t}\, z_0 + \sqrt{1 - \bar\alpha_t}\, n \qquad
     z_\sigma = (1 - \sigma)\, z_0 + \sigma n
 
-A timestep t says noise-to-signal :math:`r_t = \sqrt{(1 - \bar\alpha_t)/\bar\alpha_t}` under Stable Diffusion's
-schedule. For flow matching the same ratio is :math:`\sigma = r / (1 + r)`: t = 50 is 0.184, where a literal 50/1000
-would be far cleaner (our inference, unverified on real weights). The public code of arXiv 2410.03558 takes an index
-into the scheduler's list instead, which is off by one with PNDM and fails at t = 0.
+A timestep t says noise-to-signal :math:`r_t = \sqrt{(1 - \bar\alpha_t)/\bar\alpha_t}` under Stable
+Diffusion's schedule. For flow matching the same ratio is :math:`\sigma = r / (1 + r)`: t = 50 is 0.184,
+where a literal 50/1000 would be far cleaner (our inference, unverified on real weights). The public code of
+arXiv 2410.03558 takes an index into the scheduler's list instead, which is off by one with PNDM and fails
+at t = 0.
 
 >>> round(matched_sigma(50), 7)
 0.1840611

@@ -1,7 +1,7 @@
 """Pixels with features: bilinear sampling of maps at labelled positions, without upsampling whole maps.
 
-Source: the label-scarce protocol of arXiv 2410.03558 (appendix C.3) upsamples every map to 256 x 256 and classifies
-pixels; sampling the chosen positions gives the same vectors at a fraction of the memory.
+Source: the label-scarce protocol of arXiv 2410.03558 (appendix C.3) upsamples every map to 256 x 256 and
+classifies pixels; sampling the chosen positions gives the same vectors at a fraction of the memory.
 
 >>> sample_bilinear(np.arange(4.0).reshape(1, 2, 2), np.array([0]), np.array([0]), (2, 2))
 array([[0.]])

@@ -1,12 +1,12 @@
 """Candidate pools: what the qualitative filter of the paper leaves (section 5.1; tables 4 to 6).
 
-Rules: (a) keep the first half of the up stage, where diffusion noise is absent; (b) drop self-attention there,
-it resembles spatial neighbours; (c) in the noisy second half keep only self-attention's q and k; (d) drop every
-increment (``res-increment``, ``ffn-inner``, ``self-v``).
+Rules: (a) keep the first half of the up stage, where diffusion noise is absent; (b) drop self-attention
+there, it resembles spatial neighbours; (c) in the noisy second half keep only self-attention's q and k; (d)
+drop every increment (``res-increment``, ``ffn-inner``, ``self-v``).
 
-``paper_pool`` returns the tables' lists, 33 names for SD 1.x/2.x and 63 for SDXL, which the rules alone do not
-give; ``generic_pool`` applies the rules to any model. For transformers nothing was published: there the pool is
-every block's output and cross-attention query, and no order of quality is known.
+``paper_pool`` returns the tables' lists, 33 names for SD 1.x/2.x and 63 for SDXL, which the rules alone do
+not give; ``generic_pool`` applies the rules to any model. For transformers nothing was published: there the
+pool is every block's output and cross-attention query, and no order of quality is known.
 
 >>> len(paper_pool("sd15")), len(paper_pool("sdxl"))
 (33, 63)
@@ -77,8 +77,8 @@ def generic_pool(names: Sequence[str], *, clean_fraction: float = 0.5) -> list[s
     names : sequence of str
         The model's names in the order of execution.
     clean_fraction : float in (0, 1], default=0.5
-        The share of the up stage's modules taken as free of noise; every level that one of them lies in counts
-        as clean.
+        The share of the up stage's modules taken as free of noise; every level that one of them lies in
+        counts as clean.
 
     Returns
     -------
@@ -87,6 +87,8 @@ def generic_pool(names: Sequence[str], *, clean_fraction: float = 0.5) -> list[s
 
     Raises
     ------
+    TypeError
+        If `clean_fraction` is no number.
     ValueError
         If `clean_fraction` is out of range, or the model leaves no candidate.
     """

@@ -1,8 +1,9 @@
-r"""Cheap probes that say how much a frozen map knows: closed-form ridge, and the published pixel MLP ensemble.
+r"""Probes that say how much a frozen map knows: closed-form ridge, and the published pixel MLP ensemble.
 
-Ridge regresses one-hot classes on standardised features with class weights :math:`w_c = 1/\sqrt{n_c}`, in closed
-form, so a table of fifty activations costs seconds; it is ours, a stand-in for the published classifier. That one,
-:class:`VotingMLP`, follows the label-scarce protocol of arXiv 2410.03558 (appendix C.3, after ddpm-segmentation).
+Ridge regresses one-hot classes on standardised features with class weights :math:`w_c = 1/\sqrt{n_c}`, in
+closed form, so a table of fifty activations costs seconds; it is ours, a stand-in for the published
+classifier. That one, :class:`VotingMLP`, follows the label-scarce protocol of arXiv 2410.03558 (appendix
+C.3, after ddpm-segmentation).
 
 >>> probe = RidgeProbe().fit(np.array([[0.0], [1.0], [2.0], [3.0]]), np.array([4, 4, 7, 7]))
 >>> probe.predict(np.array([[0.2], [2.9]]))
@@ -29,6 +30,15 @@ class RidgeProbe:
     ----------
     penalty : float > 0, default=1e-2
         Of the squared coefficients, relative to the number of samples.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Labels seen.
+    coefficients_ : ndarray of shape (d + 1, n_classes)
+        Of standardised features, the intercept last.
+    mean_, scale_ : ndarray of shape (d,)
+        Of the features.
 
     Raises
     ------
@@ -102,8 +112,8 @@ class RidgeProbe:
 class VotingMLP:
     """The published pixel classifier: ten small networks, majority vote.
 
-    D-128-32-classes (D-256-128-classes from 30 classes on), ReLU then batch norm, N(0, .02) weights, Adam 1e-3,
-    batches of 64; a member stops after `patience` batches without a lower loss, from epoch 4 on.
+    D-128-32-classes (D-256-128-classes from 30 classes on), ReLU then batch norm, N(0, .02) weights, Adam
+    1e-3, batches of 64; a member stops after `patience` batches without a lower loss, from epoch 4 on.
 
     Parameters
     ----------
@@ -115,6 +125,13 @@ class VotingMLP:
         Batches without improvement.
     random_state : int, Generator or None, default=None
         Seeds members and batches.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Labels seen.
+    members_ : list of torch.nn.Module
+        The trained networks.
     """
 
     def __init__(
@@ -199,13 +216,8 @@ class VotingMLP:
 
         table = torch.as_tensor(np.asarray(X, np.float32))
         with torch.no_grad():
-            votes = sum(nn_one_hot(member(table).argmax(1), len(self.classes_)) for member in self.members_)
-        chosen: Array = self.classes_[votes.argmax(1).numpy()]  # type: ignore[union-attr]
+            votes = torch.zeros(len(table), len(self.classes_))
+            for member in self.members_:
+                votes += torch.nn.functional.one_hot(member(table).argmax(1), len(self.classes_))
+        chosen: Array = self.classes_[votes.argmax(1).numpy()]
         return chosen
-
-
-def nn_one_hot(codes: Any, n_classes: int) -> Any:
-    """Indicator rows of class codes, of shape (n, n_classes)."""
-    from torch.nn.functional import one_hot
-
-    return one_hot(codes, n_classes)
