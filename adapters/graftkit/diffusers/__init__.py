@@ -11,8 +11,8 @@ from graftkit.diffusers.conditioning import Text  # noqa: E402
 from graftkit.diffusers.extraction import extract_features  # noqa: E402
 from graftkit.diffusers.output import DiffusionFeatureOutput  # noqa: E402
 from graftkit.diffusers.pipeline import DiffusionFeaturePipeline  # noqa: E402
-from graftkit.methods.content_shift import RECIPES, FeatureAmalgamation, GateReport, Technique  # noqa: E402
 from graftkit.diffusers.ranking import rank_activations  # noqa: E402
+from graftkit.methods.content_shift import RECIPES, FeatureAmalgamation, GateReport, Technique  # noqa: E402
 from graftkit.methods.diffusion_feature.aggregation import FeatureAggregator  # noqa: E402
 from graftkit.methods.diffusion_feature.presets import load_selection  # noqa: E402
 
