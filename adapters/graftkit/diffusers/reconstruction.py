@@ -16,6 +16,7 @@ from graftkit.core.validation import check_integer, check_number, raise_invalid
 from graftkit.diffusers.batches import BatchRun, Settings
 from graftkit.diffusers.conditioning import Text
 from graftkit.diffusers.noising import NoiseLevel, noise_level, schedule_length
+from graftkit.diffusers.requests import Request
 
 __all__ = ["Conditions", "Reconstruction", "levels_of"]
 
@@ -79,10 +80,10 @@ class Reconstruction:
         """Pictures of shape (B, c, H, W) in [0, 1]."""
         pipe = self.pipe
         run, plain = self._run(conditions.text, conditions, image_size), None
-        forwards = run._forwards(latents.to(pipe.denoiser.dtype))
+        forwards = run.forwards(latents.to(pipe.denoiser.dtype))
         if conditions.guidance > 1:
             negative = conditions.negative or conditions.text
-            plain = self._run(negative, conditions, image_size)._forwards(latents.to(pipe.denoiser.dtype))
+            plain = self._run(negative, conditions, image_size).forwards(latents.to(pipe.denoiser.dtype))
         prediction = str(getattr(pipe.scheduler.config, "prediction_type", "epsilon"))
         noisy = self.levels[0].apply(latents, noise)
         clean = noisy
@@ -95,14 +96,16 @@ class Reconstruction:
                 noisy = level.move(noisy, output, prediction, self.levels[position + 1])
             else:
                 clean = level.clean(noisy, output, prediction)
-        pictures = clean if getattr(pipe, "vae", None) is None else run._decode(clean)
+        pictures = clean if getattr(pipe, "vae", None) is None else run.decode(clean)
         return ((pictures.float() + 1) / 2).clamp(0, 1)
 
     def _run(self, text: Text, conditions: Conditions, image_size: tuple[int, int]) -> BatchRun:
         settings = Settings(early_exit=False, controlnet_scale=conditions.control_scale)
+        dtype = self.pipe.denoiser.dtype
         return BatchRun(
-            self.pipe, settings, None, image_size, text=text, labels=conditions.labels,  # type: ignore[arg-type]
-            control=conditions.control, generator=None, noise=None,
+            self.pipe, settings, Request([], [], []), image_size, dtype,
+            text=text.to(self.pipe._execution_device, dtype),
+            labels=conditions.labels, control=conditions.control, generator=None, noise=None,
         )  # fmt: skip
 
     def _output(self, forwards: Any, noisy: Tensor, level: NoiseLevel, latents: Tensor) -> Tensor:
