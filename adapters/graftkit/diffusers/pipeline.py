@@ -28,8 +28,8 @@ from graftkit.diffusers.calls import FeatureCalls
 from graftkit.diffusers.gate import Guideline
 from graftkit.diffusers.inspection import measure
 from graftkit.diffusers.requests import resolve
+from graftkit.diffusers.shift_scores import ShiftScores
 from graftkit.diffusers.taps import FAMILIES, denoiser_taps, family_of
-from graftkit.diffusers.variants import Variants
 from graftkit.methods.diffusion_feature.layouts import recognize_layout
 from graftkit.methods.diffusion_feature.names import match_names
 from graftkit.methods.diffusion_feature.pools import generic_pool, paper_pool
@@ -56,7 +56,7 @@ DENOISERS = tuple(getattr(diffusers, name) for name in FAMILIES)
 Pipeline: Any = DiffusionPipeline  # typed in part; its attributes come from register_modules
 
 
-class DiffusionFeaturePipeline(FeatureCalls, Guideline, Variants, Pipeline):
+class DiffusionFeaturePipeline(FeatureCalls, Guideline, ShiftScores, Pipeline):
     """Features of a frozen diffusion model; a diffusers pipeline that samples nothing.
 
     Supported are SD 1.x/2.x and SDXL U-Nets, other ``UNet2DConditionModel`` and ``UNet2DModel`` (pixel space,

@@ -4,12 +4,8 @@ The pipeline's methods ``gate`` and ``content_shift_score`` are in ``graftkit.di
 what needs no diffusion library: the score, the paired guideline, the blend, techniques as data.
 """
 
-from graftkit.methods.content_shift.amalgamation import (
-    FeatureAmalgamation,
-    amalgamate,
-    amalgamation_penalty,
-    assignment_weights,
-)
+from graftkit.methods.content_shift.amalgamation import FeatureAmalgamation
+from graftkit.methods.content_shift.assignment import amalgamate, amalgamation_penalty, assignment_weights
 from graftkit.methods.content_shift.contours import (
     cosine_difference,
     laplacian_difference,
@@ -17,6 +13,7 @@ from graftkit.methods.content_shift.contours import (
     shift_score,
 )
 from graftkit.methods.content_shift.edges import edge_image
+from graftkit.methods.content_shift.fitting import fit_amalgamation
 from graftkit.methods.content_shift.gains import GainSummary, paired_gain, summarise, verdict
 from graftkit.methods.content_shift.recipes import RECIPES, Recipe
 from graftkit.methods.content_shift.report import GateReport
@@ -36,6 +33,7 @@ __all__ = [
     "check_techniques",
     "cosine_difference",
     "edge_image",
+    "fit_amalgamation",
     "image_distance",
     "laplacian_difference",
     "laplacian_norm",
