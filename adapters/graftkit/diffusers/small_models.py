@@ -5,7 +5,7 @@ encoder with random weights that is left so, and folding of pixels in place of a
 
 >>> pipe = small_pipeline(("red", "disc"))
 >>> type(pipe.unet).__name__, pipe.encode_text("red disc").embeds.shape
-('UNet2DConditionModel', torch.Size([1, 8, 24]))
+('UNet2DConditionModel', torch.Size([1, 16, 24]))
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ from graftkit.methods.diffusion_feature.training import train_denoiser
 
 __all__ = ["FoldingVAE", "small_pipeline", "train_controlnet", "train_lora", "train_pipeline"]
 
-WIDTH, TOKENS, EDGES = 24, 8, "sobel"
+WIDTH, TOKENS, EDGES = 24, 16, "sobel"
 
 
 class FoldingVAE(diffusers.ModelMixin, ConfigMixin):
@@ -46,6 +46,7 @@ class FoldingVAE(diffusers.ModelMixin, ConfigMixin):
     @register_to_config
     def __init__(self, scaling_factor: float = 1.0, block_out_channels: Sequence[int] = (1, 1, 1)) -> None:
         super().__init__()
+        del scaling_factor, block_out_channels  # read from the config
         self.place = torch.nn.Parameter(torch.zeros(1), requires_grad=False)  # knows device and type
 
     def encode(self, x: Tensor, return_dict: bool = True) -> Any:
@@ -54,7 +55,7 @@ class FoldingVAE(diffusers.ModelMixin, ConfigMixin):
         sure = DiagonalGaussianDistribution(torch.cat([z, torch.full_like(z, -30.0)], 1))
         return AutoencoderKLOutput(latent_dist=sure) if return_dict else (sure,)
 
-    def decode(self, z: Tensor, return_dict: bool = True, generator: Any = None) -> Any:
+    def decode(self, z: Tensor, return_dict: bool = True) -> Any:
         """Unfold."""
         x = functional.pixel_shuffle(z, 4)
         return DecoderOutput(sample=x) if return_dict else (x,)
@@ -220,7 +221,7 @@ def train_lora(
     ImportError
         Without peft.
     """
-    peft: Any = require("peft", extra="dev", distribution="peft")
+    peft: Any = require("peft", extra="diffusers", distribution="peft")
     unet = pipe.unet
     config = peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=["to_q", "to_k", "to_v", "to_out.0"])
     unet.requires_grad_(False)
