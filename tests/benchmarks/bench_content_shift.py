@@ -6,9 +6,9 @@
 Cost, batches and memory use a U-Net of Stable Diffusion 1.5's structure with 32 to 128 channels and random
 weights, one thread, arms interleaved in one process; ratios are medians over rounds. Quality trains a small
 U-Net, a ControlNet on edges and a LoRA on the spot, once a seed, on generated scenes and, under
-GRAFTKIT_DATA, on CamVid; a technique's gain and its change of the probe's mIoU come from the same test images, which no
-network was trained on (the LoRA saw the probe's training images, without labels). Nothing is selected: every
-technique is a row. Finished records are skipped. ``--full`` trains eight times as long.
+GRAFTKIT_DATA, on CamVid; a technique's gain and its change of the probe's mIoU come from the same test
+images, which no network was trained on (the LoRA saw the probe's training images, without labels). Nothing is
+selected: every technique is a row. Finished records are skipped. ``--full`` trains eight times as long.
 """
 
 import argparse

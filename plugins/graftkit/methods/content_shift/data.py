@@ -20,7 +20,9 @@ from graftkit.core.validation import check_integer, raise_invalid
 __all__ = ["COLOURS", "OBJECT_CLASSES", "label_prompts", "object_scenes", "scene_words"]
 
 OBJECT_CLASSES = ("ground", "disc", "square", "stripes")
-COLOURS = {"red": (0.9, 0.2, 0.2), "green": (0.2, 0.8, 0.3), "blue": (0.2, 0.3, 0.9), "yellow": (0.9, 0.8, 0.2)}
+COLOURS = {
+    "red": (0.9, 0.2, 0.2), "green": (0.2, 0.8, 0.3), "blue": (0.2, 0.3, 0.9), "yellow": (0.9, 0.8, 0.2),
+}  # fmt: skip
 
 
 def scene_words() -> tuple[str, ...]:

@@ -2,8 +2,8 @@ r"""Training what steers a denoiser, a ControlNet or a LoRA, on the spot: the de
 
 .. math:: \min_\phi \; E \lVert n - \epsilon_{\theta, \phi}(z_t, t, c) \rVert^2
 
-Only the parameters :math:`\phi` that are handed over move. Source: ControlNet and LoRA are trained so; the small
-set-up is ours, for examples and benchmarks without pretrained weights.
+Only the parameters :math:`\phi` that are handed over move. Source: ControlNet and LoRA are trained so; the
+small set-up is ours, for examples and benchmarks without pretrained weights.
 
 >>> gain = torch.nn.Parameter(torch.zeros(1))
 >>> losses = train_steering(lambda noisy, time, control: gain * control, [gain], torch.zeros(4, 1, 2, 2),
