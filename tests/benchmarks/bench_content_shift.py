@@ -141,8 +141,8 @@ def cost(records: Records, where: dict[str, Any], quick: bool, full: bool) -> No
     # Weights with the adapter in them: the layers then cost what plain ones do.
     pipe.unet.set_adapters(["lora"])
     pipe.unet.fuse_lora()
+    pipe.unet.unload_lora()  # as unload_lora_weights of a source pipeline: plain layers stay
     times["LoRA, fused"] = [_seconds(runs["plain"][0]) for _ in range(rounds)]
-    pipe.unet.unfuse_lora()
     base = times["plain"]
     ratios = {n: [a / b for a, b in zip(t, base, strict=True)] for n, t in times.items()}
     records.add(

@@ -112,8 +112,9 @@ def _quality(data: str, steps: int, records: list[Record]) -> str:
     losses = ", ".join(f"{part} {spread([r['loss'][part] for r in records])}" for part in records[0]["loss"])
     return (
         f"### Does the verdict agree with a probe: {data}, {steps} updates, {len(records)} seed(s)\n\n"
-        "Change of a ridge probe's mIoU against the plain feature, by activation@timestep, beside GATE's gain "
-        f"on the same images. Last losses: {losses}.\n\n{table(header, rows)}\n{_agreement(records, places)}\n"
+        "Change of a ridge probe's mIoU against the plain feature, by activation@timestep, beside GATE's "
+        f"gain on the same images. Last losses: {losses}.\n\n{table(header, rows)}\n"
+        f"{_agreement(records, places)}\n"
     )
 
 

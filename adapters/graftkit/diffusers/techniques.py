@@ -39,6 +39,12 @@ def check_technique(pipe: Any, technique: Technique, batch: int, timestep: int |
             f"{sorted(_adapters(pipe))}. Load them "
             "through the source pipeline: load_lora_weights(..., adapter_name=...)"
         )
+    if any(layer.merged for model in _models(pipe) for layer in _lora_layers(model)):
+        # Switching a fused adapter off or over makes peft take it out of the weights, for good.
+        raise ValueError(
+            f"technique {technique.name!r}: adapters: expected adapters that are not fused into the weights. "
+            "Call unfuse_lora() first, or unload_lora_weights() to make the fused model the basic one"
+        )
     _check_embeds(pipe, technique, batch)
     if technique.denoise_from is not None and timestep is not None and technique.denoise_from <= timestep:
         raise_invalid(

@@ -156,3 +156,17 @@ def test_applied_restores_when_entering_fails(adapted):
     ):
         pass
     assert lora_state(adapted) == before
+
+
+def test_fused_adapters_are_refused_and_their_weights_stay(adapted):
+    """Run so, peft would take the adapter out of the weights at the first technique without it."""
+    adapted.unet.fuse_lora()
+    weights = {name: value.clone() for name, value in adapted.unet.state_dict().items()}
+    for call in (adapted.gate, adapted.extract_variants, adapted.content_shift_score):
+        with pytest.raises(ValueError, match=r"technique '\w+': adapters: expected .* not fused"):
+            call(tiny.image(), Technique("t"))
+    assert all(torch.equal(weights[name], value) for name, value in adapted.unet.state_dict().items())
+    adapted.unet.unload_lora()
+    assert torch.isfinite(
+        adapted.extract_variants(tiny.image(), Technique("t"), NAMES)["t"].features[NAMES[0]]
+    ).all()
