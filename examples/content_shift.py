@@ -43,14 +43,14 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     start = time.perf_counter()
     data, images, labels, prompts, words = load(options.data, options.seed)
     pipe = small_pipeline(words, channels=(32, 48), seed=options.seed)
-    steps, seed = 20 if options.quick else 120, options.seed
+    steps, seed = 20 if options.quick else 90, options.seed
     train_pipeline(pipe, images[:-TEST], prompts[:-TEST], steps=steps, seed=seed, verbose=1)
     train_controlnet(pipe, images[:-TEST], prompts[:-TEST], steps=steps, seed=seed, verbose=1)
     images, labels, prompts = images[-TEST:], labels[-TEST:], prompts[-TEST:]
     train_lora(pipe, images[:HALF], prompts[:HALF], "own", steps=steps // 4, seed=seed)
     gate = pipe.gate(
         images[HALF:], techniques(prompts[HALF:]), strength=0.8,
-        num_inference_steps=5 if options.quick else 10, seeds=(seed, seed + 1), metrics=("mse", "edge"),
+        num_inference_steps=5 if options.quick else 8, seeds=(seed, seed + 1), metrics=("mse", "edge"),
         batch_size=HALF, keep_images=True,
     )  # fmt: skip
     asked = (Technique("basic"), *techniques(prompts))

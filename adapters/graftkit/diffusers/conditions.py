@@ -16,7 +16,7 @@ from graftkit.core.validation import raise_invalid
 from graftkit.diffusers.conditioning import Text
 from graftkit.diffusers.images import encode_images, evaluating
 from graftkit.diffusers.reconstruction import Conditions
-from graftkit.diffusers.techniques import applied, control_images
+from graftkit.diffusers.techniques import applied, control_images, text_adapters
 from graftkit.methods.content_shift import Technique
 
 __all__ = ["BASIC", "ConditionCalls", "read_labels", "same_noise", "some_rows"]
@@ -64,7 +64,9 @@ class ConditionCalls:
     def _text_rows(self: Any, words: list[str], technique: Technique, memory: dict[Any, Any]) -> Text:
         if self.text_encoder is None and self.text_encoder_2 is None:
             return Text()
-        key = ("text", tuple(words), adapter_key(technique))
+        # Adapters of the denoiser alone leave texts as they are.
+        own = adapter_key(technique) if text_adapters(self) else ()
+        key = ("text", tuple(words), own)
         if key not in memory:
             distinct = list(dict.fromkeys(words))
             encoded = self.encode_text(distinct, batch=len(distinct))

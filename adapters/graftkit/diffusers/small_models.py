@@ -182,7 +182,7 @@ def train_controlnet(
 
     conditions = (_either(pipe, prompts, seed), edge_image(images, EDGES))
     losses = train_steering(
-        predict, net.parameters(), _latents(images), conditions, steps=steps, random_state=seed,
+        predict, net.parameters(), _latents(images), conditions, steps=steps, lr=4e-3, random_state=seed,
         verbose=verbose,
     )  # fmt: skip
     pipe.register_modules(controlnet=net.eval())

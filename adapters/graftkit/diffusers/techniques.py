@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from graftkit.core.validation import raise_invalid
 from graftkit.methods.content_shift import Technique, edge_image
 
-__all__ = ["applied", "check_technique", "control_images", "negative_control", "rows_of"]
+__all__ = ["applied", "check_technique", "control_images", "negative_control", "rows_of", "text_adapters"]
 
 
 def check_technique(pipe: Any, technique: Technique, batch: int, timestep: int | None = None) -> None:
@@ -200,6 +200,11 @@ def _models(pipe: Any) -> list[nn.Module]:
 
 def _lora_layers(model: nn.Module) -> list[Any]:
     return [m for m in model.modules() if hasattr(m, "_active_adapter") and hasattr(m, "scaling")]
+
+
+def text_adapters(pipe: Any) -> bool:
+    """Whether a text encoder carries LoRA adapters."""
+    return any(_lora_layers(model) for model in _models(pipe)[1:])
 
 
 def _adapters(pipe: Any) -> set[str]:

@@ -170,3 +170,21 @@ def test_fused_adapters_are_refused_and_their_weights_stay(adapted):
     assert torch.isfinite(
         adapted.extract_variants(tiny.image(), Technique("t"), NAMES)["t"].features[NAMES[0]]
     ).all()
+
+
+@pytest.mark.parametrize("in_text", [False, True])
+def test_texts_are_encoded_again_only_for_adapters_of_the_encoder(adapted, in_text):
+    import peft
+
+    if in_text:
+        config = peft.LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
+        adapted.text_encoder.add_adapter(config, "x")
+    counted = []
+    handle = adapted.text_encoder.register_forward_hook(lambda *_: counted.append(1))
+    techniques = [Technique("plain"), Technique("x", adapters="x"), Technique("y", adapters="y")]
+    try:
+        found = adapted.extract_variants(tiny.image(), techniques, NAMES)
+    finally:
+        handle.remove()
+    assert len(counted) == (3 if in_text else 1)
+    assert not torch.allclose(found["plain"].features[NAMES[0]], found["x"].features[NAMES[0]], atol=1e-4)

@@ -5,7 +5,7 @@ Prompts that describe all images alike cannot bring any of them back to its cont
 
 >>> images, labels, prompts = object_scenes(2, random_state=0)
 >>> images.shape, labels.shape, prompts[0]
-((2, 3, 48, 64), (2, 48, 64), 'green disc yellow stripes')
+((2, 3, 48, 64), (2, 48, 64), 'red disc yellow stripes')
 """
 
 from collections.abc import Sequence
