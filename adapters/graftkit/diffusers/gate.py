@@ -16,7 +16,8 @@ from torch import Tensor
 from graftkit.core.validation import check_bool, check_choice, check_integer, raise_invalid
 from graftkit.diffusers.conditions import BASIC, ConditionCalls, read_labels, same_noise, some_rows
 from graftkit.diffusers.reconstruction import Reconstruction
-from graftkit.diffusers.techniques import applied, check_technique, negative_control
+from graftkit.diffusers.technique_checks import check_technique
+from graftkit.diffusers.techniques import applied, negative_control
 from graftkit.methods.content_shift import (
     GateReport,
     Technique,

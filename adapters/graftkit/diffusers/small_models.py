@@ -62,7 +62,7 @@ class FoldingVAE(diffusers.ModelMixin, ConfigMixin):
 
 
 def small_pipeline(
-    words: Sequence[str], *, channels: Sequence[int] = (32, 48, 64), layers: int = 1, seed: int = 0
+    words: Sequence[str], *, channels: Sequence[int] = (32, 48, 64), seed: int = 0
 ) -> DiffusionFeaturePipeline:
     """An untrained feature pipeline whose prompts know these words.
 
@@ -72,8 +72,6 @@ def small_pipeline(
         Lower-case words.
     channels : sequence of int, default=(32, 48, 64)
         Of the U-Net's levels.
-    layers : int, default=1
-        Blocks a level.
     seed : int, default=0
         Of all weights.
 
@@ -94,7 +92,7 @@ def small_pipeline(
         )  # fmt: skip
         unet = diffusers.UNet2DConditionModel(
             sample_size=(12, 16), in_channels=48, out_channels=48, block_out_channels=tuple(channels),
-            down_block_types=("CrossAttnDownBlock2D",) * len(channels), layers_per_block=layers,
+            down_block_types=("CrossAttnDownBlock2D",) * len(channels), layers_per_block=1,
             up_block_types=("CrossAttnUpBlock2D",) * len(channels), cross_attention_dim=WIDTH,
             attention_head_dim=4, norm_num_groups=8,
         )  # fmt: skip
@@ -190,7 +188,7 @@ def train_controlnet(
 
 
 def train_lora(
-    pipe: Any, images: Tensor, prompts: Sequence[str], name: str, *, steps: int, rank: int = 4, seed: int = 0
+    pipe: Any, images: Tensor, prompts: Sequence[str], name: str, *, steps: int, seed: int = 0
 ) -> list[float]:
     """Give the U-Net a LoRA adapter for these pictures; its other weights stay.
 
@@ -206,8 +204,6 @@ def train_lora(
         Of the adapter.
     steps : int
         Updates of 8 pictures.
-    rank : int, default=4
-        Of the adapter.
     seed : int, default=0
         Of weights, batches, times and noise.
 
@@ -223,7 +219,7 @@ def train_lora(
     """
     peft: Any = require("peft", extra="diffusers", distribution="peft")
     unet = pipe.unet
-    config = peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=["to_q", "to_k", "to_v", "to_out.0"])
+    config = peft.LoraConfig(r=4, lora_alpha=4, target_modules=["to_q", "to_k", "to_v", "to_out.0"])
     unet.requires_grad_(False)
     with torch.random.fork_rng():
         torch.manual_seed(seed)

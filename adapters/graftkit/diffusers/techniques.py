@@ -19,93 +19,15 @@ from torch import Tensor, nn
 from graftkit.core.validation import raise_invalid
 from graftkit.methods.content_shift import Technique, edge_image
 
-__all__ = ["applied", "check_technique", "control_images", "negative_control", "rows_of", "text_adapters"]
-
-
-def check_technique(pipe: Any, technique: Technique, batch: int, timestep: int | None = None) -> None:
-    """Refuse a technique that this pipeline cannot apply, before anything runs.
-
-    Raises
-    ------
-    ValueError
-        If a component, an adapter or a row is missing or does not fit; the message names the technique.
-    """
-    _check_texts(pipe, technique, batch)
-    _check_control(pipe, technique, batch)
-    missing = [name for name in technique.adapters if name not in _adapters(pipe)]
-    if missing:
-        raise ValueError(
-            f"technique {technique.name!r}: adapters: unknown {missing}, loaded are "
-            f"{sorted(_adapters(pipe))}. Load them "
-            "through the source pipeline: load_lora_weights(..., adapter_name=...)"
-        )
-    if any(layer.merged for model in _models(pipe) for layer in _lora_layers(model)):
-        # Switching a fused adapter off or over makes peft take it out of the weights, for good.
-        raise ValueError(
-            f"technique {technique.name!r}: adapters: expected adapters that are not fused into the weights. "
-            "Call unfuse_lora() first, or unload_lora_weights() to make the fused model the basic one"
-        )
-    _check_embeds(pipe, technique, batch)
-    if technique.denoise_from is not None and timestep is not None and technique.denoise_from <= timestep:
-        raise_invalid(
-            f"technique {technique.name!r}: denoise_from",
-            technique.denoise_from,
-            f"a timestep above {timestep}",
-        )
-
-
-def _check_texts(pipe: Any, technique: Technique, batch: int) -> None:
-    label = f"technique {technique.name!r}: prompt"
-    if technique.prompt is not None and pipe.text_encoder is None and pipe.text_encoder_2 is None:
-        raise_invalid(label, technique.prompt, f"None: this {pipe.family} pipeline has no text encoder")
-    if isinstance(technique.prompt, tuple) and len(technique.prompt) not in (1, batch):
-        raise_invalid(label, technique.prompt, f"1 or {batch} texts for {batch} images")
-
-
-def _check_control(pipe: Any, technique: Technique, batch: int) -> None:
-    if not technique.controls:
-        return
-    label = f"technique {technique.name!r}: controlnet_image"
-    if pipe.controlnet is None:
-        raise_invalid(label, "a control image", "None: the pipeline has no controlnet")
-    if pipe.family != "unet":
-        raise_invalid(label, "a control image", f"None: a controlnet for {pipe.family} is not supported")
-    nets = list(getattr(pipe.controlnet, "nets", [pipe.controlnet]))
-    if len(nets) != len(technique.controls):
-        raise_invalid(
-            label, f"{len(technique.controls)} image(s)", f"one for each of {len(nets)} controlnet(s)"
-        )
-    for net, control in zip(nets, technique.controls, strict=True):
-        for key in ("in_channels", "cross_attention_dim"):
-            own, theirs = getattr(net.config, key, None), getattr(pipe.denoiser.config, key, None)
-            if own != theirs:
-                raise ValueError(
-                    f"technique {technique.name!r}: controlnet: expected {key}={theirs} as the U-Net has, "
-                    f"got {own}"
-                )
-        channels = getattr(net.config, "conditioning_channels", 3)
-        if isinstance(control, Tensor) and (
-            control.ndim != 4 or control.shape[1] != channels or len(control) not in (1, batch)
-        ):
-            raise_invalid(label, control, f"shape (1 or {batch}, {channels}, H, W)")
-
-
-def _check_embeds(pipe: Any, technique: Technique, batch: int) -> None:
-    if technique.ip_adapter_image_embeds is None:
-        return
-    label = f"technique {technique.name!r}: ip_adapter_image_embeds"
-    projection = getattr(pipe.denoiser, "encoder_hid_proj", None)
-    layers = getattr(projection, "image_projection_layers", None)
-    if layers is None:
-        raise_invalid(
-            label, "embeddings", "None: no IP-Adapter is loaded", fix="Use the source's load_ip_adapter."
-        )
-    embeds = technique.ip_adapter_image_embeds
-    if len(embeds) != len(layers):
-        raise_invalid(label, f"{len(embeds)} tensor(s)", f"one for each of {len(layers)} IP-Adapter(s)")
-    for one in embeds:
-        if len(one) not in (1, batch):
-            raise_invalid(label, one, f"1 or {batch} rows")
+__all__ = [
+    "applied",
+    "control_images",
+    "lora_layers",
+    "models_of",
+    "negative_control",
+    "rows_of",
+    "text_adapters",
+]
 
 
 @contextmanager
@@ -122,7 +44,7 @@ def applied(pipe: Any, technique: Technique, rows: Callable[[], slice] | None = 
         Gives the images that the next forward is about, for image embeddings that differ by image.
     """
     with ExitStack() as stack:
-        for model in _models(pipe):
+        for model in models_of(pipe):
             stack.enter_context(_adapters_of(model, technique))
         if technique.ip_adapter_image_embeds is not None:
             stack.enter_context(_image_embeds(pipe.denoiser, technique, rows))
@@ -192,29 +114,27 @@ def rows_of(embeds: Tensor, rows: slice) -> Tensor:
     return embeds if len(embeds) == 1 else embeds[rows]
 
 
-def _models(pipe: Any) -> list[nn.Module]:
+def models_of(pipe: Any) -> list[nn.Module]:
+    """The denoiser, then the text encoders."""
     names = ("text_encoder", "text_encoder_2", "text_encoder_3")
     found = [pipe.denoiser, *(getattr(pipe, name, None) for name in names)]
     return [model for model in found if isinstance(model, nn.Module)]
 
 
-def _lora_layers(model: nn.Module) -> list[Any]:
+def lora_layers(model: nn.Module) -> list[Any]:
+    """Layers that hold LoRA adapters."""
     return [m for m in model.modules() if hasattr(m, "_active_adapter") and hasattr(m, "scaling")]
 
 
 def text_adapters(pipe: Any) -> bool:
     """Whether a text encoder carries LoRA adapters."""
-    return any(_lora_layers(model) for model in _models(pipe)[1:])
-
-
-def _adapters(pipe: Any) -> set[str]:
-    return {name for model in _models(pipe) for layer in _lora_layers(model) for name in layer.scaling}
+    return any(lora_layers(model) for model in models_of(pipe)[1:])
 
 
 @contextmanager
 def _adapters_of(model: nn.Module, technique: Technique) -> Iterator[None]:
     """LoRA layers set layer by layer, and set back: diffusers' set_adapters keeps no record to return to."""
-    layers = _lora_layers(model)
+    layers = lora_layers(model)
     before = [(layer._active_adapter, layer._disable_adapters, dict(layer.scaling)) for layer in layers]
     weights = technique.adapter_weights or (1.0,) * len(technique.adapters)
     chosen = dict(zip(technique.adapters, weights, strict=True))
@@ -259,8 +179,8 @@ def _image_embeds(model: Any, technique: Technique, rows: Callable[[], slice] | 
     handle = model.register_forward_pre_hook(add, with_kwargs=True)
     try:
         for processor in processors:
-            scale = technique.ip_adapter_scale
-            processor.scale = [scale] * len(processor.scale) if isinstance(processor.scale, list) else scale
+            own = technique.ip_adapter_scale
+            processor.scale = [own] * len(processor.scale) if isinstance(processor.scale, list) else own
         yield
     finally:
         handle.remove()

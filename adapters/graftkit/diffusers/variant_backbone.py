@@ -18,7 +18,8 @@ from graftkit.diffusers.backbone import DiffusionBackbone, FeatureInfo
 from graftkit.diffusers.conditioning import Text
 from graftkit.diffusers.conditions import same_noise
 from graftkit.diffusers.images import encode_images
-from graftkit.diffusers.techniques import applied, check_technique, control_images
+from graftkit.diffusers.technique_checks import check_technique
+from graftkit.diffusers.techniques import applied, control_images
 from graftkit.diffusers.variants import call_control, text_arguments
 from graftkit.methods.content_shift import FeatureAmalgamation, Technique, check_techniques
 

@@ -16,7 +16,8 @@ from graftkit.diffusers.conditioning import Text
 from graftkit.diffusers.conditions import ConditionCalls, read_labels, same_noise, some_rows
 from graftkit.diffusers.reconstruction import Conditions
 from graftkit.diffusers.requests import resolve
-from graftkit.diffusers.techniques import applied, check_technique
+from graftkit.diffusers.technique_checks import check_technique
+from graftkit.diffusers.techniques import applied
 from graftkit.methods.content_shift import Technique, check_techniques
 
 __all__ = ["Variants", "call_control", "text_arguments"]
