@@ -45,7 +45,7 @@ class FoldingVAE(diffusers.ModelMixin, ConfigMixin):
 
     @register_to_config
     def __init__(self, scaling_factor: float = 1.0, block_out_channels: Sequence[int] = (1, 1, 1)) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         del scaling_factor, block_out_channels  # read from the config
         self.place = torch.nn.Parameter(torch.zeros(1), requires_grad=False)  # knows device and type
 
@@ -80,6 +80,7 @@ def small_pipeline(
     DiffusionFeaturePipeline
         For pictures whose sides divide by ``size_unit``.
     """
+    classes: Any = diffusers  # typed in part
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *dict.fromkeys(words)]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -90,13 +91,13 @@ def small_pipeline(
                 bos_token_id=2, eos_token_id=3,
             )
         )  # fmt: skip
-        unet = diffusers.UNet2DConditionModel(
+        unet: Any = classes.UNet2DConditionModel(
             sample_size=(12, 16), in_channels=48, out_channels=48, block_out_channels=tuple(channels),
             down_block_types=("CrossAttnDownBlock2D",) * len(channels), layers_per_block=1,
             up_block_types=("CrossAttnUpBlock2D",) * len(channels), cross_attention_dim=WIDTH,
             attention_head_dim=4, norm_num_groups=8,
         )  # fmt: skip
-    schedule = diffusers.DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+    schedule = classes.DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
     tokenizer = BertTokenizer(vocab={word: k for k, word in enumerate(vocabulary)}, model_max_length=TOKENS)
     pipe = DiffusionFeaturePipeline(
         scheduler=schedule, unet=unet.eval(), vae=FoldingVAE().eval(), text_encoder=text.eval(),

@@ -187,12 +187,14 @@ class VariantBackbone(DiffusionBackbone):
         noise = same_noise((1, *latents.shape[1:]), self.seed).to(latents).expand_as(latents)
         names = list(dict.fromkeys(name for level in self.levels for name in level))
         found = []
-        for technique, text in zip(self.techniques, self.texts, strict=True):
-            with applied(self.pipe, technique):
-                output = self.pipe(
+        pipe: Any = self.pipe
+        for technique, stored in zip(self.techniques, self.texts, strict=True):
+            text: Any = stored
+            with applied(pipe, technique):
+                output = pipe(
                     latents=latents, noise=noise, features=names, timestep=self.timestep,
                     denoise_from=technique.denoise_from,
-                    controlnet_image=call_control(self.pipe, control_images(technique, (x + 1) / 2)),
+                    controlnet_image=call_control(pipe, control_images(technique, (x + 1) / 2)),
                     controlnet_conditioning_scale=technique.controlnet_conditioning_scale,
                     **text_arguments(text.read()),
                 )  # fmt: skip

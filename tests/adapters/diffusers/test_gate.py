@@ -215,3 +215,16 @@ def test_encoders_run_once(controlled):
         for handle in handles:
             handle.remove()
     assert counted == {"vae": 1, "text": 2}
+
+
+def test_each_reconstruction_is_of_its_own_image():
+    """At the least noise pictures come back nearly as they were; three images and two seeds, four a batch."""
+    from graftkit.diffusers.small_models import small_pipeline
+
+    pictures = torch.tensor([0.1, 0.5, 0.9]).reshape(3, 1, 1, 1).expand(3, 3, 16, 16)
+    report = small_pipeline(("a",), channels=(8, 16)).gate(
+        pictures, Technique("t"), strength=0.001, num_inference_steps=1000, seeds=(0, 1), batch_size=4,
+        keep_images=True,
+    )  # fmt: skip
+    for seed in range(2):
+        assert (report.images["t"][seed] - pictures).abs().mean((1, 2, 3)).max() < 0.15

@@ -35,8 +35,8 @@ class Technique:
         Above 1, classifier-free guidance at twice the cost. The paper found no effect on the shift.
     controlnet_image : str, Tensor, callable, sequence of these or None, default=None
         The control: "input-canny" or "input-sobel", edges of the input itself; a tensor of shape
-        (1 or N, 3, H, W); or a function of the inputs of shape (N, 3, H, W) in [0, 1]. A sequence has one for each of
-        several ControlNets.
+        (1 or N, 3, H, W); or a function of the inputs of shape (N, 3, H, W) in [0, 1]. A
+        sequence has one for each of several ControlNets.
     controlnet_conditioning_scale : float or sequence of float, default=1.0
         Factor of the residuals, one for each ControlNet; 0 is no ControlNet.
     adapters : str, sequence of str or None, default=None
