@@ -178,8 +178,8 @@ class Guideline(ConditionCalls):
             with applied(self, technique, lambda images=images: images):  # type: ignore[misc]
                 some = some_rows(conditions, images)
                 pictures.append(reconstruct(latents[images], flat[index], some, image_size).cpu())
-        joined: Tensor = torch.cat(pictures)
-        return joined.unflatten(0, (seeds, batch))
+        joined: Tensor = torch.cat(pictures).unflatten(0, (seeds, batch))
+        return joined
 
 
 def metrics_of(metrics: Any) -> tuple[Any, ...]:

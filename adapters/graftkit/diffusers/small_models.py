@@ -97,10 +97,11 @@ def small_pipeline(
             up_block_types=("CrossAttnUpBlock2D",) * len(channels), cross_attention_dim=WIDTH,
             attention_head_dim=4, norm_num_groups=8,
         )  # fmt: skip
+    vae: Any = FoldingVAE()
     schedule = classes.DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
     tokenizer = BertTokenizer(vocab={word: k for k, word in enumerate(vocabulary)}, model_max_length=TOKENS)
     pipe = DiffusionFeaturePipeline(
-        scheduler=schedule, unet=unet.eval(), vae=FoldingVAE().eval(), text_encoder=text.eval(),
+        scheduler=schedule, unet=unet.eval(), vae=vae.eval(), text_encoder=text.eval(),
         tokenizer=tokenizer, source_class="StableDiffusionPipeline",
     )  # fmt: skip
     pipe.set_progress_bar_config(disable=True)
