@@ -60,7 +60,7 @@ class Guideline(ConditionCalls):
         Parameters
         ----------
         images : PIL image, array (N, H, W, 3), tensor (N, 3, H, W), or a list of these
-            Values in [0, 1].
+            Arrays of shape (N, H, W, 3), tensors of shape (N, 3, H, W), values in [0, 1].
         techniques : Technique or sequence of Technique
             What to judge.
         prompt : str, default=""

@@ -39,6 +39,11 @@ def assignment_weights(logits: Tensor, weights: str = "channel") -> Tensor:
     -------
     Tensor of shape (..., b, C)
         Sums to 1 over the features; equal over channels for "scalar".
+
+    Raises
+    ------
+    ValueError
+        If `weights` is unknown.
     """
     check_choice("weights", weights, ("channel", "scalar"))
     if weights == "scalar":
@@ -95,6 +100,8 @@ def amalgamation_penalty(weights: Tensor, sparsity: float = 0.0, diversity: floa
 
     Raises
     ------
+    TypeError
+        If a factor is no number.
     ValueError
         If the weights have another number of dimensions, or a factor is negative.
 

@@ -58,7 +58,7 @@ def paired_gain(d_reference: Any, d_candidate: Any) -> npt.NDArray[np.float64]:
 
     Parameters
     ----------
-    d_reference : array-like
+    d_reference : array-like of any shape
         Distances of the plain reconstructions, finite and not negative.
     d_candidate : array-like of the same shape
         Distances of the reconstructions with the technique.
@@ -96,7 +96,7 @@ def summarise(gains: Any) -> GainSummary:
 
     Parameters
     ----------
-    gains : array-like
+    gains : array-like of any shape
         Gains of all images and seeds, at least one.
 
     Returns
@@ -136,6 +136,13 @@ def verdict(own: GainSummary, controls: Sequence[GainSummary] = (), alpha: float
     str
         One of `VERDICTS`. A control that helps by the same test takes the credit away: the table then says
         how much of the gain it keeps.
+
+    Raises
+    ------
+    TypeError
+        If `alpha` is no number.
+    ValueError
+        If it is outside (0, 1).
     """
     check_number("alpha", alpha, low=0, high=1, closed="()")
     if own.p_value >= alpha or own.mean == 0:

@@ -180,6 +180,8 @@ class GateReport:
 
         Raises
         ------
+        TypeError
+            If `image` or `seed` is no integer.
         ValueError
             If the report holds no pictures, or not that many.
         ImportError
