@@ -92,7 +92,7 @@ def test_diffusion_snippet_runs_on_a_tiny_model(monkeypatch, tmp_path):
 
     from tests.adapters.diffusers import tiny
 
-    (snippet,) = (text for text in SNIPPETS if "graftkit.diffusers" in text)
+    (snippet,) = (text for text in SNIPPETS if "FeatureAggregator" in text)
     source = tiny.sd_pipe(tmp_path)
     monkeypatch.setattr(
         diffusers.StableDiffusionPipeline, "from_pretrained", lambda name: source if name else None
@@ -105,6 +105,28 @@ def test_diffusion_snippet_runs_on_a_tiny_model(monkeypatch, tmp_path):
         assert namespace["stack"].shape[-2:] == (64, 64)
         assert namespace["stack"].shape[1] == sum(m.shape[1] for m in namespace["out"].features.values())
         assert {name[-7:] for name in namespace["queries"]} == {"cross-q"}
+
+
+def test_content_shift_snippet_judges_and_blends(monkeypatch, tmp_path):
+    """Word for word; the downloads are replaced by tiny models built by code."""
+    import diffusers
+
+    from tests.adapters.diffusers import tiny
+    from tests.adapters.diffusers.content_shift_pipes import controlnet
+
+    (snippet,) = (text for text in SNIPPETS if ".gate(" in text)
+    monkeypatch.setattr(
+        diffusers.StableDiffusionPipeline, "from_pretrained", lambda _: tiny.sd_pipe(tmp_path / "t")
+    )
+    monkeypatch.setattr(diffusers.ControlNetModel, "from_pretrained", lambda _: controlnet())
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, object] = {"images": tiny.image(2, 32, 32)}
+    exec(compile(snippet, "README.md", "exec"), namespace)  # noqa: S102  (our own README)
+    assert set(namespace["report"].verdict) == {"prompt", "edges"}
+    assert all(row["control_gain"] is not None for row in namespace["report"].table)
+    assert (tmp_path / "gate.png").stat().st_size > 1000
+    assert namespace["fused"].shape[0] == 2
+    assert namespace["penalty"] == 0
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])

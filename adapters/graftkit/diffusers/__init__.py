@@ -12,6 +12,8 @@ from graftkit.diffusers.extraction import extract_features  # noqa: E402
 from graftkit.diffusers.output import DiffusionFeatureOutput  # noqa: E402
 from graftkit.diffusers.pipeline import DiffusionFeaturePipeline  # noqa: E402
 from graftkit.diffusers.ranking import rank_activations  # noqa: E402
+from graftkit.diffusers.variant_backbone import VariantBackbone  # noqa: E402
+from graftkit.methods.content_shift import RECIPES, FeatureAmalgamation, GateReport, Technique  # noqa: E402
 from graftkit.methods.diffusion_feature.aggregation import FeatureAggregator  # noqa: E402
 from graftkit.methods.diffusion_feature.presets import load_selection  # noqa: E402
 
@@ -20,9 +22,14 @@ __all__ = [
     "DiffusionFeatureOutput",
     "DiffusionFeaturePipeline",
     "FeatureAggregator",
+    "FeatureAmalgamation",
     "FeatureCache",
     "FeatureInfo",
+    "GateReport",
+    "RECIPES",
+    "Technique",
     "Text",
+    "VariantBackbone",
     "extract_features",
     "load_selection",
     "rank_activations",

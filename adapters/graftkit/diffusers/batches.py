@@ -131,7 +131,7 @@ class BatchRun:
         wide = torch.promote_types(latents.dtype, torch.float32)
         clean = latents.to(wide)
         draws = self._draws(clean)
-        forwards = self._forwards(clean.to(dtype))
+        forwards = self.forwards(clean.to(dtype))
         features: dict[str, Tensor] = {}
         sample = None
         for key, level, entry in levels:
@@ -158,7 +158,8 @@ class BatchRun:
             ]
         )
 
-    def _forwards(self, latents: Tensor) -> Forwards:
+    def forwards(self, latents: Tensor) -> Forwards:
+        """The denoiser with all of this batch fixed but the noisy latent."""
         pipe, settings = self.pipe, self.settings
         arguments = denoiser_arguments(
             pipe, self.text, latents,
@@ -217,10 +218,11 @@ class BatchRun:
             if sample is None or getattr(self.pipe, "vae", None) is None:
                 raise_invalid("features", "vae-out", "activations only: the pipeline has no vae")
             output = sample[:, : noisy.shape[1]].to(noisy)
-            found["vae-out"] = self._decode(level.clean(noisy, output, self._prediction()))
+            found["vae-out"] = self.decode(level.clean(noisy, output, self._prediction()))
         return {name: found[name] for name in self.request.names}
 
-    def _decode(self, latents: Tensor) -> Tensor:
+    def decode(self, latents: Tensor) -> Tensor:
+        """Pictures of latents, in the VAE's own range."""
         vae: Any = self.pipe.vae
         scale = float(getattr(vae.config, "scaling_factor", None) or 1.0)
         shift = float(getattr(vae.config, "shift_factor", None) or 0.0)

@@ -25,8 +25,10 @@ from diffusers import DiffusionPipeline
 from diffusers.models.controlnets.multicontrolnet import MultiControlNetModel
 from graftkit.core.validation import check_choice, raise_invalid
 from graftkit.diffusers.calls import FeatureCalls
+from graftkit.diffusers.gate import Guideline
 from graftkit.diffusers.inspection import measure
 from graftkit.diffusers.requests import resolve
+from graftkit.diffusers.shift_scores import ShiftScores
 from graftkit.diffusers.taps import FAMILIES, denoiser_taps, family_of
 from graftkit.methods.diffusion_feature.layouts import recognize_layout
 from graftkit.methods.diffusion_feature.names import match_names
@@ -54,7 +56,7 @@ DENOISERS = tuple(getattr(diffusers, name) for name in FAMILIES)
 Pipeline: Any = DiffusionPipeline  # typed in part; its attributes come from register_modules
 
 
-class DiffusionFeaturePipeline(FeatureCalls, Pipeline):
+class DiffusionFeaturePipeline(FeatureCalls, Guideline, ShiftScores, Pipeline):
     """Features of a frozen diffusion model; a diffusers pipeline that samples nothing.
 
     Supported are SD 1.x/2.x and SDXL U-Nets, other ``UNet2DConditionModel`` and ``UNet2DModel`` (pixel space,

@@ -1,0 +1,224 @@
+"""What the guideline found: a table, a verdict in words, pictures to look at, JSON.
+
+>>> gains = {"edges": {"mse": [[0.2, 0.3, 0.1, 0.2, 0.3, 0.1]]}}
+>>> report = GateReport.from_gains(gains, metrics=("mse",))
+>>> report.verdict
+{'edges': 'helps'}
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+
+from graftkit.core.extras import require
+from graftkit.core.files import whole_file
+from graftkit.core.validation import check_integer, raise_invalid
+from graftkit.methods.content_shift.gains import summarise, verdict
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["GateReport"]
+
+STORED = ("table", "verdict", "ranking", "settings")
+COLUMNS = ("technique", "metric", "gain_mean", "gain_sd", "improved_share", "p_value", "n", "control_gain")
+
+
+@dataclass(frozen=True)
+class GateReport:
+    """The guideline's outcome for several techniques.
+
+    Parameters
+    ----------
+    table : list of dict
+        One row for each technique and metric: ``technique``, ``metric``, ``gain_mean``, ``gain_sd``,
+        ``improved_share``, ``p_value``, ``n`` (images times seeds) and ``control_gain``, the mean gain of
+        the technique's negative control, None where there is none.
+    verdict : dict of str
+        In words for each technique, by the first metric.
+    ranking : list of str
+        Techniques by mean gain in the first metric, best first.
+    settings : dict
+        How it was measured.
+    images : dict of Tensor, each of shape (seeds, N, 3, H, W), or None
+        Reconstructions by technique, ``"basic"`` among them.
+    inputs : Tensor of shape (N, 3, H, W) or None
+        What was reconstructed.
+    """
+
+    table: list[dict[str, Any]]
+    verdict: dict[str, str]
+    ranking: list[str]
+    settings: dict[str, Any] = field(default_factory=dict)
+    images: dict[str, Tensor] | None = field(default=None, repr=False, compare=False)
+    inputs: Tensor | None = field(default=None, repr=False, compare=False)
+
+    @classmethod
+    def from_gains(
+        cls,
+        gains: Mapping[str, Mapping[str, Any]],
+        metrics: Sequence[str],
+        controls: Mapping[str, Mapping[str, Any]] | None = None,
+        *,
+        settings: Mapping[str, Any] | None = None,
+        images: dict[str, Tensor] | None = None,
+        inputs: Tensor | None = None,
+    ) -> "GateReport":
+        """Summarise gains.
+
+        Parameters
+        ----------
+        gains : mapping of str to mapping of str to array-like of shape (seeds, N)
+            By technique and metric.
+        metrics : sequence of str
+            The order of columns; the first decides ranking and verdict.
+        controls : mapping or None, default=None
+            Gains of the negative controls, of the same form, for some of the techniques.
+        settings : mapping or None, default=None
+            Kept beside the figures.
+        images : dict of Tensor, each of shape (seeds, N, 3, H, W), or None, default=None
+            Reconstructions.
+        inputs : Tensor of shape (N, 3, H, W) or None, default=None
+            Inputs.
+
+        Returns
+        -------
+        GateReport
+            The summary.
+        """
+        table, words, means = [], {}, {}
+        for name, by_metric in gains.items():
+            for metric in metrics:
+                own = summarise(by_metric[metric])
+                against = [summarise(controls[name][metric])] if controls and name in controls else []
+                table.append(
+                    {
+                        "technique": name,
+                        "metric": metric,
+                        "gain_mean": own.mean,
+                        "gain_sd": None if math.isnan(own.sd) else own.sd,
+                        "improved_share": own.improved_share,
+                        "p_value": own.p_value,
+                        "n": own.n,
+                        "control_gain": against[0].mean if against else None,
+                    }
+                )
+                if metric == metrics[0]:
+                    words[name], means[name] = verdict(own, against), own.mean
+        # Stable where two are equal: by name, so that the order of techniques does not matter.
+        ranking = sorted(means, key=lambda name: (-means[name], name))
+        return cls(table, words, ranking, dict(settings or {}), images, inputs)
+
+    def __str__(self) -> str:
+        rows = [[*COLUMNS, "verdict"]]
+        for row in self.table:
+            cells = [row[c] if isinstance(row[c], str | int) else _figure(row[c]) for c in COLUMNS]
+            rows.append([*map(str, cells), self.verdict[row["technique"]]])
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        return "\n".join(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in rows
+        )
+
+    def to_json(self, path: str | Path) -> None:
+        """Write everything but the pictures; a failed write leaves nothing behind.
+
+        Parameters
+        ----------
+        path : str or Path
+            The file.
+        """
+        stored = {name: getattr(self, name) for name in STORED}
+        with whole_file(path) as part:
+            part.write(json.dumps(stored, indent=1).encode())
+
+    @classmethod
+    def from_json(cls, path: str | Path) -> "GateReport":
+        """Read what `to_json` wrote.
+
+        Parameters
+        ----------
+        path : str or Path
+            The file.
+
+        Returns
+        -------
+        GateReport
+            Without pictures.
+
+        Raises
+        ------
+        ValueError
+            If the file is no such report.
+        """
+        try:
+            stored = json.loads(Path(path).read_text(encoding="utf-8"))
+            return cls(**{name: stored[name] for name in STORED})
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"path: expected a report written by to_json, got {path} ({error})") from error
+
+    def plot(self, image: int = 0, seed: int = 0) -> "Figure":
+        """Draw a sheet for one image: input, reconstructions, and where each is still away from the input.
+
+        Parameters
+        ----------
+        image : int, default=0
+            Which input.
+        seed : int, default=0
+            Which of the seeds, by position.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            The sheet.
+
+        Raises
+        ------
+        TypeError
+            If `image` or `seed` is no integer.
+        ValueError
+            If the report holds no pictures, or not that many.
+        ImportError
+            Without matplotlib.
+        """
+        if self.images is None or self.inputs is None:
+            raise_invalid("images", None, "pictures in the report", fix="Call gate with keep_images=True.")
+        seeds, count = next(iter(self.images.values())).shape[:2]
+        check_integer("image", image, low=0, high=count - 1)
+        check_integer("seed", seed, low=0, high=seeds - 1)
+        pyplot = require("matplotlib.pyplot", extra="examples", distribution="matplotlib")
+        columns = len(self.images) + 1
+        figure, axes = pyplot.subplots(2, columns, figsize=(2.2 * columns, 5), squeeze=False)
+        source = _picture(self.inputs[image])
+        axes[0, 0].imshow(source)
+        axes[0, 0].set_title("input")
+        first = self.table[0]["metric"]
+        means = {row["technique"]: row["gain_mean"] for row in self.table if row["metric"] == first}
+        shifts = {name: np.abs(_picture(p[seed, image]) - source).mean(2) for name, p in self.images.items()}
+        top = max((float(shift.max()) for shift in shifts.values()), default=1.0) or 1.0
+        for ax, (name, pictures) in zip(axes[0, 1:], self.images.items(), strict=True):
+            ax.imshow(_picture(pictures[seed, image]))
+            gain = f"\ngain in {first} {means[name]:+.1%}" if name in means else ""
+            ax.set_title(f"{name}{gain}", fontsize=9)
+        for ax, shift in zip(axes[1, 1:], shifts.values(), strict=True):
+            ax.imshow(shift, cmap="magma", vmin=0, vmax=top)
+        axes[1, 1].set_ylabel("shift")
+        for ax in axes.flat:
+            ax.set(xticks=[], yticks=[])
+        axes[1, 0].axis("off")
+        figure.tight_layout()
+        return figure  # type: ignore[no-any-return]
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+def _picture(image: Tensor) -> Any:
+    return image.detach().float().clamp(0, 1).permute(1, 2, 0).cpu().numpy()
