@@ -1,9 +1,8 @@
 """Tell pictures with none of the known labels from pictures with rare labels.
 
 Composites of scikit-learn's digits (with ``--data`` or ``GRAFTKIT_DATA``: CIFAR-10-LT collages) have one to
-three of eight labels, long-tailed. You will see mAP, and AUROC of JointEnergy for all known pictures and for
-the rare, after cross-entropy, after it with outliers labelled "nothing" (EDGE without its gap term) and after
-EDGE; and a figure of the energies. Outliers double the batch and cost mAP.
+three of eight labels, long-tailed. You will see mAP and JointEnergy's AUROC, for all known pictures and for
+the rare, after cross-entropy, with outliers labelled "nothing" (no gap term) and after EDGE; and histograms.
 
     python examples/edge.py [--data DIR] [--seed N] [--quick] [--out DIR]
 """

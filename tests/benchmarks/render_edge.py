@@ -4,6 +4,8 @@ from collections import defaultdict
 from statistics import mean
 from typing import Any
 
+from tests.benchmarks import cost_edge as cost
+from tests.benchmarks.headline import Headline
 from tests.benchmarks.report import spread, table
 
 TITLE = "EDGE: unknown pictures beside rare labels"
@@ -38,12 +40,77 @@ def render(records: list[Record]) -> str:
             PREAMBLE,
             *_quality(sections["quality"]),
             _selector(sections["selector"]),
-            _loss(sections["loss"]),
-            _gap(sections["gap"]),
-            _memory(sections["memory"]),
-            *(_single(sections[name], title) for name, title in SINGLE.items()),
+            cost.loss(sections["loss"]),
+            cost.gap(sections["gap"]),
+            cost.memory(sections["memory"]),
+            *(cost.single(sections[name], title) for name, title in cost.SINGLE.items()),
         ]
     )
+
+
+OURS = "EDGE m=1"
+# Rivals in the summary; the other arms are settings of EDGE's own loss and stand in the tables.
+RIVALS = ("BCE", "ASL", "DB", "BCE + L_conf", "bounded OE")
+
+
+def headlines(records: list[Record]) -> list[Headline]:
+    """EDGE m=1 beside the best rival: rare labels against the near and the worst far unknown; mAP."""
+    time, memory = _cost(records)
+    lines = []
+    for data, (title, _) in DATA.items():
+        mine = [r for r in records if r["section"] == "quality" and r["data"] == data]
+        sizes = [tuple(r[name] for name in SIZES) for r in mine if r["arm"] == OURS]
+        if not sizes:
+            continue
+        size = max(sizes, key=lambda size: (sizes.count(size), size))  # most seeds, then the larger
+        mine = [r for r in mine if tuple(r[name] for name in SIZES) == size]
+        for metric, figure in {"AUROC, near": _near, "AUROC, worst far": _far, "mAP": _map}.items():
+            arms: dict[str, dict[int, float]] = defaultdict(dict)
+            for r in mine:
+                value = figure(r)
+                if value is not None and r["arm"] in (OURS, *RIVALS):
+                    arms[r["arm"]][r["seed"]] = value
+            own = arms.pop(OURS, {})
+            if own and arms:
+                task = f"{title}, known labels" if metric == "mAP" else f"{title}, rare labels"
+                lines.append(Headline(task, metric, own, dict(arms), time, memory))
+    return lines
+
+
+def _near(record: Record) -> float | None:
+    return _least(record, near=True)
+
+
+def _far(record: Record) -> float | None:
+    return _least(record, near=False)
+
+
+def _map(record: Record) -> float:
+    return float(record["mAP"])
+
+
+def _least(record: Record, *, near: bool) -> float | None:
+    """The lowest AUROC of JointEnergy between rare labels and an unknown, near or far; None without one."""
+    values = [
+        steps[1]["AUROC"]
+        for name, steps in record["ood"].items()
+        if name.startswith("JointEnergy/") and ("(near)" in name) is near
+    ]
+    return min(values, default=None)
+
+
+def _cost(records: list[Record]) -> tuple[str, str]:
+    """Of a training step, and of the loss's memory."""
+    time, grown = "-", {}
+    for r in records:
+        if r["section"] == "step":
+            ratio = r["ms"]["EDGE, 16 and 16"]["median"] / r["ms"]["BCE, 16 rows"]["median"]
+            time = f"{ratio:.1f} of a step without outliers"
+        if r["section"] == "memory":
+            grown[r["loss"]] = r["times"]
+    if not {"EDGE", "BCE"} <= grown.keys():
+        return time, "-"
+    return time, f"{grown['EDGE']:.1f} times the logits (BCE {grown['BCE']:.1f})"
 
 
 def _quality(records: list[Record]) -> list[str]:
@@ -188,70 +255,3 @@ def _selector(records: list[Record]) -> str:
         "five candidates; negative means that nearer is better:\n\n"
         + table(["distance / unknown", *seeds], correlations)
     )
-
-
-def _loss(records: list[Record]) -> str:
-    if not records:
-        return "### Cost of the loss\n\nNot run.\n"
-    names = list(dict.fromkeys(name for r in records for name in r["ms"]))
-    rows = []
-    for r in sorted(records, key=lambda r: (r["rows"], r["labels"])):
-        base = r["ms"]["BCE, targets ready"]["median"]
-        for name in names:
-            if name in r["ms"]:
-                value = r["ms"][name]
-                shape = f"{r['rows']} + {r['rows']}, {r['labels']}, {r['k']}"
-                cells = [f"{value['median']:.3f}", f"{value['least']:.3f}", f"{value['median'] / base:.1f}"]
-                rows.append([shape, name, *cells])
-    header = ["rows, labels, k", "loss", "median ms", "least ms", "times BCE"]
-    return (
-        "### Cost of the loss\n\nForward and backward of the loss alone, one thread. BCE takes outliers as "
-        "rows without a label. *split* is handed the two sides apart and checks no targets; pytorch-ood's "
-        "regulariser is single-label and was adapted; *naive* loops over outliers and is left out "
-        "at the largest shape.\n\n" + table(header, rows)
-    )
-
-
-def _gap(records: list[Record]) -> str:
-    if not records:
-        return "### The gap term\n\nNot run.\n"
-    rows = []
-    for r in sorted(records, key=lambda r: r["pairs"]):
-        one, other = (r["ms"][name]["median"] for name in ("pairwise", "sorted"))
-        cells = [f"{one:.3f}", f"{other:.3f}", f"{one / other:.1f}x", f"{r['relative difference']:.0e}"]
-        rows.append([f"{r['pairs']:,}", *cells])
-    header = ["pairs", "pairwise ms", "sorted ms", "ratio", "apart"]
-    return (
-        "### The gap term\n\nForward and backward of the hinge alone in float32; *apart* is the largest "
-        f"relative difference of value and gradients.\n\n{table(header, rows)}"
-    )
-
-
-def _memory(records: list[Record]) -> str:
-    if not records:
-        return "### Memory\n\nNot run.\n"
-    rows = [[f"{2 * r['rows']} x {r['labels']}", r["loss"], f"{r['times']:.1f}"] for r in records]
-    return (
-        "### Memory\n\nGrowth of the process's peak over one forward and backward pass, in multiples of the "
-        f"logits; the gradient is one of them.\n\n{table(['logits', 'loss', 'times the logits'], rows)}"
-    )
-
-
-SINGLE = {
-    "step": "A training step of timm's ResNet-18, 64 x 64, 20 labels",
-    "scoring": "Scoring 4096 x 81 logits",
-    "selector cost": "Spectra of 64 x 2048 features",
-}
-
-
-def _single(records: list[Record], title: str) -> str:
-    parts = [f"### {title}\n"]
-    for r in records:
-        first = next(iter(r["ms"].values()))["median"]
-        rows = [[k, f"{v['median']:.2f}", f"{v['median'] / first:.2f}"] for k, v in r["ms"].items()]
-        parts.append(table(["", "median ms", "times the first"], rows))
-        if "relative difference" in r:
-            parts.append(f"Largest relative difference of the Gram form: {r['relative difference']:.0e}.\n")
-        for z, (ours, naive) in r.get("ours and naive at", {}).items():
-            parts.append(f"A logit of {z}: ours {ours:.3g}, naive {naive:.3g}.\n")
-    return "\n".join(parts if records else [*parts, "Not run.\n"])

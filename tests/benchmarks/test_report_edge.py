@@ -7,7 +7,7 @@ from torch import nn
 from graftkit.methods.edge import EDGELoss
 from tests.benchmarks import published_edge as published
 from tests.benchmarks.quality_edge import ARMS, arms, fit, measure, network
-from tests.benchmarks.render_edge import render
+from tests.benchmarks.render_edge import headlines, render
 from tests.plugins.edge.cases import draw, joined
 
 
@@ -51,6 +51,33 @@ def test_losing_rows_and_costs_in_accuracy_are_said():
     assert "| EDGE m=1 + | 0.800 (0.141) |" in text
     assert "| BCE | 0.400 (0.000) | 0.250 (0.000) | 0.200 (0.000) | 0.250 (0.000) | -0.200 |" in text
     assert "0.30 (0.00)" in text
+
+
+def test_headlines_name_the_hardest_rival_and_the_cost():
+    records = [record("BCE", s, 0.4, 0.7) for s in range(3)]
+    records += [record("EDGE m=1", s, 0.7 + 0.1 * s, 0.55) for s in range(3)]
+    records += [record("EDGE m=3", s, 1.0) for s in range(3)]  # a setting of ours is no rival
+    records += [record("bounded OE", s, 0.8) for s in range(3)]
+    records += [{**record("EDGE m=1", 0, 0.1), "epochs": 20}]  # one seed of the larger size
+    for r in records:
+        rare = {"JointEnergy/checker": 0.6 if r["arm"] == "BCE" else 0.5, "JointEnergy/noise": 0.6}
+        rare["MaxLogit/noise"] = 0.0
+        r["ood"] |= {name: [{"AUROC": 0.9}, {"AUROC": value}] for name, value in rare.items()}
+    records += [
+        {"section": "step", "ms": {"BCE, 16 rows": {"median": 10.0}, "EDGE, 16 and 16": {"median": 21.0}}},
+        *({"section": "memory", "loss": name, "times": n} for name, n in (("BCE", 2.0), ("EDGE", 2.5))),
+    ]
+    near, far, accuracy = headlines(records)
+    assert near.task == "Digit composites, rare labels"
+    assert near.ours == pytest.approx({0: 0.35, 1: 0.4, 2: 0.45})
+    assert near.rival == "bounded OE"
+    assert near.verdict() == "no clear difference"
+    assert (near.time, near.memory) == ("2.1 of a step without outliers", "2.5 times the logits (BCE 2.0)")
+    assert (far.metric, far.ours, far.rival) == ("AUROC, worst far", dict.fromkeys(range(3), 0.5), "BCE")
+    assert accuracy.rival == "BCE"
+    assert accuracy.verdict() == "**behind**"
+    assert headlines([]) == []
+    assert all(line.time == line.memory == "-" for line in headlines(records[:12]))
 
 
 def test_sections_that_were_not_run_say_so():

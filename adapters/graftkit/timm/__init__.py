@@ -1,6 +1,7 @@
 """graftkit for timm: ``create_optimizer_v2(model, opt="ssesam", ...)``, ``wrap_timm("resnet50", tree)``.
 
 ``MultiLabelClassificationTask(model, criterion=EDGELoss(...))`` for unknown-aware multi-label training.
+timm's checkpoints hold the model alone: call ``criterion.set_epoch(epoch)`` every epoch (or the batcher's).
 """
 
 from graftkit.core.extras import require

@@ -3,13 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, TensorDataset
 
 pytest.importorskip("timm", reason="needs the timm extra")
 pytest.importorskip("timm.task", reason="needs timm 1.0.29 or newer, with its training tasks")
 
 import timm
+from timm.data.loader import MultiEpochsDataLoader
 from timm.loss import AsymmetricLossMultiLabel, DistributionBalancedLoss
 from timm.task import MultiLabelClassificationTask
 
@@ -94,6 +96,72 @@ def test_known_pictures_end_up_above_outliers(trained):
     assert multilabel_map(net(x), y).value > 0.9
     (whole, _) = tail_sweep(-detector.predict(x), y, -detector.predict(u), heads=[0, 2])
     assert whole.figures["AUROC"] == pytest.approx(figures["AUROC"])
+
+
+class Files(Dataset):
+    """What timm's loaders want of a data set: pictures, and a transform that they set."""
+
+    def __init__(self, outliers):
+        self.outliers, self.transform = outliers, None
+
+    def __len__(self):
+        return 10
+
+    def __getitem__(self, index):
+        image = self.transform(Image.new("RGB", (32, 32), (20 * index, 0, 255 * self.outliers)))
+        return image, torch.zeros(()) if self.outliers else torch.tensor([1.0, 0.0, 0.0, 0.0])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_timms_own_loaders_and_task_with_another_criterion(workers):
+    """Augmentation, workers that stay alive and `use_multi_epochs_loader` are timm's; nothing is changed."""
+    options = {"use_prefetcher": False, "num_workers": workers, "is_training": True}
+    options |= {"persistent_workers": workers > 0, "use_multi_epochs_loader": workers > 0}
+    both = (timm.data.create_loader(Files(outliers), (3, 32, 32), 4, **options) for outliers in (False, True))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = timm.create_model("test_resnet", num_classes=LABELS)
+        criterion = EDGELoss(k=2, margin=1.0, warmup_epochs=1)
+        task = MultiLabelClassificationTask(net, criterion=criterion, verbose=False)
+        loader = OutlierExposureBatcher(*both, criterion=criterion)
+        for epoch in range(2):
+            loader.set_epoch(epoch)
+            sizes = []
+            for inputs, target in loader:
+                task(inputs, target)["loss"].backward()
+                sizes.append((criterion.last.n_id, criterion.last.n_oe))
+            assert sizes == [(4, 4), (4, 4)]  # timm drops the ragged batch in training
+            assert criterion.last.beta.item() == pytest.approx(0.1 * epoch)
+
+
+def test_samplers_behind_timms_multi_epochs_loader_are_told():
+    data = TensorDataset(torch.arange(12.0)[:, None], torch.ones(12, 2))
+    loaders = []
+    for _ in range(2):
+        sampler = DistributedSampler(data, num_replicas=2, rank=0)
+        loaders.append(MultiEpochsDataLoader(data, batch_size=3, sampler=sampler))
+    batcher = OutlierExposureBatcher(*loaders)
+    batcher.set_epoch(3)
+    assert [loader.sampler.epoch for loader in loaders] == [3, 3]
+    seen = []
+    for epoch in (3, 4):
+        batcher.set_epoch(epoch)
+        seen.append([inputs[:, 0].tolist() for inputs, _ in batcher])
+    assert seen[0] != seen[1]
+
+
+def test_timms_checkpoint_holds_no_epoch_so_the_loop_names_it():
+    criterion = EDGELoss(k=2, margin=9.0, warmup_epochs=3)
+    criterion.set_epoch(5)
+    task = MultiLabelClassificationTask(model(), criterion=criterion, verbose=False)
+    state = task.get_checkpoint_state()
+    assert set(state) == {"state_dict"}
+    assert not [name for name in state["state_dict"] if "epoch" in name]
+    resumed = EDGELoss(k=2, margin=9.0, warmup_epochs=3)
+    batch = torch.zeros(4, LABELS), torch.cat([torch.eye(LABELS)[:2], -torch.ones(2, LABELS)])
+    assert resumed(*batch).item() < criterion(*batch).item()
+    resumed.set_epoch(5)
+    assert resumed(*batch).item() == criterion(*batch).item()
 
 
 @torch.no_grad()

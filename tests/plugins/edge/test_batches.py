@@ -93,6 +93,14 @@ def test_an_unshuffled_long_outlier_set_is_reported():
     with pytest.warns(UserWarning, match="of its 4 batches only the first 2 would ever be seen"):
         OutlierExposureBatcher(DataLoader(known_set(2)), DataLoader(oe_set(4)))
     OutlierExposureBatcher(DataLoader(known_set(2)), DataLoader(oe_set(4), shuffle=True))
+    for shuffle in (True, False):
+        sampler = DistributedSampler(oe_set(8), num_replicas=2, rank=0, shuffle=shuffle)
+        loaders = DataLoader(known_set(2)), DataLoader(oe_set(8), sampler=sampler)
+        if shuffle:
+            OutlierExposureBatcher(*loaders)
+        else:
+            with pytest.warns(UserWarning, match="of its 4 batches only the first 2"):
+                OutlierExposureBatcher(*loaders)
     OutlierExposureBatcher(DataLoader(known_set(4)), DataLoader(oe_set(4)))
 
 

@@ -71,6 +71,13 @@ def test_a_planted_outlier_is_detected():
     assert detector.detect_logits(flat).tolist() == [True]
 
 
+def test_a_row_of_nan_does_not_pass_as_known():
+    detector = JointEnergy(lambda x: x).fit_logits(LOGITS)
+    broken = torch.tensor([[torch.nan, 9.0, 9.0], [9.0, 9.0, 9.0], [torch.inf, 0.0, 0.0]])
+    assert detector.detect_logits(broken).tolist() == [True, False, False]
+    assert detector.detect(broken).tolist() == [True, False, False]
+
+
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [

@@ -116,15 +116,34 @@ def test_tail_size():
 
 
 def test_margin_is_the_smallest_that_moves_the_share():
-    # Tail of two rows (5, 6), outliers 1, 2: gaps 3, 4, 4, 5; half of the pairs lie below 4 ... none above.
-    advice = suggest_margin(torch.tensor([9.0, 6.0, 5.0, 8.0]), torch.tensor([1.0, 2.0]), k=2, active=0.75)
-    assert advice.margin == 5.0
-    assert advice.active == 0.75
+    # Tail of two rows (5, 6), outliers 1, 2: gaps 3, 4, 4, 5. A pair is inside where its gap is below the
+    # margin, so just above 3 a quarter is, just above 4 three quarters, just above 5 all of them.
+    sides = torch.tensor([9.0, 6.0, 5.0, 8.0]), torch.tensor([1.0, 2.0])
+    for active, edge, share in (
+        (0.25, 3, 0.25),
+        (0.5, 4, 0.75),
+        (0.6, 4, 0.75),
+        (0.75, 4, 0.75),
+        (0.8, 5, 1),
+    ):
+        advice = suggest_margin(*sides, k=2, active=active)
+        assert edge < advice.margin < edge + 1e-3
+        assert advice.active == share
     assert advice.oe_quantiles == pytest.approx((1.05, 1.25, 1.5, 1.75, 1.95))
     # Outliers above the tail: no margin is needed.
     high = suggest_margin(torch.tensor([1.0, 2.0]), torch.tensor([3.0]), k=1)
     assert high.margin == 0.0
     assert high.active == 1.0
+
+
+def test_margin_for_many_rows_makes_no_matrix_of_pairs():
+    """50,000 rows and 12,500 in the tail would be 5 GB."""
+    known, outliers = torch.linspace(10, 50, 50_000), torch.linspace(0, 10, 50_000)
+    advice = suggest_margin(known, outliers)
+    # Tail uniform on [10, 20], outliers on [0, 10]: the difference is symmetric about 10.
+    assert advice.margin == pytest.approx(10, abs=0.01)
+    assert advice.active == pytest.approx(0.5, abs=1e-3)
+    assert advice.active >= 0.5
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,24 @@ def test_targets_on_another_device():
         EDGELoss(k=1)(LOGITS.to("meta"), TARGETS)
 
 
+@pytest.mark.parametrize("row", [0, 2])
+def test_unsigned_targets_have_no_rows_of_minus_one(row):
+    """255 is what -1 becomes in uint8; torch calls the two equal."""
+    targets = TARGETS.abs().to(torch.uint8)
+    EDGELoss(k=1)(LOGITS, targets)
+    targets[row] = 255
+    with pytest.raises(ValueError, match=rf"targets: expected values in \[0, 1\].* row {row}, got 255"):
+        EDGELoss(k=1)(LOGITS, targets)
+
+
+def test_sides_on_different_devices():
+    away = LOGITS.to("meta")
+    with pytest.raises(ValueError, match="oe_logits: expected logits on the device of id_logits, cpu, got"):
+        EDGELoss(k=1).split(LOGITS, TARGETS.abs(), away)
+    with pytest.raises(ValueError, match="tail_mask: expected a mask on the logits' device cpu, got"):
+        EDGELoss(k=1).split(LOGITS, TARGETS.abs(), LOGITS, tail_mask=torch.ones(3, device="meta").bool())
+
+
 def test_split_form_reads_targets_when_asked():
     logits = torch.zeros(3, 2)
     with pytest.raises(ValueError, match="id_targets: expected known rows only, without rows of -1"):

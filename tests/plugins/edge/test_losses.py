@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from graftkit.methods.edge import EDGELoss, joint_energy
+from graftkit.methods.edge.rows import known_first
 from tests.plugins.edge import reference
 from tests.plugins.edge.cases import U, Y, Z, draw, joined, tensor, worked
 
@@ -324,6 +325,23 @@ def test_targets_of_any_real_dtype(dtype):
         logits, targets = joined(z, y, u)
         loss = EDGELoss(k=2, margin=1.0)(logits, targets.to(dtype))
         assert loss.item() == pytest.approx(1.223224199972648, abs=1e-12)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_targets_that_want_a_gradient_get_it(fused):
+    z, y, u = draw(18, 6, 4, 3)
+    y = (y * 0.8 + 0.1).requires_grad_()
+    EDGELoss(k=2, margin=1.0, fused=fused).split(z, y, u).backward()
+    torch.testing.assert_close(y.grad, -z / z.numel())  # of softplus(z) - y z, averaged
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2, 3], [2, 0, 3, 1]])
+def test_known_rows_in_front_or_not(order):
+    targets = tensor([[1, 0], [0, 0], [-1, -1], [-1, -1]])[order]
+    found, n_id = known_first(targets)
+    assert n_id == 2
+    assert found is None if order == [0, 1, 2, 3] else order[found[0]] == 0
+    assert found is None or [order[i] for i in found] == [0, 1, 2, 3]
 
 
 def test_a_row_of_zeros_is_known_background():

@@ -49,6 +49,22 @@ def test_spectrum_is_the_mean_over_whole_batches():
         np.testing.assert_allclose(batch_spectrum(given, 16).numpy(), expected, rtol=1e-12)
 
 
+def test_arrays_of_any_layout():
+    """Read-only, as np.load(mmap_mode="r") gives them, and with negative strides; left as they were."""
+    table = features(6, 16, 4)
+    expected = batch_spectrum(table, 16)
+    frozen = table.copy()
+    frozen.setflags(write=False)
+    torch.testing.assert_close(
+        batch_spectrum(frozen, 16, center=True), batch_spectrum(table, 16, center=True)
+    )
+    np.testing.assert_allclose(batch_spectrum(table[::-1], 16), expected, rtol=1e-12)
+    np.testing.assert_allclose(batch_spectrum(np.asfortranarray(table), 16), expected, rtol=1e-12)
+    rising = np.array([1.0, 3.0])
+    rising.setflags(write=False)
+    assert dilation_distance(rising[::-1], [3.0, 2.0], 2) == 1.0
+
+
 @pytest.mark.parametrize("shape", [(16, 30), (30, 16)])
 def test_gram_form_agrees(shape):
     n, width = shape

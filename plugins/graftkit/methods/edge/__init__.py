@@ -7,14 +7,16 @@ could not be read; each module says what differs.
 
 from graftkit.methods.edge.baselines import EnergyBoundedLoss
 from graftkit.methods.edge.batches import OutlierExposureBatcher
-from graftkit.methods.edge.detectors import JointEnergy, JointEnergyPostprocessor
+from graftkit.methods.edge.detectors import JointEnergy
 from graftkit.methods.edge.energies import joint_energy, none_probability, suggest_margin
 from graftkit.methods.edge.gap import energy_gap_loss
-from graftkit.methods.edge.losses import EDGELoss, EDGETerms
+from graftkit.methods.edge.losses import EDGELoss
 from graftkit.methods.edge.metrics import multilabel_map, ood_metrics, tail_sweep
+from graftkit.methods.edge.postprocessors import JointEnergyPostprocessor
 from graftkit.methods.edge.rows import ood_labels
 from graftkit.methods.edge.selection import OEDatasetSelector, overlapping_files
 from graftkit.methods.edge.spectra import dilation_distance
+from graftkit.methods.edge.terms import EDGETerms
 
 __all__ = [
     "EDGELoss",

@@ -6,7 +6,8 @@ The released code ends an epoch with the *shorter* loader (specification 1.8, no
 
 Workers, pinning, samplers and ``drop_last`` are the two loaders' own. For constant batch sizes (compiled
 models, `k` near the batch size) set ``drop_last=True`` on both. Under DistributedDataParallel give each
-loader a DistributedSampler and call `set_epoch`, which tells both of them, and the criterion.
+loader a DistributedSampler, each with a seed of its own (of equal sets with one seed the same rows always
+meet), and call `set_epoch`, which tells both of them, and the criterion.
 
 >>> import torch
 >>> from torch.utils.data import DataLoader, TensorDataset
@@ -65,7 +66,9 @@ class OutlierExposureBatcher:
             raise_invalid("criterion", criterion, "an object with set_epoch, or None", error=TypeError)
         self.id_loader, self.oe_loader, self.criterion = id_loader, oe_loader, criterion
         lengths = _length(id_loader), _length(oe_loader)
-        fixed = isinstance(getattr(oe_loader, "sampler", None), SequentialSampler)
+        sampler = getattr(oe_loader, "sampler", None)
+        # A DistributedSampler says by `shuffle` whether it does.
+        fixed = isinstance(sampler, SequentialSampler) or getattr(sampler, "shuffle", None) is False
         if fixed and None not in lengths and lengths[1] > lengths[0]:  # type: ignore[operator]
             warnings.warn(
                 f"oe_loader does not shuffle: of its {lengths[1]} batches only the first {lengths[0]} would "

@@ -1,9 +1,8 @@
 r"""Detectors that say "none of the known labels", from the logits of a multi-label model.
 
 The outlier score is :math:`-E`, higher = more out-of-distribution, as pytorch-ood wants it; the decision
-keeps a share of the known rows, by the quantile of a validation set (specification 1.5). OpenOOD's form has
-the opposite sign, higher = more in-distribution. Neither library is imported here;
-``graftkit.torch.edge_pytorch_ood`` registers with the first.
+keeps a share of the known rows, by the quantile of a validation set (specification 1.5). pytorch-ood is not
+imported here; ``graftkit.torch.edge_pytorch_ood`` registers with it. `postprocessors` has OpenOOD's form.
 
 >>> import torch
 >>> detector = JointEnergy().fit_logits(torch.linspace(0, 5, 101)[:, None].repeat(1, 3))
@@ -18,11 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from graftkit.core.progress import progress_bar
-from graftkit.core.validation import check_bool, check_number, raise_invalid
+from graftkit.core.validation import check_number, raise_invalid
 from graftkit.methods.edge.energies import joint_energy, widened
 
-__all__ = ["JointEnergy", "JointEnergyPostprocessor"]
+__all__ = ["JointEnergy", "evaluating"]
 
 
 class JointEnergy(nn.Module):
@@ -205,7 +203,7 @@ class JointEnergy(nn.Module):
         Returns
         -------
         Tensor of bool, shape (B,)
-            True for outliers.
+            True for outliers, and where the score is NaN: nobody knows such a row.
 
         Raises
         ------
@@ -213,7 +211,7 @@ class JointEnergy(nn.Module):
             If there is no model, or `fit` has not been called.
         """
         self._check_fitted()
-        return self.predict(x).float() > self.threshold
+        return self._above(self.predict(x))
 
     def detect_logits(self, logits: Tensor) -> Tensor:
         """Say which rows carry none of the known labels.
@@ -226,7 +224,7 @@ class JointEnergy(nn.Module):
         Returns
         -------
         Tensor of bool, shape (B,)
-            True for outliers.
+            True for outliers, and where the score is NaN: nobody knows such a row.
 
         Raises
         ------
@@ -234,105 +232,14 @@ class JointEnergy(nn.Module):
             If `fit` has not been called.
         """
         self._check_fitted()
-        return self.score(_matrix(logits)).float() > self.threshold.to(logits.device)
+        return self._above(self.score(_matrix(logits)))
+
+    def _above(self, scores: Tensor) -> Tensor:
+        return ~(scores.float() <= self.threshold.to(scores.device))
 
     def _check_fitted(self) -> None:
         if bool(self.threshold.isnan()):
             raise_invalid("threshold", None, "a fitted detector", fix="Call fit or fit_logits first.")
-
-
-class JointEnergyPostprocessor:
-    """JointEnergy in the form of OpenOOD's postprocessors: prediction and confidence.
-
-    The confidence is the JointEnergy, higher = more in-distribution. The prediction is multi-hot (logit
-    above 0), where OpenOOD's single-label evaluators expect a class: feed them the confidence only.
-
-    Parameters
-    ----------
-    config : object, default=None
-        Ignored; OpenOOD passes its configuration.
-
-    Attributes
-    ----------
-    APS_mode : bool
-        False: there is nothing to search for.
-    """
-
-    def __init__(self, config: Any = None) -> None:
-        self.config = config
-        self.APS_mode = False
-        self.hyperparam_search_done = False
-
-    def setup(self, net: Any, id_loader_dict: Any = None, ood_loader_dict: Any = None) -> None:
-        """Nothing to set up.
-
-        Parameters
-        ----------
-        net : object
-            Ignored.
-        id_loader_dict : object, default=None
-            Ignored.
-        ood_loader_dict : object, default=None
-            Ignored.
-        """
-
-    @torch.no_grad()
-    def postprocess(self, net: Callable[[Any], Tensor], data: Any) -> tuple[Tensor, Tensor]:
-        """Prediction and confidence of a batch.
-
-        Parameters
-        ----------
-        net : callable
-            Inputs to logits of shape (B, C).
-        data : object
-            What it takes.
-
-        Returns
-        -------
-        pred : Tensor of int, shape (B, C)
-            1 where the logit is above 0.
-        conf : Tensor of shape (B,)
-            JointEnergy.
-        """
-        logits = net(data)
-        return (logits > 0).long(), joint_energy(logits)
-
-    def inference(
-        self, net: Callable[[Any], Tensor], data_loader: Iterable[dict[str, Any]], progress: bool = True
-    ) -> tuple[Any, Any, Any]:
-        """Run over OpenOOD's loader.
-
-        Parameters
-        ----------
-        net : callable
-            Inputs to logits.
-        data_loader : iterable of dict
-            Batches with "data" and "label".
-        progress : bool, default=True
-            Show a bar on standard error.
-
-        Returns
-        -------
-        pred : ndarray of shape (n, C)
-            Predictions.
-        conf : ndarray of shape (n,)
-            Confidences.
-        label : ndarray of shape (n, ...)
-            The labels that came.
-
-        Raises
-        ------
-        TypeError
-            If `progress` is no boolean.
-        ValueError
-            If there is no batch.
-        """
-        bar = progress_bar(data_loader, verbose=int(check_bool("progress", progress)), desc="JointEnergy")
-        parts = [(*self.postprocess(net, batch["data"]), torch.as_tensor(batch["label"])) for batch in bar]
-        if not parts:
-            raise_invalid("data_loader", data_loader, "at least one batch")
-        pred, conf, label = (torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True))
-        return pred, conf, label
 
 
 @contextmanager

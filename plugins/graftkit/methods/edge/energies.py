@@ -155,7 +155,7 @@ def suggest_margin(
     """Say how the two sides' energies lie, and which margin would put the gap term to work.
 
     The proposal is an aid of ours, not the paper's: the smallest margin of 0 or above at which the share
-    `active` of all pairs (outlier, tail ID row) lies inside the hinge.
+    `active` of all pairs (outlier, tail ID row) lies inside the hinge, rounded up in the fourth digit.
 
     Parameters
     ----------
@@ -190,15 +190,24 @@ def suggest_margin(
     check_number("active", active, low=0, high=1, closed="()")
     check_tail("k", k)
     tail = known.sort().values[: tail_size(k, len(known))]
-    gaps = (tail[None] - outliers[:, None]).flatten().sort().values  # inside the hinge where gap < margin
-    wanted = float(gaps[min(int(active * len(gaps)), len(gaps) - 1)])
-    margin = max(0.0, wanted)
+
+    def share(margin: float) -> float:
+        """Of all pairs, counted without a matrix of them."""
+        inside = int(torch.searchsorted(tail, outliers + margin).sum())
+        return inside / (len(tail) * len(outliers))
+
+    margin, above = 0.0, float(tail[-1] - outliers.min()) + 1  # `above` takes in every pair
+    if share(margin) < active:
+        while above - margin > 1e-4 * above:
+            middle = (margin + above) / 2
+            margin, above = (middle, above) if share(middle) < active else (margin, middle)
+        margin = above
     levels = torch.tensor([0.05, 0.25, 0.5, 0.75, 0.95], dtype=torch.float64)
     return MarginAdvice(
         margin,
         tuple(torch.quantile(known, levels).tolist()),
         tuple(torch.quantile(outliers, levels).tolist()),
-        float((gaps < margin).double().mean()),
+        share(margin),
     )
 
 

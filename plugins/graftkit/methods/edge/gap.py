@@ -139,7 +139,7 @@ def pair_counts(
     raised = oe_energy + margin
     if method == "pairwise" or (method == "auto" and pairs <= PAIRS):
         hinge = (raised[:, None] - tail_energy).clamp_(min=0)
-        active = (hinge > 0).to(dtype)
+        active = hinge.sign()
         inside = active.sum(1)
         return hinge.sum() / pairs, inside, active.sum(0), inside.sum() / pairs
     # Sums over millions of pairs need float64; MPS has none.

@@ -25,52 +25,18 @@ of processes, or give a share.
 
 import warnings
 from collections.abc import Callable
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from graftkit.core.validation import check_bool, check_choice, check_integer, check_number, raise_invalid
-from graftkit.methods.edge.energies import check_tail, summed_softplus, tail_size, widened
+from graftkit.methods.edge.energies import check_tail, tail_size, widened
 from graftkit.methods.edge.fused import fused_terms
-from graftkit.methods.edge.gap import METHODS, gap_terms
-from graftkit.methods.edge.rows import check_targets, outlier_rows
+from graftkit.methods.edge.gap import METHODS
+from graftkit.methods.edge.rows import check_finite, check_mask, check_targets, known_first, outlier_rows
+from graftkit.methods.edge.terms import EDGETerms, plain_terms
 
-__all__ = ["EDGELoss", "EDGETerms"]
-
-
-class EDGETerms(NamedTuple):
-    """The parts of the last loss, detached; tensors stay on their device until they are read.
-
-    Parameters
-    ----------
-    id : Tensor of shape ()
-        The classification term.
-    conf : Tensor of shape ()
-        The confidence term, before its weight.
-    gap : Tensor of shape ()
-        The gap term, before its weight.
-    beta : Tensor of shape ()
-        The gap's weight at this epoch: 0 during warm-up.
-    n_id : int
-        Known rows.
-    n_oe : int
-        Outliers.
-    k_used : int
-        Rows in the tail.
-    active_fraction : Tensor of shape ()
-        Share of pairs inside the hinge. At 0 the gap term does nothing.
-    """
-
-    id: Tensor
-    conf: Tensor
-    gap: Tensor
-    beta: Tensor
-    n_id: int
-    n_oe: int
-    k_used: int
-    active_fraction: Tensor
+__all__ = ["EDGELoss"]
 
 
 class EDGELoss(nn.Module):
@@ -103,8 +69,8 @@ class EDGELoss(nn.Module):
         on a GPU.
     fused : bool, default=True
         Compute the three terms as one node of the graph where `id_loss`, `per_class_energy` and `tail_mask`
-        are not used; the same value and gradient to rounding. False takes the plain form always,
-        which torch.func's transforms need.
+        are not used and the targets want no gradient; the same value and gradient to rounding. False takes
+        the plain form always, which torch.func's transforms need.
 
     Attributes
     ----------
@@ -204,8 +170,8 @@ class EDGELoss(nn.Module):
         """
         wide = widened(logits)
         check_targets(wide, targets)
-        mask = None if tail_mask is None else _check_mask(tail_mask, len(wide))
-        order, n_id = _known_first(targets)
+        mask = None if tail_mask is None else check_mask(tail_mask, wide)
+        order, n_id = known_first(targets)
         if order is not None:
             wide, targets = wide[order], targets[order]
             mask = None if mask is None else mask[order]
@@ -245,9 +211,11 @@ class EDGELoss(nn.Module):
             raise_invalid(
                 "oe_logits", oe_logits, f"shape (n_o, {known.shape[1]}), the C of the known rows' logits"
             )
+        if outliers.device != known.device:
+            raise_invalid("oe_logits", outliers.device, f"logits on the device of id_logits, {known.device}")
         if self.validate and bool(outlier_rows(id_targets).any()):
             raise_invalid("id_targets", -1, "known rows only, without rows of -1")
-        mask = None if tail_mask is None else _check_mask(tail_mask, len(known))
+        mask = None if tail_mask is None else check_mask(tail_mask, known)
         return self._loss(torch.cat([known, outliers]), id_targets, mask)
 
     def set_epoch(self, epoch: int) -> None:
@@ -293,62 +261,44 @@ class EDGELoss(nn.Module):
         """The loss of known rows, which `targets` belong to, followed by outliers."""
         n_id, n_oe = len(targets), len(logits) - len(targets)
         if self.validate:
-            _check_finite(logits, n_id)
+            check_finite(logits, n_id)
         targets = targets.to(logits.dtype)
-        beta = self._beta(logits)
-        plain = self.id_loss is not None or self.per_class_energy or mask is not None
-        if self.fused and not plain and n_id and n_oe and (self.alpha or self.beta):
-            size = self._tail_size(n_id)
+        beta, both = self._beta(logits), n_id > 0 and n_oe > 0
+        size = self._tail_size(n_id) if both and mask is None else 0
+        if both and mask is None and self._fusible(targets):
             total, id_term, conf, gap, active = fused_terms(
                 logits, targets, size, self.margin, beta, self.alpha, self.gap_method
             )
         else:
-            id_term, conf, gap, active, size = self._plain_terms(logits, targets, mask)
+            (id_term, conf, gap), active = plain_terms(
+                logits,
+                targets,
+                size if mask is None else mask,
+                self.margin,
+                scale=targets.shape[1] if self.per_class_energy else 1,
+                method=self.gap_method,
+                id_loss=self.id_loss,
+            )
             total = id_term
             if self.alpha:
                 total = total + self.alpha * conf
             if self.beta:
                 total = total + beta * gap
-        if n_id and n_oe:
+            if both and mask is not None:
+                size = int(mask.sum())
+        if both:
             self._active, self._called = self._active + active, True
         self.last = EDGETerms(id_term.detach(), conf.detach(), gap.detach(), beta, n_id, n_oe, size, active)
         return total
 
-    def _plain_terms(
-        self, logits: Tensor, targets: Tensor, mask: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
-        n_id, labels = targets.shape
-        known, outliers = logits[:n_id], logits[n_id:]
-        nothing = logits.sum() * 0 if not n_id or not len(outliers) else None
-        id_term = self._id_term(known, targets) if n_id else _given(nothing)
-        oe_energy = summed_softplus(outliers, 1)
-        conf = oe_energy.mean() / labels if len(outliers) else _given(nothing)
-        if nothing is not None:
-            return id_term, conf, nothing, nothing.detach(), 0
-        tail = self._tail(known, mask)
-        scale = labels if self.per_class_energy else 1
-        gap, active = gap_terms(oe_energy / scale, tail / scale, self.margin, self.gap_method)
-        return id_term, conf, gap, active, len(tail)
+    def _fusible(self, targets: Tensor) -> bool:
+        plain = self.id_loss is not None or self.per_class_energy or targets.requires_grad
+        return self.fused and not plain and bool(self.alpha or self.beta)
 
     def _beta(self, like: Tensor) -> Tensor:
         if not self.warmup_epochs:
             return like.new_full((), self.beta)
         return (self.epoch >= self.warmup_epochs).to(like) * self.beta
-
-    def _id_term(self, known: Tensor, targets: Tensor) -> Tensor:
-        if self.id_loss is None:
-            return functional.binary_cross_entropy_with_logits(known, targets)
-        loss = self.id_loss(known, targets)
-        if not isinstance(loss, Tensor) or loss.ndim:
-            raise_invalid("id_loss", loss, "a callable that returns a scalar tensor", fix="Use its mean.")
-        return loss
-
-    def _tail(self, known: Tensor, mask: Tensor | None) -> Tensor:
-        energy = summed_softplus(known, 1)
-        if mask is not None:
-            return energy[mask]
-        size = self._tail_size(len(energy))
-        return energy if size == len(energy) else energy.topk(size, largest=False, sorted=False).values
 
     def _tail_size(self, rows: int) -> int:
         if isinstance(self.k, int) and self.k > rows:
@@ -361,37 +311,3 @@ class EDGELoss(nn.Module):
         if key not in self._warned and not torch.compiler.is_compiling():
             self._warned.add(key)
             warnings.warn(text, stacklevel=4)
-
-
-def _known_first(targets: Tensor) -> tuple[Tensor | None, int]:
-    """The order that puts known rows first (None: they are), and their number."""
-    outlier = outlier_rows(targets)
-    n_id = len(targets) - int(outlier.sum())
-    if bool(outlier[n_id:].all()):
-        return None, n_id
-    return outlier.to(torch.uint8).argsort(stable=True), n_id
-
-
-def _given(value: Tensor | None) -> Tensor:
-    if value is None:  # for the type checker: an empty side always comes with its zero
-        raise RuntimeError("no zero for an empty side")
-    return value
-
-
-def _check_mask(mask: Any, rows: int) -> Tensor:
-    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
-        raise_invalid("tail_mask", mask, "a tensor of bool, or None", error=TypeError)
-    if mask.shape != (rows,):
-        raise_invalid("tail_mask", mask, f"shape ({rows},), one entry a row")
-    return mask
-
-
-def _check_finite(logits: Tensor, n_id: int) -> None:
-    for side, part in (("ID", logits[:n_id]), ("OE", logits[n_id:])):
-        if not bool(torch.isfinite(part).all()):
-            row = int((~torch.isfinite(part)).any(1).nonzero()[0])
-            raise_invalid(
-                f"{side} logits",
-                part[row].tolist(),
-                f"finite values, without NaN or infinity, in row {row}",
-            )

@@ -157,7 +157,7 @@ def tail_sweep(
     targets = _targets("id_targets", id_targets)
     if len(targets) != len(known):
         raise_invalid("id_targets", targets, f"one row a score, {len(known)}")
-    counts = targets.sum(0) if label_counts is None else np.asarray(_plain(label_counts), np.float64)
+    counts = targets.sum(0) if label_counts is None else _numbers("label_counts", label_counts)
     if counts.shape != targets.shape[1:] or not np.isfinite(counts).all() or (counts < 0).any():
         raise_invalid("label_counts", counts, f"{targets.shape[1]} counts, none negative")
     frequent = np.argsort(-counts, kind="stable")
@@ -234,10 +234,15 @@ def _plain(values: Any) -> Any:
 
 
 def _numbers(name: str, values: Any) -> FloatArray:
+    if hasattr(values, "is_complex") and values.is_complex():
+        raise_invalid(name, values, "an array of real numbers", error=TypeError)
     try:
-        return np.asarray(_plain(values), dtype=np.float64)
-    except (TypeError, ValueError):
-        raise_invalid(name, values, "an array of numbers", error=TypeError)
+        array = np.asarray(_plain(values))
+    except (TypeError, ValueError):  # ragged
+        array = np.asarray(None)
+    if array.dtype.kind not in "biuf":  # text, objects, complex numbers
+        raise_invalid(name, values, "an array of real numbers", error=TypeError)
+    return array.astype(np.float64)
 
 
 def _scores(name: str, values: Any) -> FloatArray:

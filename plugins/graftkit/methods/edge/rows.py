@@ -16,7 +16,7 @@ from torch import Tensor
 
 from graftkit.core.validation import raise_invalid
 
-__all__ = ["check_targets", "ood_labels", "outlier_rows"]
+__all__ = ["check_finite", "check_mask", "check_targets", "known_first", "ood_labels", "outlier_rows"]
 
 
 def outlier_rows(targets: Tensor) -> Tensor:
@@ -47,6 +47,8 @@ def outlier_rows(targets: Tensor) -> Tensor:
         return targets.new_zeros(0, dtype=torch.bool)
     if targets.dtype == torch.bool:
         return torch.zeros_like(targets[:, 0])
+    if not targets.dtype.is_signed:
+        targets = targets.long()  # torch takes an unsigned 255 for -1
     # Two passes over the targets, the rest over rows; NaN compares as wrong.
     low, high = targets.amin(1), targets.amax(1)
     outlier = (low == -1) & (high == -1)
@@ -85,6 +87,63 @@ def check_targets(logits: Tensor, targets: Any) -> None:
         raise_invalid("targets", targets, f"multi-hot targets of the logits' shape {tuple(logits.shape)}")
     if targets.device != logits.device:
         raise_invalid("targets", targets.device, f"targets on the logits' device {logits.device}")
+
+
+def known_first(targets: Tensor) -> tuple[Tensor | None, int]:
+    """The order that puts known rows first, and their number.
+
+    Parameters
+    ----------
+    targets : Tensor of shape (B, C)
+        Rows in [0, 1], or rows of -1.
+
+    Returns
+    -------
+    order : Tensor of int, shape (B,), or None
+        Positions, known rows first; ``None`` where they come first already.
+    n_id : int
+        Known rows.
+
+    Raises
+    ------
+    ValueError
+        If a row mixes -1 with labels or a value is out of range; the message names the first.
+    """
+    n_id = len(targets) - int((targets[:, 0] < 0).sum())
+    if 0 < n_id < len(targets):
+        # The usual batch: the extremes of two blocks say it all, in two passes and one transfer.
+        extremes = torch.stack([*targets[:n_id].aminmax(), *targets[n_id:].aminmax()])
+        low, high, oe_low, oe_high = extremes.tolist()
+        if low >= 0 and high <= 1 and oe_low == oe_high == -1:
+            return None, n_id
+    outlier = outlier_rows(targets)
+    n_id = len(targets) - int(outlier.sum())
+    if bool(outlier[n_id:].all()):
+        return None, n_id
+    return outlier.to(torch.uint8).argsort(stable=True), n_id
+
+
+def check_mask(mask: Any, logits: Tensor) -> Tensor:
+    """Return a tail mask, one truth value a row of `logits` and on their device."""
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+        raise_invalid("tail_mask", mask, "a tensor of bool, or None", error=TypeError)
+    if mask.shape != (len(logits),):
+        raise_invalid("tail_mask", mask, f"shape ({len(logits)},), one entry a row")
+    if mask.device != logits.device:
+        raise_invalid("tail_mask", mask.device, f"a mask on the logits' device {logits.device}")
+    return mask
+
+
+def check_finite(logits: Tensor, n_id: int) -> None:
+    """Refuse NaN and infinity in known rows or in the outliers that follow them, naming the side."""
+    for side, part in (("ID", logits[:n_id]), ("OE", logits[n_id:])):
+        if not bool(torch.isfinite(part).all()):
+            row = int((~torch.isfinite(part)).any(1).nonzero()[0])
+            raise_invalid(
+                f"{side} logits",
+                part[row].tolist(),
+                f"finite values, without NaN or infinity, in row {row}",
+            )
 
 
 def ood_labels(targets: Tensor) -> Tensor:

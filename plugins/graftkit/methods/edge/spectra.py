@@ -165,7 +165,8 @@ def read_features(features: Any, name: str = "features") -> Tensor:
         If it is empty, no matrix or not finite.
     """
     try:
-        table = features if isinstance(features, Tensor) else torch.as_tensor(np.asarray(features))
+        # A copy: torch refuses negative strides and warns of arrays that cannot be written to.
+        table = features if isinstance(features, Tensor) else torch.from_numpy(np.array(features))
     except (TypeError, ValueError):
         raise_invalid(name, features, "an array of numbers, shape (n, D)", error=TypeError)
     if table.is_complex():
@@ -190,7 +191,7 @@ def _roots(gram: Tensor) -> Tensor:
 
 def _spectrum(name: str, values: Any) -> Tensor:
     try:
-        spectrum = values if isinstance(values, Tensor) else torch.as_tensor(np.asarray(values, np.float64))
+        spectrum = values if isinstance(values, Tensor) else torch.from_numpy(np.array(values, np.float64))
     except (TypeError, ValueError):
         raise_invalid(name, values, "a vector of numbers", error=TypeError)
     spectrum = spectrum.detach().double().cpu()
