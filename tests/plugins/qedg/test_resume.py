@@ -204,6 +204,36 @@ def test_a_state_is_never_unpickled(tmp_path):
         audit.run(X, baselines=(), checkpoint=tmp_path, resume=True)
 
 
+@pytest.mark.parametrize("left", ["nothing", "an empty file", "half"])
+def test_a_state_without_its_ledger_is_refused_before_the_first_query(left, tmp_path):
+    auditor(budget=40, **OPTIONS).run(X, baselines=(), checkpoint=tmp_path)
+    ledger, asked = tmp_path / "qedg.jsonl", []
+    lines = ledger.read_bytes().splitlines(keepends=True)
+    ledger.unlink()
+    if left != "nothing":
+        ledger.write_bytes(b"" if left == "an empty file" else b"".join(lines[:4]))
+    with pytest.raises(ValueError, match=r"checkpoint: qedg.jsonl: expected the \d+ or more that qedg.pt"):
+        auditor(asked.append, budget=40, **OPTIONS).run(X, baselines=(), checkpoint=tmp_path, resume=True)
+    assert asked == []
+
+
+def test_ledgers_without_their_header_join_no_other_run(tmp_path):
+    auditor(budget=20, **OPTIONS).run(X, baselines=(), checkpoint=tmp_path)
+    (tmp_path / "run.json").unlink()
+    for resume in (False, True):
+        with pytest.raises(ValueError, match=r"checkpoint: expected no ledgers in a folder without run.json"):
+            auditor(budget=20, seed=9).run(X, baselines=(), checkpoint=tmp_path, resume=resume)
+
+
+@pytest.mark.parametrize("state", [{"round": 1}, {}, [1], torch.zeros(2)])
+def test_a_state_without_its_fields_is_refused(state, tmp_path):
+    audit = auditor(budget=20, **OPTIONS)
+    audit.run(X, baselines=(), checkpoint=tmp_path)
+    torch.save(state, tmp_path / "qedg.pt")
+    with pytest.raises(ValueError, match=r"expected a state of QEDG in qedg.pt"):
+        audit.run(X, baselines=(), checkpoint=tmp_path, resume=True)
+
+
 class Trap:
     def __reduce__(self):
         return (pytest.fail, ("code from a file was run",))
