@@ -65,7 +65,8 @@ def generate(substitute: nn.Module, shape: tuple[int, ...], classes: int, config
     random = torch.Generator().manual_seed(0)
     generator = Generator(shape, config.latent, config.width)
     reinitialise(generator, random)
-    latent = torch.randn(config.batch_size, config.latent, generator=random)
+    # The published code asks for the latent vectors' gradient, too, and does not use it.
+    latent = torch.randn(config.batch_size, config.latent, generator=random).requires_grad_(True)
     intended = torch.randint(classes, (config.batch_size,), generator=random)
     adam = torch.optim.Adam(generator.parameters(), config.lr_g)
     best, kept = float("inf"), latent

@@ -104,9 +104,9 @@ def _curve(title: str, records: list[Record]) -> str:
         for budget in sorted({b for n, b in cells if n == name}, key=int):
             seeds = cells[name, budget]
             reference = cells.get(("qedg", budget), {})
-            paired = [
-                seeds[s]["kappa"] - reference[s]["kappa"] for s in seeds if name != "qedg" and s in reference
-            ]
+            # A target or a copy that says one label only has no kappa.
+            pairs = [(found["kappa"], reference.get(s, {}).get("kappa")) for s, found in seeds.items()]
+            paired = [a - b for a, b in pairs if name != "qedg" and None not in (a, b)]
             rows.append(
                 [label, spread([f["queries"] for f in seeds.values()], 0), str(len(seeds))]
                 + [spread([f[m] for f in seeds.values()]) for m in ("kappa", "agreement", "transfer_success")]

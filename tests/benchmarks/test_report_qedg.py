@@ -52,7 +52,7 @@ def curve(seed, case="QEDG and baselines", section="curve", **arms):
 
 def test_headlines_are_of_the_largest_budget_and_name_the_hardest_rival_of_each_kind():
     records = [
-        curve(seed, qedg={"500": 0.1, "1000": 0.6 + d}, noise={"1000": 0.3}, public={"1000": 0.9},
+        curve(seed, qedg={"500": 0.1, "1000": 0.6 + d}, noise={"1000": 0.3}, public={"1000": 0.99},
               majority={"1000": None})
         for seed, d in enumerate((0.0, 0.1, 0.2))
     ]  # fmt: skip
@@ -74,6 +74,15 @@ def test_headlines_are_of_the_largest_budget_and_name_the_hardest_rival_of_each_
     assert beside.verdict() == "**behind**"
     assert without.time == "a round 0.25 of the published loop's (3 x 32 x 32)"
     assert without.memory == "peak 0.40 GiB in 4000 queries"
+
+
+def test_copies_without_a_kappa_are_shown_and_not_compared():
+    records = [curve(0, section="cifar", qedg={"60": None}, noise={"60": 0.1}, majority={"60": None})]
+    records[0]["figures"]["own_accuracy"] = 0.1
+    text = render(records)
+    assert "| majority label | 60 | 1 | - | 0.500 | - |  |" in text
+    assert "| uniform noise | 60 | 1 | 0.100 | 0.500 | - |  |" in text
+    assert headlines(records) == []
 
 
 def test_headlines_wait_for_records_and_tell_cifar_apart():

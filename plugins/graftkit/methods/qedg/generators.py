@@ -77,10 +77,10 @@ class ImageGenerator(nn.Module):
             nn.BatchNorm2d(width),
             DoublingConv2d(width, width),
             nn.BatchNorm2d(width),
-            nn.LeakyReLU(0.2),
+            nn.LeakyReLU(0.2, inplace=True),
             DoublingConv2d(width, last),
             nn.BatchNorm2d(last),
-            nn.LeakyReLU(0.2),
+            nn.LeakyReLU(0.2, inplace=True),
             nn.Conv2d(last, channels, 3, padding=1),
             nn.Sigmoid(),
         )
