@@ -2,6 +2,7 @@
 
 from graftkit.methods.qedg.auditor import QEDGAuditor
 from graftkit.methods.qedg.defences import DefenceTable, compare_defences
+from graftkit.methods.qedg.generation import DivergenceError
 from graftkit.methods.qedg.ledger import BudgetError, QueryLedger
 from graftkit.methods.qedg.progress import Progress
 from graftkit.methods.qedg.result import AuditResult
@@ -13,6 +14,7 @@ __all__ = [
     "AuditResult",
     "BudgetError",
     "DefenceTable",
+    "DivergenceError",
     "Progress",
     "QEDGAuditor",
     "QEDGConfig",

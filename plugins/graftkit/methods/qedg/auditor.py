@@ -201,6 +201,8 @@ class QEDGAuditor:
             If it has a wrong value, or the folder holds another run.
         TargetError
             If the target fails; its rows count as spent, and the run can be resumed.
+        DivergenceError
+            If the substitute's scores are no longer finite, as after too large a step size.
         StallError
             If the filter lets nothing through and the settings ask for an error.
         """
