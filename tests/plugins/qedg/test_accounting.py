@@ -145,6 +145,7 @@ def test_a_filter_that_lets_nothing_through_is_raised_and_recorded():
     assert result.events[0] == {
         "arm": "qedg", "event": "stall", "round": 2, "queries": 0, "action": "tau raised", "tau": 0.05,
     }  # fmt: skip
+    assert [event["round"] for event in result.events[:3]] == [2, 4, 6]
     # The noise that followed the attack's empty rounds has nothing to be filtered, and stalls nowhere.
     assert {event["arm"] for event in result.events} == {"qedg"}
     assert result.final("noise")["queries"] == 30

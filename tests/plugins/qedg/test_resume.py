@@ -100,6 +100,18 @@ def test_a_callback_stops_and_the_run_goes_on_as_if_it_had_not(tmp_path):
     assert_equal(whole, again)
 
 
+@pytest.mark.parametrize("stop", [2, 5])
+def test_starved_rounds_and_the_raised_filter_outlive_an_interruption(stop, tmp_path):
+    config = replace(TINY, tau=0.0, max_stall_rounds=3)
+    whole = auditor(budget=20, config=config).run(X, baselines=())
+    auditor(budget=20, config=config).run(
+        X, baselines=(), checkpoint=tmp_path, callback=lambda progress: progress.round == stop
+    )
+    again = auditor(budget=20, config=config).run(X, baselines=(), checkpoint=tmp_path, resume=True)
+    assert whole.events[0]["round"] == 3
+    assert_equal(whole, again)
+
+
 def test_measuring_finished_copies_changes_nothing_and_tells_what_a_smaller_budget_gives():
     config = {**OPTIONS, "config": replace(FULL, tau=1.0)}
     plain = auditor(budget=48, **config).run((X, Y), baselines=())
