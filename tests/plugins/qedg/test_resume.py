@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from graftkit.methods.qedg.checkpoint import fingerprint
+from graftkit.methods.qedg.generation import GeneratedQueries
 from tests.plugins.qedg.cases import (
     TINY,
     auditor,
@@ -110,6 +111,21 @@ def test_starved_rounds_and_the_raised_filter_outlive_an_interruption(stop, tmp_
     again = auditor(budget=20, config=config).run(X, baselines=(), checkpoint=tmp_path, resume=True)
     assert whole.events[0]["round"] == 3
     assert_equal(whole, again)
+
+
+def test_rounds_that_are_done_are_not_made_again(tmp_path, monkeypatch):
+    auditor(budget=50, **OPTIONS).run(
+        X, baselines=(), checkpoint=tmp_path, callback=lambda progress: progress.round == 2
+    )
+    made, propose = [], GeneratedQueries.propose
+
+    def noted(self, index, *rest):
+        made.append(index)
+        return propose(self, index, *rest)
+
+    monkeypatch.setattr(GeneratedQueries, "propose", noted)
+    auditor(budget=50, **OPTIONS).run(X, baselines=(), checkpoint=tmp_path, resume=True)
+    assert made[0] == 2
 
 
 def test_measuring_finished_copies_changes_nothing_and_tells_what_a_smaller_budget_gives():

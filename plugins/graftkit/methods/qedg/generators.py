@@ -84,7 +84,7 @@ class ImageGenerator(nn.Module):
             nn.Conv2d(last, channels, 3, padding=1),
             nn.Sigmoid(),
         )
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster on a CPU
+        self.to(memory_format=torch.channels_last)  # faster on a CPU
 
     def forward(self, z: Tensor) -> Tensor:
         """Images of latent vectors.
