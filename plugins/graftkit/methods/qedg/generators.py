@@ -99,7 +99,9 @@ class ImageGenerator(nn.Module):
         Tensor of shape (B, c, H, W)
             Values in [0, 1].
         """
-        images: Tensor = self.layers(self.linear(z).reshape(-1, *self.start))
+        # Channels last in memory from the first layer on, as the weights are; the values are the same.
+        start = self.linear(z).reshape(-1, *self.start).contiguous(memory_format=torch.channels_last)
+        images: Tensor = self.layers(start)
         top, left = (images.shape[2] - self.height) // 2, (images.shape[3] - self.breadth) // 2
         return images[:, :, top : top + self.height, left : left + self.breadth]
 
