@@ -26,8 +26,9 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from graftkit.methods.qedg.generation import GeneratedQueries, frozen
+from graftkit.methods.qedg.generation import GeneratedQueries
 from graftkit.methods.qedg.losses import pairwise_similarity
+from graftkit.methods.qedg.modes import frozen
 from graftkit.methods.qedg.pool import Pool, quantise, unit
 from graftkit.methods.qedg.settings import QEDGConfig
 from graftkit.methods.qedg.transforms import transform_batch

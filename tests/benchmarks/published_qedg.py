@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, cross_entropy
 
-from graftkit.methods.qedg.generators import make_generator, reinitialise
+from graftkit.methods.qedg.generators import reinitialise
 from graftkit.methods.qedg.settings import QEDGConfig
 from graftkit.methods.qedg.transforms import transform_batch
 
@@ -39,12 +39,34 @@ def pair_loop(images: Tensor, intended: Tensor) -> float:
     return total / len(flat)
 
 
+class Generator(nn.Module):
+    """The published layers as they are described, for sides that 4 divides."""
+
+    def __init__(self, shape: tuple[int, ...], latent: int, width: int) -> None:
+        super().__init__()
+        self.start = (width, shape[1] // 4, shape[2] // 4)
+        self.linear = nn.Linear(latent, width * self.start[1] * self.start[2])
+        self.layers = nn.Sequential(
+            nn.BatchNorm2d(width),
+            nn.Upsample(scale_factor=2), nn.Conv2d(width, width, 3, padding=1),
+            nn.BatchNorm2d(width), nn.LeakyReLU(0.2),
+            nn.Upsample(scale_factor=2), nn.Conv2d(width, width // 2, 3, padding=1),
+            nn.BatchNorm2d(width // 2), nn.LeakyReLU(0.2),
+            nn.Conv2d(width // 2, shape[0], 3, padding=1), nn.Sigmoid(),
+        )  # fmt: skip
+
+    def forward(self, z: Tensor) -> Tensor:
+        images: Tensor = self.layers(self.linear(z).reshape(-1, *self.start))
+        return images
+
+
 def generate(substitute: nn.Module, shape: tuple[int, ...], classes: int, config: QEDGConfig) -> Tensor:
     """A fresh generator, optimised; the images of its best step."""
     random = torch.Generator().manual_seed(0)
-    generator = make_generator(shape, config.latent, config.width)
+    generator = Generator(shape, config.latent, config.width)
     reinitialise(generator, random)
-    latent = torch.randn(config.batch_size, config.latent, generator=random)
+    # The published code asks for the latent vectors' gradient, too, and does not use it.
+    latent = torch.randn(config.batch_size, config.latent, generator=random).requires_grad_(True)
     intended = torch.randint(classes, (config.batch_size,), generator=random)
     adam = torch.optim.Adam(generator.parameters(), config.lr_g)
     best, kept = float("inf"), latent

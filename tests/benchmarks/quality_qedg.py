@@ -287,7 +287,7 @@ def cifar(seed: int, quick: bool) -> Task:
     # Back to [0, 1], by the range of what was loaded.
     low, high = x.amin((0, 2, 3), keepdim=True), x.amax((0, 2, 3), keepdim=True)
     x, test_x = ((part - low) / (high - low) for part in (x, test_x))
-    target = fit(convolutional((3, 32, 32), 10, seed, 32), x, y, 1 if quick else 10, 2e-3)
+    target = fit(convolutional((3, 32, 32), 10, seed, 32), x, y, 8 if quick else 10, 2e-3)
     return Task(
         target, (3, 32, 32), 10, test_x.clamp(0, 1), test_y, x.clamp(0, 1),
         lambda s: convolutional((3, 32, 32), 10, 1000 + s),

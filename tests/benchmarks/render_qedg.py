@@ -4,6 +4,7 @@ from collections import defaultdict
 from statistics import mean
 from typing import Any
 
+from tests.benchmarks.headline import Headline
 from tests.benchmarks.report import spread, table
 
 TITLE = "QEDG: how many queries until a classifier is copied"
@@ -97,21 +98,15 @@ def _growth(records: list[Record]) -> str:
 def _curve(title: str, records: list[Record]) -> str:
     if not records:
         return f"{title}\n\nNot run.\n"
-    cells: dict[tuple[str, str], dict[int, Record]] = defaultdict(dict)
-    for r in records:
-        for arm, found in r["figures"].items():
-            if isinstance(found, dict):
-                name = "class" if r["case"].startswith("class") else arm
-                for budget, figures in found.items():
-                    cells[name, budget][r["seed"]] = figures
+    cells = _cells(records)
     rows = []
     for name, label in ARMS.items():
         for budget in sorted({b for n, b in cells if n == name}, key=int):
             seeds = cells[name, budget]
             reference = cells.get(("qedg", budget), {})
-            paired = [
-                seeds[s]["kappa"] - reference[s]["kappa"] for s in seeds if name != "qedg" and s in reference
-            ]
+            # A target or a copy that says one label only has no kappa.
+            pairs = [(found["kappa"], reference.get(s, {}).get("kappa")) for s, found in seeds.items()]
+            paired = [a - b for a, b in pairs if name != "qedg" and None not in (a, b)]
             rows.append(
                 [label, spread([f["queries"] for f in seeds.values()], 0), str(len(seeds))]
                 + [spread([f[m] for f in seeds.values()]) for m in ("kappa", "agreement", "transfer_success")]
@@ -121,6 +116,18 @@ def _curve(title: str, records: list[Record]) -> str:
     text = f"{title}\n\n{table(header, rows)}"
     own = [r["figures"]["own_accuracy"] for r in records if "own_accuracy" in r["figures"]]
     return text + (f"\nThe target's own accuracy: {spread(own)}.\n" if own else "")
+
+
+def _cells(records: list[Record]) -> dict[tuple[str, str], dict[int, Record]]:
+    """Figures of a curve's records by arm, budget and seed."""
+    cells: dict[tuple[str, str], dict[int, Record]] = defaultdict(dict)
+    for r in records:
+        for arm, found in r["figures"].items():
+            if isinstance(found, dict):
+                name = "class" if r["case"].startswith("class") else arm
+                for budget, figures in found.items():
+                    cells[name, budget][r["seed"]] = figures
+    return cells
 
 
 def _cases(records: list[Record]) -> dict[str, list[Record]]:
@@ -200,3 +207,34 @@ def _controls(records: list[Record]) -> str:
         for case, found in _cases(records).items()
     ]
     return f"### X5: negative controls\n\n{table(['target', 'seeds', 'kappa', 'agreement'], rows)}"
+
+
+def headlines(records: list[Record]) -> list[Headline]:
+    """Kappa at the largest budget: beside attackers without data, and beside one who owns real data."""
+    time = memory = "-"
+    for r in records:
+        if r["section"] == "speed" and r["shape"] == [3, 32, 32]:
+            share = r["seconds"]["round"] / r["seconds"]["round, published"]
+            time = f"a round {share:.2f} of the published loop's (3 x 32 x 32)"
+    grown = [r for r in records if r["section"] == "growth"]
+    if grown:
+        most = max(grown, key=lambda r: r["budget"])
+        memory = f"peak {most['peak_gib']:.2f} GiB in {most['queries']} queries"
+    lines = []
+    for section, data in (("curve", "digits"), ("cifar", "CIFAR-10-LT")):
+        cells = _cells([r for r in records if r["section"] == section])
+        budget = max((b for name, b in cells if name == "qedg"), key=int, default="")
+        kappas = {
+            name: {seed: f["kappa"] for seed, f in found.items() if f["kappa"] is not None}
+            for (name, b), found in cells.items()
+            if b == budget
+        }
+        own = kappas.pop("qedg", {})
+        rivals = {ARMS[name]: found for name, found in kappas.items() if found}
+        owner = {label: found for label, found in rivals.items() if label == ARMS["public"]}
+        dataless = {label: found for label, found in rivals.items() if label != ARMS["public"]}
+        for against, what in ((dataless, "no data"), (owner, "beside real data")):
+            if own and against:
+                task = f"{data}, a copy by {budget} queries, {what}"
+                lines.append(Headline(task, "kappa", own, against, time, memory))
+    return lines

@@ -3,12 +3,13 @@
 import pytest
 import torch
 
+from graftkit.methods.qedg.generators import make_generator, reinitialise
 from graftkit.methods.qedg.losses import pairwise_similarity
 from graftkit.methods.qedg.pool import quantise
 from graftkit.methods.qedg.settings import QEDGConfig
 from graftkit.methods.qedg.transforms import transform_batch
 from tests.benchmarks import published_qedg as published
-from tests.benchmarks.render_qedg import render
+from tests.benchmarks.render_qedg import headlines, render
 
 
 def figures(kappa, queries=500):
@@ -42,6 +43,54 @@ def test_rivals_are_compared_with_qedg_by_seed():
     text = render(records)
     assert "| uniform noise | 500 (0) | 2 | 0.400 (0.141) | 0.500 (0.000) | - | -0.250 (0.071) |" in text
     assert "| class loss and filter | 500 | 1 | 0.800 | 0.500 | - | 0.100 |" in text
+
+
+def curve(seed, case="QEDG and baselines", section="curve", **arms):
+    found = {arm: {budget: figures(k) for budget, k in by.items()} for arm, by in arms.items()}
+    return {"section": section, "case": case, "seed": seed, "figures": {**found, "events": 0, "stopped": ""}}
+
+
+def test_headlines_are_of_the_largest_budget_and_name_the_hardest_rival_of_each_kind():
+    records = [
+        curve(seed, qedg={"500": 0.1, "1000": 0.6 + d}, noise={"1000": 0.3}, public={"1000": 0.99},
+              majority={"1000": None})
+        for seed, d in enumerate((0.0, 0.1, 0.2))
+    ]  # fmt: skip
+    records += [
+        curve(seed, "class loss and filter", qedg={"1000": 0.65 + d}) for seed, d in enumerate((0, 0.1, 0.2))
+    ]
+    seconds = {"round": 2.0, "round, published": 8.0}
+    records.append({"section": "speed", "shape": [3, 32, 32], "seconds": seconds})
+    records += [
+        {"section": "growth", "budget": b, "queries": b, "peak_gib": g} for b, g in ((4000, 0.4), (250, 0.3))
+    ]
+    without, beside = headlines(records)
+    assert (without.task, without.metric) == ("digits, a copy by 1000 queries, no data", "kappa")
+    assert without.ours == {0: 0.6, 1: 0.7, 2: 0.8}
+    assert without.rival == "class loss and filter"
+    assert without.differences() == pytest.approx([-0.05] * 3)
+    assert set(without.rivals) == {"class loss and filter", "uniform noise"}
+    assert beside.rival == "the target's own training data (upper reference)"
+    assert beside.verdict() == "**behind**"
+    assert without.time == "a round 0.25 of the published loop's (3 x 32 x 32)"
+    assert without.memory == "peak 0.40 GiB in 4000 queries"
+
+
+def test_copies_without_a_kappa_are_shown_and_not_compared():
+    records = [curve(0, section="cifar", qedg={"60": None}, noise={"60": 0.1}, majority={"60": None})]
+    records[0]["figures"]["own_accuracy"] = 0.1
+    text = render(records)
+    assert "| majority label | 60 | 1 | - | 0.500 | - |  |" in text
+    assert "| uniform noise | 60 | 1 | 0.100 | 0.500 | - |  |" in text
+    assert headlines(records) == []
+
+
+def test_headlines_wait_for_records_and_tell_cifar_apart():
+    assert headlines([]) == []
+    assert headlines([curve(0, qedg={"500": 0.5})]) == []
+    (line,) = headlines([curve(0, section="cifar", qedg={"60": 0.5}, noise={"60": 0.2})])
+    assert line.task == "CIFAR-10-LT, a copy by 60 queries, no data"
+    assert (line.time, line.memory, line.verdict()) == ("-", "-", "too few seeds to say")
 
 
 def test_what_was_expected_of_the_losses_is_held_against_what_was_seen():
@@ -85,3 +134,13 @@ def test_the_published_loop_computes_what_is_measured_against_it():
     expected = stored[net(stored).softmax(1).amax(1) <= 0.5]
     assert torch.equal(kept, expected)
     assert labels == net(expected).argmax(1).tolist()
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 28, 28)])
+def test_the_published_generator_makes_the_images_of_ours(shape):
+    first = make_generator(shape, 6, 8).double()
+    second = published.Generator(shape, 6, 8).double()
+    for generator in (first, second):
+        reinitialise(generator, torch.Generator().manual_seed(0))
+    z = torch.randn(5, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    assert torch.allclose(first(z), second(z), rtol=0, atol=1e-12)

@@ -19,6 +19,7 @@ import numpy as np
 from art.attacks.attack import ExtractionAttack
 from art.estimators.classification.classifier import ClassifierMixin
 from art.estimators.estimator import BaseEstimator
+from graftkit.art.victim import Predict, check_victim, clip_range, index_labels
 from graftkit.methods.qedg import AuditResult, QEDGAuditor, QEDGConfig
 
 if TYPE_CHECKING:
@@ -171,8 +172,7 @@ class QEDGExtraction(ExtractionAttack):
         if x_eval is None:
             raise ValueError("`x_eval` is needed: rows on which the copy is compared with the classifier.")
         if y_eval is not None:
-            y_eval = np.asarray(y_eval)
-            y_eval = y_eval.argmax(axis=1) if y_eval.ndim == 2 else y_eval
+            y_eval = index_labels(y_eval, self.estimator.nb_classes)
         auditor = self._auditor(thief)
         try:
             result = auditor.run((x_eval, y_eval), baselines=self.baselines, verbose=self.verbose, **kwargs)
@@ -188,7 +188,7 @@ class QEDGExtraction(ExtractionAttack):
 
         classifier = self.estimator
         check_thief(thief, classifier)
-        low, high = _bounds(classifier.clip_values)
+        bounds = clip_range(classifier.clip_values)
         config = self.config or QEDGConfig()
         changes: dict[str, Any] = {"batch_size_query": self.batch_size_query}
         if self.batch_size_fit is not None:
@@ -197,14 +197,14 @@ class QEDGExtraction(ExtractionAttack):
             changes["inner_epochs"] = self.nb_epochs
         device = "cpu" if thief.device.type == "cpu" else str(thief.device)
         return QEDGAuditor(
-            _Predict(classifier, self.batch_size_query),
+            Predict(classifier, self.batch_size_query),
             tuple(classifier.input_shape),
             classifier.nb_classes,
             substitute=Thief(thief),
             budget=self.nb_stolen,
             owner_confirmation=self.owner_confirmation,
             target_id=self.target_id,
-            value_range=(low, high),
+            value_range=bounds,
             label_mode="soft" if self.use_probability else "hard",
             config=replace(config, **changes),
             seed=self.seed,
@@ -237,45 +237,13 @@ class QEDGExtraction(ExtractionAttack):
             )
         if not isinstance(self.target_id, str) or not self.target_id.strip():
             raise ValueError("The argument `target_id` has to name the audited classifier and its version.")
-        if self.estimator.clip_values is None:
-            raise ValueError("The classifier needs `clip_values`: queries are made within them.")
-        _bounds(self.estimator.clip_values)
-        if getattr(self.estimator, "channels_first", True) is False:
-            raise ValueError("The classifier has to take channels first.")
-        shape = self.estimator.input_shape
-        if not isinstance(shape, tuple | list) or len(shape) not in (1, 3):
-            raise ValueError(f"The classifier's `input_shape` has to be (c, H, W) or (d,), got {shape!r}.")
+        check_victim(self.estimator)
         super()._check_params()
 
 
 RUN_OPTIONS = {
     "callback", "checkpoint", "resume", "eval_every", "eval_budget", "eval_origin", "finish_each",
 }  # fmt: skip
-
-
-class _Predict:
-    """The classifier's ``predict`` and nothing else, preprocessing and postprocessing defences included."""
-
-    def __init__(self, classifier: Any, batch_size: int) -> None:
-        self.classifier, self.batch_size = classifier, batch_size
-
-    def __call__(self, x: Any) -> Any:
-        parts: Any = getattr(getattr(self.classifier, "model", None), "modules", list)()
-        modes = [(part, part.training) for part in parts]
-        try:
-            return self.classifier.predict(x, batch_size=self.batch_size)
-        finally:  # ART's predict leaves the network in eval mode
-            for part, training in modes:
-                part.training = training
-
-
-def _bounds(clip_values: Any) -> tuple[float, float]:
-    low, high = (np.unique(np.asarray(bound, dtype=np.float64)) for bound in clip_values)
-    if len(low) != 1 or len(high) != 1 or not low[0] < high[0]:
-        raise ValueError(
-            f"The classifier's `clip_values` have to be one range for all features, got {clip_values!r}."
-        )
-    return float(low[0]), float(high[0])
 
 
 def _is_integer(value: Any) -> bool:

@@ -197,6 +197,32 @@ def test_checkpoint_resume_callback_and_one_hot_labels(tmp_path):
     assert torch.equal(next(stolen.model.parameters()), next(again.report.substitute.core.parameters()))
 
 
+def test_labels_come_in_any_of_arts_forms():
+    accuracies = {
+        extract(black_box(), budget=3, y_eval=y)[0].report.final()["accuracy"]
+        for y in (Y, Y[:, None], np.eye(4)[Y], np.eye(4, dtype=np.float32)[Y].tolist())
+    }
+    assert len(accuracies) == 1
+
+
+def test_a_scikit_learn_classifier_on_vectors_is_audited():
+    from art.estimators.classification import SklearnClassifier
+    from sklearn.linear_model import LogisticRegression
+
+    x = np.random.default_rng(0).random((200, 5))
+    audited = SklearnClassifier(
+        LogisticRegression().fit(x, (3 * x[:, 0]).astype(int)), clip_values=(0.0, 1.0)
+    )
+    thief = PyTorchClassifier(
+        nn.Linear(5, 3), nn.CrossEntropyLoss(), (5,), 3, clip_values=(0.0, 1.0), device_type="cpu"
+    )
+    config = replace(TINY, query_transform="none")
+    attack, stolen = extract(audited, thief, x_eval=x, y_eval=None, config=config)
+    assert attack.report.ledger["attack_queries"] == 40
+    agreement = np.mean(stolen.predict(x.astype(np.float32)).argmax(1) == audited.predict(x).argmax(1))
+    assert agreement == pytest.approx(attack.report.final()["agreement"], abs=0.02)
+
+
 def test_numbers_of_art_override_the_config():
     attack, _ = extract(black_box(), batch_size_fit=5, nb_epochs=3, batch_size_query=6)
     assert attack.report.settings["config"]["fit_batch_size"] == 5
@@ -278,6 +304,9 @@ def test_arrays_of_equal_clip_values_will_do():
         ({"x_eval": np.array(["a"])}, "eval_data: expected an array of numbers"),
         ({"y_eval": Y[:3]}, r"eval_data labels: expected shape \(40,\)"),
         ({"y_eval": Y + 0.5}, "eval_data labels: expected integers"),
+        ({"y_eval": np.zeros((40, 3))}, r"eval_data labels: expected"),
+        ({"y_eval": np.full((40, 4), 0.25)}, "`y_eval` has to hold indices of classes, or one-hot rows"),
+        ({"y_eval": np.full((40, 4), np.nan)}, "one-hot rows"),
         ({"eval_every": "epoch"}, "eval_every"),
         ({"resume": True}, "resume: expected False without a checkpoint"),
     ],

@@ -145,6 +145,7 @@ def test_a_filter_that_lets_nothing_through_is_raised_and_recorded():
     assert result.events[0] == {
         "arm": "qedg", "event": "stall", "round": 2, "queries": 0, "action": "tau raised", "tau": 0.05,
     }  # fmt: skip
+    assert [event["round"] for event in result.events[:3]] == [2, 4, 6]
     # The noise that followed the attack's empty rounds has nothing to be filtered, and stalls nowhere.
     assert {event["arm"] for event in result.events} == {"qedg"}
     assert result.final("noise")["queries"] == 30
@@ -239,6 +240,20 @@ def test_a_failing_target_stops_the_run_and_the_budget_holds_after_resumption(an
     assert "queries failed and count as spent" in result.report()
 
 
+def test_baselines_get_no_more_answers_than_an_attack_whose_queries_failed(tmp_path):
+    config = replace(ALL, batch_size_query=B // 2, transfer_rows=0, on_error="retry")
+    budget = 2 * B + 5
+    target = Counting(fail_at=7, error=raises)
+    result = auditor(target, budget, config=config).run(
+        (X, Y), public_data=X.repeat(2, 1, 1, 1), checkpoint=tmp_path
+    )
+    used = result.ledger["attack_queries"]
+    assert (result.ledger["failed"], used) == (B // 2, budget - B // 2)
+    rows = {arm: [(r["queries"], r["train_steps"]) for r in result.rows(arm)] for arm in result.arms}
+    assert rows["noise"] == rows["public"] == rows["qedg"]
+    assert [c["attack_queries"] for c in result.baseline_ledgers.values()] == [used, used]
+
+
 def test_a_failure_in_the_evaluation_costs_no_attack_query(tmp_path):
     target = Counting(fail_at=1, error=bad_length)
     with pytest.raises(TargetError, match="expected 40 answers"):
@@ -290,7 +305,7 @@ def test_no_module_imports_a_network_client():
         *Path(package.__file__).parent.glob("*.py"),
         *Path(graftkit.torch.__file__).parents[1].glob("art/*.py"),
     ]
-    assert len(files) > 15
+    assert len(files) > 20
     found = set()
     for file in files:
         for node in ast.walk(ast.parse(file.read_text())):

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from graftkit.methods.qedg import QEDGAuditor, QEDGConfig
+from graftkit.methods.qedg.inputs import check_rows
 from tests.plugins.qedg.cases import CLASSES, SHAPE, TINY, Counting, auditor, evaluation, network, quadrants
 
 X, Y = evaluation()
@@ -57,6 +58,7 @@ def build(**change):
         ({"seed": None}, TypeError, "seed"),
         ({"device": "cuda:99"}, ValueError, "device"),
         ({"substitute_pretrained": 0}, TypeError, "substitute_pretrained"),
+        ({"value_range": (0, 1e40)}, ValueError, "value_range: expected low < high, apart by what float32"),
         ({"substitute": quadrants}, TypeError, "substitute: expected a torch.nn.Module"),
         ({"substitute": network(classes=5)}, ValueError, r"substitute: expected logits of shape \(n, 4\)"),
         (
@@ -107,6 +109,12 @@ def test_confirmation_and_name_have_no_default():
         (np.array(["a"]), {}, TypeError, "eval_data: expected an array of numbers"),
         ("abc", {}, TypeError, "eval_data"),
         (None, {}, TypeError, "eval_data"),
+        ([[1], [1, 2]], {}, TypeError, "eval_data: expected an array of numbers"),
+        (X.to_sparse(), {}, TypeError, "eval_data: expected an array of numbers"),
+        (X.to("meta"), {}, TypeError, "eval_data: expected an array of numbers"),
+        (X.to(torch.complex64), {}, TypeError, "eval_data: expected an array of numbers"),
+        ((X, [[1], [1, 2]]), {}, TypeError, "eval_data labels: expected integers"),
+        ((X, Y - 5), {}, ValueError, r"eval_data labels: expected labels in \[0, 3\], got -[2345]$"),
         ((X, Y[:3]), {}, ValueError, r"eval_data labels: expected shape \(40,\)"),
         ((X, Y + 4), {}, ValueError, r"eval_data labels: expected labels in \[0, 3\]"),
         ((X, Y.double()), {}, TypeError, "eval_data labels: expected integers"),
@@ -124,6 +132,10 @@ def test_confirmation_and_name_have_no_default():
         (X, {"resume": True}, ValueError, "resume: expected False without a checkpoint folder"),
         (X, {"resume": 1, "checkpoint": "x"}, TypeError, "resume"),
         (X, {"finish_each": "yes"}, TypeError, "finish_each"),
+        (X, {"verbose": "yes"}, TypeError, "verbose"),
+        (X, {"verbose": -1}, ValueError, "verbose"),
+        (X, {"checkpoint": 3}, TypeError, "checkpoint: expected a folder, got 3"),
+        (X, {"checkpoint": __file__}, ValueError, "checkpoint: expected a folder, got "),
         (X, {"eval_origin": 3}, TypeError, "eval_origin"),
     ],
 )
@@ -136,12 +148,32 @@ def test_a_run_refuses_before_the_first_query(data, options, error, words, tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("kind", ["numpy", "float64", "uint8", "list"])
-def test_rows_in_other_forms_are_taken(kind):
-    x = {"numpy": X.numpy(), "float64": X.double(), "uint8": (X > 0.5).to(torch.uint8), "list": X.tolist()}[
-        kind
-    ]
-    assert auditor(budget=3).run(x, baselines=()).ledger["attack_queries"] == 3
+def read_only(array):
+    array = array.copy()
+    array.setflags(write=False)
+    return array
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda x: x.double(), lambda x: x.tolist(), lambda x: (x > 0.5).to(torch.uint8),
+        lambda x: x.bfloat16(), lambda x: x.half().numpy(), lambda x: read_only(x.numpy()),
+        lambda x: x.numpy()[::-1][::-1], lambda x: np.asfortranarray(x.numpy()),
+        lambda x: x.numpy().astype(">f4"), lambda x: x.clone().requires_grad_(True),
+    ],
+)  # fmt: skip
+def test_rows_in_other_forms_are_taken(form):
+    given = form(X)
+    rows = check_rows("eval_data", given, SHAPE, (0.0, 1.0))
+    assert rows.dtype == torch.float32
+    plain = given.detach().float().numpy() if isinstance(given, torch.Tensor) else np.asarray(given)
+    assert np.array_equal(rows.numpy(), plain.astype(np.float32))
+
+
+def test_reversed_rows_and_read_only_labels_are_audited():
+    x, y = X.numpy()[::-1], read_only(Y.numpy()[::-1])
+    assert auditor(budget=3).run((x, y), baselines=()).ledger["attack_queries"] == 3
 
 
 def test_the_users_substitute_and_target_stay_as_they_were():

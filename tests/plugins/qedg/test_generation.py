@@ -8,8 +8,9 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from graftkit.methods.qedg import QEDGConfig
-from graftkit.methods.qedg.generation import DivergenceError, GeneratedQueries, frozen
-from graftkit.methods.qedg.generators import make_generator, reinitialise
+from graftkit.methods.qedg.generation import DivergenceError, GeneratedQueries
+from graftkit.methods.qedg.generators import DoublingConv2d, make_generator, reinitialise
+from graftkit.methods.qedg.modes import frozen
 from graftkit.methods.qedg.pool import Pool, quantise, unit
 from graftkit.methods.qedg.streams import private_torch, stream
 from graftkit.methods.qedg.training import fit_substitute, free_augmentation
@@ -48,13 +49,30 @@ def test_generators_make_the_shape_within_zero_and_one(shape):
 def test_the_published_layers_of_the_generator():
     kinds = [type(layer).__name__ for layer in make_generator((1, 28, 28), 512, 128).modules()]
     assert kinds[2:] == [
-        "Sequential", "BatchNorm2d", "Upsample", "Conv2d", "BatchNorm2d", "LeakyReLU", "Upsample", "Conv2d",
+        "Sequential", "BatchNorm2d", "DoublingConv2d", "BatchNorm2d", "LeakyReLU", "DoublingConv2d",
         "BatchNorm2d", "LeakyReLU", "Conv2d", "Sigmoid",
     ]  # fmt: skip
     sizes = [
         tuple(p.shape) for n, p in make_generator((1, 28, 28), 512, 128).named_parameters() if "weight" in n
     ]
     assert sizes == [(6272, 512), (128,), (128, 128, 3, 3), (128,), (64, 128, 3, 3), (64,), (1, 64, 3, 3)]
+
+
+@pytest.mark.parametrize("shape", [(3, 2, 1, 1), (4, 3, 5, 7), (2, 6, 8, 8)])
+def test_upsampling_and_convolution_in_one_are_the_two_of_them(shape):
+    random = torch.Generator().manual_seed(0)
+    x = torch.randn(shape, generator=random, dtype=torch.float64, requires_grad=True)
+    once = DoublingConv2d(shape[1], 5).double()
+    plain = nn.Conv2d(shape[1], 5, 3, padding=1).double()
+    plain.load_state_dict(once.state_dict())
+    large = once(x)
+    expected = plain(x.repeat_interleave(2, 2).repeat_interleave(2, 3))
+    assert torch.allclose(large, expected, rtol=0, atol=1e-14)
+    weights = torch.randn(large.shape, generator=random, dtype=torch.float64)
+    ours = torch.autograd.grad((large * weights).sum(), [x, *once.parameters()])
+    theirs = torch.autograd.grad((expected * weights).sum(), [x, *plain.parameters()])
+    for mine, other in zip(ours, theirs, strict=True):
+        assert torch.allclose(mine, other, rtol=1e-12, atol=1e-12)
 
 
 def test_a_fresh_generator_has_the_published_initial_weights():
@@ -148,7 +166,8 @@ def plain_round(net, config, index, seed, shape=(1, 8, 8), classes=4):
     for module in generator.modules():
         if hasattr(module, "weight"):
             batch_norm = isinstance(module, nn.BatchNorm2d)
-            module.weight.data = torch.randn(module.weight.shape, generator=draws) * 0.02 + float(batch_norm)
+            drawn = torch.randn(module.weight.shape, generator=draws) * 0.02 + float(batch_norm)
+            module.weight.data.copy_(drawn)
             module.bias.data.zero_()
     draws = stream(seed, "latent", index)
     z = torch.randn(config.batch_size, config.latent, generator=draws)

@@ -122,6 +122,26 @@ def test_another_file_is_refused_and_left_as_it_was(path):
 
 
 @pytest.mark.parametrize(
+    "line",
+    [
+        {"op": "commit", "id": 99, "answers": [1]}, {"op": "fail", "id": 0}, {"op": "budget"},
+        {"op": "reserve", "id": 1, "kind": "attack"}, {"op": "commit", "id": 1, "answers": [1, 2, 3]},
+    ],
+)  # fmt: skip
+def test_lines_that_do_not_belong_together_are_refused_and_left_as_they_were(path, line):
+    first = QueryLedger(10, path)
+    first.commit(first.reserve("attack", 2), [7, 8])
+    first.reserve("attack", 2)
+    first.close()
+    text = path.read_text() + json.dumps(line) + "\n"
+    path.write_text(text)
+    for _ in range(2):  # the refusal has let go of the file
+        with pytest.raises(ValueError, match="path: expected a ledger of QEDG, JSON lines"):
+            QueryLedger(10, path)
+    assert path.read_text() == text
+
+
+@pytest.mark.parametrize(
     ("call", "error", "words"),
     [
         (lambda: QueryLedger(0), ValueError, "budget: expected an integer >= 1, got 0"),

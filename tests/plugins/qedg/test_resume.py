@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from graftkit.methods.qedg.checkpoint import fingerprint
+from graftkit.methods.qedg.generation import GeneratedQueries
 from tests.plugins.qedg.cases import (
     TINY,
     auditor,
@@ -98,6 +99,33 @@ def test_a_callback_stops_and_the_run_goes_on_as_if_it_had_not(tmp_path):
     assert seen[-1].eta > 0
     again = auditor(budget=50, **OPTIONS).run((X, Y), checkpoint=tmp_path, resume=True)
     assert_equal(whole, again)
+
+
+@pytest.mark.parametrize("stop", [2, 5])
+def test_starved_rounds_and_the_raised_filter_outlive_an_interruption(stop, tmp_path):
+    config = replace(TINY, tau=0.0, max_stall_rounds=3)
+    whole = auditor(budget=20, config=config).run(X, baselines=())
+    auditor(budget=20, config=config).run(
+        X, baselines=(), checkpoint=tmp_path, callback=lambda progress: progress.round == stop
+    )
+    again = auditor(budget=20, config=config).run(X, baselines=(), checkpoint=tmp_path, resume=True)
+    assert whole.events[0]["round"] == 3
+    assert_equal(whole, again)
+
+
+def test_rounds_that_are_done_are_not_made_again(tmp_path, monkeypatch):
+    auditor(budget=50, **OPTIONS).run(
+        X, baselines=(), checkpoint=tmp_path, callback=lambda progress: progress.round == 2
+    )
+    made, propose = [], GeneratedQueries.propose
+
+    def noted(self, index, *rest):
+        made.append(index)
+        return propose(self, index, *rest)
+
+    monkeypatch.setattr(GeneratedQueries, "propose", noted)
+    auditor(budget=50, **OPTIONS).run(X, baselines=(), checkpoint=tmp_path, resume=True)
+    assert made[0] == 2
 
 
 def test_measuring_finished_copies_changes_nothing_and_tells_what_a_smaller_budget_gives():
@@ -201,6 +229,36 @@ def test_a_state_is_never_unpickled(tmp_path):
     audit.run(X, baselines=(), checkpoint=tmp_path)
     torch.save({"round": Trap()}, tmp_path / "qedg.pt")
     with pytest.raises(ValueError, match="expected a state of QEDG"):
+        audit.run(X, baselines=(), checkpoint=tmp_path, resume=True)
+
+
+@pytest.mark.parametrize("left", ["nothing", "an empty file", "half"])
+def test_a_state_without_its_ledger_is_refused_before_the_first_query(left, tmp_path):
+    auditor(budget=40, **OPTIONS).run(X, baselines=(), checkpoint=tmp_path)
+    ledger, asked = tmp_path / "qedg.jsonl", []
+    lines = ledger.read_bytes().splitlines(keepends=True)
+    ledger.unlink()
+    if left != "nothing":
+        ledger.write_bytes(b"" if left == "an empty file" else b"".join(lines[:4]))
+    with pytest.raises(ValueError, match=r"checkpoint: qedg.jsonl: expected the \d+ or more that qedg.pt"):
+        auditor(asked.append, budget=40, **OPTIONS).run(X, baselines=(), checkpoint=tmp_path, resume=True)
+    assert asked == []
+
+
+def test_ledgers_without_their_header_join_no_other_run(tmp_path):
+    auditor(budget=20, **OPTIONS).run(X, baselines=(), checkpoint=tmp_path)
+    (tmp_path / "run.json").unlink()
+    for resume in (False, True):
+        with pytest.raises(ValueError, match=r"checkpoint: expected no ledgers in a folder without run.json"):
+            auditor(budget=20, seed=9).run(X, baselines=(), checkpoint=tmp_path, resume=resume)
+
+
+@pytest.mark.parametrize("state", [{"round": 1}, {}, [1], torch.zeros(2)])
+def test_a_state_without_its_fields_is_refused(state, tmp_path):
+    audit = auditor(budget=20, **OPTIONS)
+    audit.run(X, baselines=(), checkpoint=tmp_path)
+    torch.save(state, tmp_path / "qedg.pt")
+    with pytest.raises(ValueError, match=r"expected a state of QEDG in qedg.pt"):
         audit.run(X, baselines=(), checkpoint=tmp_path, resume=True)
 
 

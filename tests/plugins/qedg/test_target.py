@@ -81,6 +81,20 @@ def test_a_module_is_asked_in_eval_mode_and_left_as_it_was():
     assert not net.training
 
 
+@pytest.mark.parametrize("whole", [False, True])
+def test_each_part_of_a_module_is_asked_in_eval_mode_and_keeps_its_own_mode(whole):
+    net = nn.Sequential(nn.BatchNorm1d(2), nn.Dropout(), nn.Linear(2, 3)).train(whole)
+    net[0].train(not whole)
+    before = net[0].running_mean.clone()
+    modes = [part.training for part in net.modules()]
+    ask(net)
+    assert torch.equal(net[0].running_mean, before)
+    assert [part.training for part in net.modules()] == modes
+    with pytest.raises(TargetError, match="raised RuntimeError"):
+        ask(net, torch.rand(4, 5))
+    assert [part.training for part in net.modules()] == modes
+
+
 def test_the_budget_cuts_the_last_batch():
     ledger = QueryLedger(5)
     rows = torch.rand(9, 2)
@@ -119,7 +133,11 @@ def test_what_is_no_answer_is_counted_and_stopped(answer, words):
 
 @pytest.mark.parametrize(
     ("answer", "words"),
-    [(torch.zeros(3).long(), "soft mode"), (torch.tensor([[-0.1, 1.0, 0.1]] * 3), "none below 0.*got -0.1")],
+    [
+        (torch.zeros(3).long(), "soft mode"),
+        (torch.tensor([[-0.1, 1.0, 0.1]] * 3), "none below 0.*got -0.1"),
+        (torch.tensor([[0.5, 3.0, 0.1]] * 3), "none above 1.*got 3.0"),
+    ],
 )
 def test_soft_mode_wants_probabilities(answer, words):
     with pytest.raises(TargetError, match=words):

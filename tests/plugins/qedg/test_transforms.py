@@ -120,5 +120,25 @@ def test_flips():
 
 
 def test_a_callable_gets_images_and_generator():
-    x, random = images(), torch.Generator()
-    assert transform_batch(lambda a, g: (a is x, g is random), x, random, each=True) == (True, True)
+    x, random, given = images(), torch.Generator(), []
+
+    def mirrored(a, g):
+        given.extend((a is x, g is random))
+        return a.flip(3)
+
+    assert torch.equal(transform_batch(mirrored, x, random, each=True), x.flip(3))
+    assert given == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("transform", "words"),
+    [
+        (lambda a, g: a[:, :, :4], r"transform: expected a callable that keeps shape \(6, 3, 12, 12\)"),  # noqa: ARG005
+        (lambda a, g: a.numpy(), "keeps shape"),  # noqa: ARG005
+        (lambda a, g: None, "keeps shape .* got None"),  # noqa: ARG005
+        (lambda a, g: a / 0, "transform: expected a callable that gives finite values"),  # noqa: ARG005
+    ],
+)
+def test_a_callable_that_gives_no_images_is_refused(transform, words):
+    with pytest.raises(ValueError, match=words):
+        transform_batch(transform, images(), torch.Generator(), each=True)

@@ -15,22 +15,18 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from copy import deepcopy
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from graftkit.core.devices import check_device
-from graftkit.core.progress import progress_bar
-from graftkit.core.validation import check_bool, check_choice, check_integer, raise_invalid
-from graftkit.methods.qedg.baselines import NoiseQueries, PublicQueries
-from graftkit.methods.qedg.campaign import Campaign, Progress, Schedule, Source
-from graftkit.methods.qedg.checkpoint import RunFolder, fingerprint
-from graftkit.methods.qedg.evaluation import Evaluation, Scaled
-from graftkit.methods.qedg.generation import GeneratedQueries, frozen
+from graftkit.core.validation import check_bool, check_integer, raise_invalid
+from graftkit.methods.qedg.arms import Arms, collected
+from graftkit.methods.qedg.baselines import check_baselines
+from graftkit.methods.qedg.campaign import Schedule
+from graftkit.methods.qedg.checkpoint import fingerprint
+from graftkit.methods.qedg.fitting import fitting_substitute, resolved
 from graftkit.methods.qedg.inputs import (
     check_confirmation,
     check_range,
@@ -39,14 +35,12 @@ from graftkit.methods.qedg.inputs import (
     check_shape,
     check_true_labels,
 )
-from graftkit.methods.qedg.ledger import QueryLedger
+from graftkit.methods.qedg.progress import Progress
 from graftkit.methods.qedg.result import AuditResult
 from graftkit.methods.qedg.settings import QEDGConfig
 from graftkit.methods.qedg.target import Target
 
 __all__ = ["QEDGAuditor"]
-
-BASELINES = ("noise", "public", "majority")
 
 
 class QEDGAuditor:
@@ -133,7 +127,7 @@ class QEDGAuditor:
         self.substitute_pretrained = check_bool("substitute_pretrained", substitute_pretrained)
         if config is not None and not isinstance(config, QEDGConfig):
             raise_invalid("config", config, "a QEDGConfig or None", error=TypeError)
-        self.config = self._resolved(config or QEDGConfig())
+        self.config = resolved(config or QEDGConfig(), self.input_shape, self.num_classes)
         self.target = Target(
             target,
             self.input_shape,
@@ -144,7 +138,9 @@ class QEDGAuditor:
             batch_size=self.config.batch_size_query,
             on_error=self.config.on_error,
         )
-        self._substitute = self._checked_substitute(substitute)
+        self._substitute = fitting_substitute(
+            substitute, self.input_shape, self.num_classes, self.value_range, self.device
+        )
 
     def run(
         self,
@@ -205,6 +201,8 @@ class QEDGAuditor:
             If it has a wrong value, or the folder holds another run.
         TargetError
             If the target fails; its rows count as spent, and the run can be resumed.
+        DivergenceError
+            If the substitute's scores are no longer finite, as after too large a step size.
         StallError
             If the filter lets nothing through and the settings ask for an error.
         """
@@ -216,40 +214,28 @@ class QEDGAuditor:
             raise_invalid("eval_origin", eval_origin, "a string", error=TypeError)
         if callback is not None and not callable(callback):
             raise_invalid("callback", callback, "a callable or None", error=TypeError)
+        if not isinstance(verbose, bool):
+            check_integer("verbose", verbose, low=0)
         if resume and checkpoint is None:
             raise_invalid("resume", resume, "False without a checkpoint folder")
         if eval_budget is not None:
             check_integer("eval_budget", eval_budget, low=1)
             if eval_budget < len(x):
                 raise_invalid("eval_budget", eval_budget, f"at least the {len(x)} evaluation rows")
-        arms, public = self._arms(baselines, public_data)
+        public = None if public_data is None else self._unit_rows("public_data", public_data)
+        names = check_baselines(baselines, public=public is not None)
         started = time.perf_counter()
         description = self._description(x, y, public, schedule, finish_each)
-        with ExitStack() as stack:
-            folder = None if checkpoint is None else RunFolder(checkpoint, description, resume=resume)
-            ledgers = {}
-            for arm in ("qedg", *(arm for arm in arms if arm != "majority")):
-                path = None if folder is None else folder.ledger(arm)
-                limit = eval_budget if arm == "qedg" else None
-                ledgers[arm] = QueryLedger(self.budget, path, eval_budget=limit)
-                stack.callback(ledgers[arm].close)
-            evaluation = Evaluation(x, y, self.target, ledgers["qedg"], self.config)
-            finished: dict[str, Campaign] = {}
-            for arm, ledger in ledgers.items():
-                plan = finished["qedg"].plan if finished else []
-                campaign = Campaign(
-                    arm, self._source(arm, plan, public), self.target, self._copy(), self.config, self.seed,
-                    ledger, evaluation,
-                )  # fmt: skip
-                self._go(campaign, schedule, finish_each, callback, folder, verbose)
-                finished[arm] = campaign
-                if campaign.stopped == "callback":
-                    break
-        attack = finished["qedg"]
-        majority = (
-            evaluation.majority(attack.pool.labels) if "majority" in arms and len(attack.pool) else None
+        arms = Arms(
+            self.target, self._substitute, self.config, self.seed, self.device, self.budget, names, public
         )
-        return AuditResult.collect(
+        finished, evaluation = arms.run(
+            x, y, schedule, finish_each=finish_each, eval_budget=eval_budget, callback=callback,
+            checkpoint=checkpoint, description=description, resume=resume, verbose=verbose,
+        )  # fmt: skip
+        pool = finished["qedg"].pool
+        majority = evaluation.majority(pool.labels) if "majority" in names and len(pool) else None
+        return collected(
             finished,
             majority,
             {
@@ -269,55 +255,6 @@ class QEDGAuditor:
             time.perf_counter() - started,
         )
 
-    def _go(
-        self,
-        campaign: Campaign,
-        schedule: Schedule,
-        finish_each: bool,
-        callback: Callable[[Progress], Any] | None,
-        folder: RunFolder | None,
-        verbose: int,
-    ) -> None:
-        state = None if folder is None else folder.load(campaign.arm)
-        if state is not None:
-            campaign.load(state)
-        bar = progress_bar(verbose=verbose, desc=campaign.arm, total=self.budget)
-        bar.update(len(campaign.pool))
-
-        def told(progress: Progress) -> Any:
-            bar.update(progress.used - bar.n)
-            bar.set_postfix(accepted=f"{progress.accept_rate:.0%}", tau=progress.tau)
-            return callback(progress) if callback is not None else False
-
-        try:
-            campaign.run(
-                schedule,
-                finish_each=finish_each,
-                callback=told,
-                save=None if folder is None else lambda state: folder.save(campaign.arm, state),
-            )
-        finally:
-            bar.close()
-
-    def _source(self, arm: str, plan: list[int], public: Tensor | None) -> Source:
-        if arm == "qedg":
-            return GeneratedQueries(self.input_shape, self.num_classes, self.config, self.seed, self.device)
-        if arm == "noise" or public is None:
-            return NoiseQueries(self.input_shape, plan, quantised=self.config.quantise, seed=self.seed)
-        return PublicQueries(public, plan, quantised=self.config.quantise, seed=self.seed)
-
-    def _arms(self, baselines: Sequence[str], public_data: Any) -> tuple[list[str], Tensor | None]:
-        if isinstance(baselines, str) or not isinstance(baselines, Sequence):
-            raise_invalid("baselines", baselines, f"a sequence of {BASELINES}", error=TypeError)
-        arms = list(dict.fromkeys(check_choice("baselines", arm, BASELINES) for arm in baselines))
-        public = None
-        if public_data is not None:
-            public = self._unit_rows("public_data", public_data)
-            arms += [] if "public" in arms else ["public"]
-        elif "public" in arms:
-            raise_invalid("public_data", None, 'rows, since baselines has "public"')
-        return arms, public
-
     def _evaluation_rows(self, eval_data: Any) -> tuple[Tensor, Tensor | None]:
         x, y = eval_data if isinstance(eval_data, tuple) and len(eval_data) == 2 else (eval_data, None)
         rows = self._unit_rows("eval_data", x)
@@ -326,45 +263,6 @@ class QEDGAuditor:
     def _unit_rows(self, name: str, x: Any) -> Tensor:
         low, high = self.value_range
         return (check_rows(name, x, self.input_shape, self.value_range) - low) / (high - low)
-
-    def _resolved(self, config: QEDGConfig) -> QEDGConfig:
-        """Settings with "auto" replaced by what the shape asks for."""
-        image = len(self.input_shape) == 3
-        chosen: dict[str, Any] = {}
-        for name in ("loop_transform", "query_transform"):
-            value = getattr(config, name)
-            if value == "auto":
-                chosen[name] = "turns" if image else "none"
-            elif not image and not callable(value) and value != "none":
-                raise_invalid(name, value, f'"none" or a callable for inputs of shape {self.input_shape}')
-        if not image and any(isinstance(entry, str) for entry in config.free_aug):
-            raise_invalid("free_aug", config.free_aug, f"callables for inputs of shape {self.input_shape}")
-        if config.target_confidence is not None and config.target_confidence <= 1 / self.num_classes:
-            raise_invalid(
-                "target_confidence", config.target_confidence, f"more than 1/C = {1 / self.num_classes:g}"
-            )
-        return replace(config, **chosen)
-
-    def _checked_substitute(self, substitute: nn.Module) -> nn.Module:
-        if not isinstance(substitute, nn.Module):
-            raise_invalid("substitute", substitute, "a torch.nn.Module", error=TypeError)
-        copy = deepcopy(substitute).to(self.device)
-        if not any(p.requires_grad for p in copy.parameters()):
-            raise_invalid("substitute", type(substitute).__name__, "a module with trainable parameters")
-        rows = torch.zeros(2, *self.input_shape, device=self.device)
-        try:
-            with frozen(copy), torch.no_grad():
-                scores = Scaled(copy, *self.value_range)(rows)
-        except (RuntimeError, ValueError, TypeError) as error:
-            raise ValueError(
-                f"substitute: expected a module for inputs of shape {(2, *self.input_shape)}, got {error}"
-            ) from error
-        if not isinstance(scores, Tensor) or scores.shape != (2, self.num_classes):
-            raise_invalid("substitute", scores, f"logits of shape (n, {self.num_classes})")
-        return copy
-
-    def _copy(self) -> nn.Module:
-        return Scaled(deepcopy(self._substitute), *self.value_range)
 
     def _description(
         self, x: Tensor, y: Tensor | None, public: Tensor | None, schedule: Schedule, finish_each: bool

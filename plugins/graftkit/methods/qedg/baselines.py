@@ -7,15 +7,49 @@ so that the two differ in nothing but what they ask. The third baseline, the maj
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from graftkit.core.validation import check_choice, raise_invalid
 from graftkit.methods.qedg.generation import Candidates
 from graftkit.methods.qedg.pool import Pool, quantise
 from graftkit.methods.qedg.streams import stream
 
-__all__ = ["NoiseQueries", "PublicQueries"]
+__all__ = ["BASELINES", "NoiseQueries", "PublicQueries", "check_baselines"]
+
+BASELINES = ("noise", "public", "majority")
+
+
+def check_baselines(baselines: Any, *, public: bool) -> tuple[str, ...]:
+    """Names of baselines, each once.
+
+    Parameters
+    ----------
+    baselines : object
+        What was asked for.
+    public : bool
+        Whether there is public data; "public" is added then.
+
+    Returns
+    -------
+    tuple of str
+        The names.
+
+    Raises
+    ------
+    TypeError
+        If it is no sequence.
+    ValueError
+        If a name is unknown, or "public" has no data.
+    """
+    if isinstance(baselines, str) or not isinstance(baselines, Sequence):
+        raise_invalid("baselines", baselines, f"a sequence of {BASELINES}", error=TypeError)
+    names = dict.fromkeys(check_choice("baselines", name, BASELINES) for name in baselines)
+    if "public" in names and not public:
+        raise_invalid("public_data", None, 'rows, since baselines has "public"')
+    return tuple(names) + (("public",) if public and "public" not in names else ())
 
 
 class NoiseQueries:

@@ -22,18 +22,15 @@ from graftkit.methods.qedg.generation import Candidates
 from graftkit.methods.qedg.ledger import QueryLedger
 from graftkit.methods.qedg.metrics import entropy
 from graftkit.methods.qedg.pool import Pool
+from graftkit.methods.qedg.progress import Progress
 from graftkit.methods.qedg.settings import QEDGConfig
+from graftkit.methods.qedg.stalls import StallGuard
 from graftkit.methods.qedg.target import Target
 from graftkit.methods.qedg.training import fit_substitute
 
-__all__ = ["Campaign", "Progress", "Schedule", "StallError"]
+__all__ = ["Campaign", "Schedule", "Source"]
 
 Schedule = str | int | Sequence[int]
-TAU_STEP = 0.05
-
-
-class StallError(RuntimeError):
-    """The filter lets hardly any image through (``stall_policy="error"``)."""
 
 
 class Source(Protocol):
@@ -41,43 +38,6 @@ class Source(Protocol):
 
     def propose(self, index: int, substitute: nn.Module, tau: float, pool: Pool) -> Candidates | None:
         """Candidates of one round, or ``None`` when there are no more."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What a callback is told after each round.
-
-    Parameters
-    ----------
-    arm : str
-        "qedg", or the baseline's name.
-    round : int
-        Rounds done.
-    used : int
-        Attack queries answered.
-    budget : int
-        The most there may be.
-    accept_rate : float
-        Share of this round's images that passed the filter.
-    tau : float
-        The filter in force.
-    losses : dict
-        The generator's terms in this round.
-    seconds : float
-        Since the run (or its resumption) began.
-    eta : float
-        Seconds to the end of the budget at this pace; training after it not counted.
-    """
-
-    arm: str
-    round: int
-    used: int
-    budget: int
-    accept_rate: float
-    tau: float
-    losses: dict[str, float]
-    seconds: float
-    eta: float
 
 
 @dataclass
@@ -102,6 +62,8 @@ class Campaign:
         Of its attack queries.
     evaluation : Evaluation
         What it is measured on.
+    limit : int or None, default=None
+        The most answers, where that is less than the budget: a baseline gets no more than the attack got.
     """
 
     arm: str
@@ -112,8 +74,8 @@ class Campaign:
     seed: int
     ledger: QueryLedger
     evaluation: Evaluation
+    limit: int | None = None
     round: int = 0
-    stalls: int = 0
     steps: int = 0
     stopped: str = ""
     curve: list[dict[str, Any]] = field(default_factory=list)
@@ -129,7 +91,7 @@ class Campaign:
             quantised=self.config.quantise,
             classes=self.target.num_classes if soft else None,
         )
-        self.tau = self.config.tau
+        self.guard = StallGuard(self.config)
         self.optimizer = self._optimizer_of(self.substitute)
 
     def run(
@@ -163,7 +125,7 @@ class Campaign:
             known = self.ledger.answers("attack", self.round)
             if not self.ledger.remaining and not known:
                 break
-            candidates = self.source.propose(self.round, self.substitute, self.tau, self.pool)
+            candidates = self.source.propose(self.round, self.substitute, self.guard.tau, self.pool)
             if candidates is None:
                 break
             before, offered = len(self.pool), len(candidates.images)
@@ -172,8 +134,11 @@ class Campaign:
             self.plan.append(offered)
             self.steps += self._fit("round", self.round)
             self.round += 1
-            tau = self.tau
-            self._watch_stalls(offered, candidates.made)
+            tau = self.guard.tau
+            event = self.guard.watch(offered, candidates.made, self.round, len(self.pool))
+            if event is not None:
+                self.events.append(event)
+                self.stopped = "stalled" if event["action"] == "stopped" else ""
             accepted = offered / max(candidates.made, 1)
             if self._due(schedule, before, len(self.pool)):
                 self._record("finished" if finish_each else "loop", tau, accepted, candidates.info)
@@ -192,7 +157,7 @@ class Campaign:
                     self.stopped = "callback"
         if self.stopped != "callback":
             self.steps += self._finish()
-        self._record("final", self.tau, None, {})
+        self._record("final", self.guard.tau, None, {})
 
     def state(self) -> dict[str, Any]:
         """What the next process needs to go on.
@@ -204,8 +169,8 @@ class Campaign:
         """
         return {
             "round": self.round,
-            "tau": self.tau,
-            "stalls": self.stalls,
+            "tau": self.guard.tau,
+            "stalls": self.guard.stalls,
             "steps": self.steps,
             "stopped": self.stopped,
             "curve": deepcopy(self.curve),
@@ -225,8 +190,9 @@ class Campaign:
         state : dict
             From :meth:`state`.
         """
-        for name in ("round", "tau", "stalls", "steps", "stopped", "curve", "events", "plan"):
+        for name in ("round", "steps", "stopped", "curve", "events", "plan"):
             setattr(self, name, state[name])
+        self.guard.tau, self.guard.stalls = state["tau"], state["stalls"]
         self.substitute.load_state_dict(state["substitute"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.pool.add(state["images"], state["labels"])
@@ -238,8 +204,9 @@ class Campaign:
     def _ask(self, candidates: Candidates, known: list[Any]) -> None:
         images = candidates.images
         labels = self.target.tensor(known)
-        if len(known) < len(images):
-            rest = images[len(known) :]
+        limit = len(images) if self.limit is None else self.limit - len(self.pool)
+        rest = images[len(known) : limit]
+        if len(rest):
             values = rest.float() / 255 if rest.dtype == torch.uint8 else rest
             labels = torch.cat([labels, self.target.ask(values, self.ledger, "attack", self.round)])
         self.pool.add(images[: len(labels)], labels)
@@ -249,31 +216,6 @@ class Campaign:
 
     def _finish(self) -> int:
         return sum(self._fit("final", index) for index in range(self.config.final_rounds))
-
-    def _watch_stalls(self, offered: int, made: int) -> None:
-        """Raise the filter, stop or complain after rounds that brought hardly anything."""
-        # A source that filters nothing (a baseline) cannot stall.
-        if offered == made or (offered >= self.config.stall_rate * made and offered):
-            self.stalls = 0
-            return
-        self.stalls += 1
-        if self.stalls < self.config.max_stall_rounds:
-            return
-        self.stalls = 0
-        policy = self.config.stall_policy
-        event: dict[str, Any] = {"event": "stall", "round": self.round, "queries": len(self.pool)}
-        if policy == "error":
-            raise StallError(
-                f"round {self.round}: {self.config.max_stall_rounds} rounds in a row brought fewer than "
-                f"{self.config.stall_rate:.0%} of {made} images past tau={self.tau:g}; "
-                'raise tau, or set stall_policy="relax_tau"'
-            )
-        if policy == "stop" or self.tau >= 1:
-            self.stopped = "stalled"
-            self.events.append({**event, "action": "stopped"})
-            return
-        self.tau = min(1.0, round(self.tau + TAU_STEP, 10))
-        self.events.append({**event, "action": "tau raised", "tau": self.tau})
 
     @staticmethod
     def _due(schedule: Schedule, before: int, after: int) -> bool:

@@ -6,7 +6,7 @@ with ``weights_only=True``). Every file is there whole or not at all.
 
 >>> import tempfile
 >>> folder = RunFolder(tempfile.mkdtemp(), {"seed": 0}, resume=True)
->>> folder.load("qedg") is None
+>>> folder.load("qedg", 0) is None
 True
 """
 
@@ -29,6 +29,10 @@ from graftkit.core.validation import raise_invalid
 __all__ = ["RunFolder", "fingerprint"]
 
 FORMAT = "graftkit.qedg 1"
+STATE = {
+    "round", "tau", "stalls", "steps", "stopped", "curve", "events", "plan", "substitute", "optimizer",
+    "images", "labels",
+}  # fmt: skip
 
 
 class RunFolder:
@@ -45,12 +49,18 @@ class RunFolder:
 
     Raises
     ------
+    TypeError
+        If `path` is no path.
     ValueError
-        If there is a run and `resume` is false, or it is another run.
+        If there is a run and `resume` is false, or it is another run, or `path` is a file.
     """
 
     def __init__(self, path: str | os.PathLike[str], description: dict[str, Any], *, resume: bool) -> None:
+        if not isinstance(path, str | os.PathLike):
+            raise_invalid("checkpoint", path, "a folder", error=TypeError)
         self.path = Path(path)
+        if self.path.exists() and not self.path.is_dir():
+            raise_invalid("checkpoint", str(self.path), "a folder")
         description = json.loads(json.dumps({"format": FORMAT, **description}))
         header = self.path / "run.json"
         if header.exists():
@@ -63,6 +73,11 @@ class RunFolder:
                 )
             _compare(header, description)
             return
+        left = sorted(part.name for part in self.path.glob("*.jsonl"))
+        if left:
+            raise_invalid(
+                "checkpoint", left, f"no ledgers in a folder without {header.name}, whose run they would join"
+            )
         self.path.mkdir(parents=True, exist_ok=True)
         with whole_file(header) as file:
             file.write(json.dumps(description, indent=1, sort_keys=True).encode())
@@ -99,13 +114,15 @@ class RunFolder:
             file.flush()
             os.fsync(file.fileno())
 
-    def load(self, arm: str) -> dict[str, Any] | None:
+    def load(self, arm: str, answered: int) -> dict[str, Any] | None:
         """An arm's state.
 
         Parameters
         ----------
         arm : str
             Whose.
+        answered : int
+            Answers in its ledger; a state that holds more was not made with that ledger.
 
         Returns
         -------
@@ -115,7 +132,7 @@ class RunFolder:
         Raises
         ------
         ValueError
-            If the file is no state.
+            If the file is no state, or the ledger not its own.
         """
         path = self.path / f"{arm}.pt"
         if not path.exists():
@@ -124,6 +141,15 @@ class RunFolder:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
             raise ValueError(f"checkpoint: expected a state of QEDG in {path.name}, got {error}") from error
+        if not isinstance(state, dict) or not state.keys() >= STATE:
+            raise_invalid("checkpoint", state, f"a state of QEDG in {path.name}")
+        if len(state["labels"]) > answered:
+            raise_invalid(
+                f"checkpoint: {arm}.jsonl",
+                f"{answered} answers",
+                f"the {len(state['labels'])} or more that {path.name} was made with",
+                fix="Without its ledger nobody knows what was spent: put it back, or take another folder",
+            )
         return state
 
 

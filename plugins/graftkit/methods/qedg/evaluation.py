@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from graftkit.methods.qedg.generation import frozen
 from graftkit.methods.qedg.ledger import BudgetError, QueryLedger
 from graftkit.methods.qedg.metrics import (
     agreement,
@@ -22,6 +21,7 @@ from graftkit.methods.qedg.metrics import (
     cohen_kappa,
     kappa_interval,
 )
+from graftkit.methods.qedg.modes import frozen
 from graftkit.methods.qedg.settings import QEDGConfig
 from graftkit.methods.qedg.target import Target
 

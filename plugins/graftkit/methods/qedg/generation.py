@@ -10,8 +10,6 @@ image and without files.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -21,12 +19,13 @@ from torch.nn.functional import cross_entropy
 from graftkit.methods.qedg.generators import make_generator, reinitialise
 from graftkit.methods.qedg.losses import boundary_weight, class_deviation, pairwise_similarity
 from graftkit.methods.qedg.metrics import pair_entropy
+from graftkit.methods.qedg.modes import frozen
 from graftkit.methods.qedg.pool import Pool, quantise, unit
 from graftkit.methods.qedg.settings import QEDGConfig
 from graftkit.methods.qedg.streams import private_torch, stream
 from graftkit.methods.qedg.transforms import transform_batch
 
-__all__ = ["Candidates", "DivergenceError", "GeneratedQueries", "frozen", "generator_losses"]
+__all__ = ["Candidates", "DivergenceError", "GeneratedQueries", "generator_losses"]
 
 
 class DivergenceError(RuntimeError):
@@ -50,32 +49,6 @@ class Candidates:
     images: Tensor
     made: int
     info: dict[str, float] = field(default_factory=dict)
-
-
-@contextmanager
-def frozen(module: nn.Module) -> Iterator[None]:
-    """Eval mode and no gradient for the parameters inside the block; both put back after it.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        The substitute.
-
-    Yields
-    ------
-    None
-        For the block.
-    """
-    modes = [(part, part.training) for part in module.modules()]
-    wanted = [(p, p.requires_grad) for p in module.parameters()]
-    try:
-        module.eval().requires_grad_(False)
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training
-        for parameter, requires in wanted:
-            parameter.requires_grad_(requires)
 
 
 def generator_losses(

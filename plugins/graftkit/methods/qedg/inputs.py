@@ -112,8 +112,8 @@ def check_range(value_range: Any) -> tuple[float, float]:
     if not isinstance(value_range, tuple | list) or len(value_range) != 2:
         raise_invalid("value_range", value_range, "a pair (low, high)", error=TypeError)
     low, high = (check_number("value_range", bound) for bound in value_range)
-    if not low < high:
-        raise_invalid("value_range", value_range, "low < high")
+    if not low < high or not high - low < float(np.finfo(np.float32).max):
+        raise_invalid("value_range", value_range, "low < high, apart by what float32 holds")
     return low, high
 
 
@@ -143,11 +143,11 @@ def check_rows(name: str, x: Any, shape: tuple[int, ...], value_range: tuple[flo
     ValueError
         If the shape is another, there is no row, or a value is not finite or out of range.
     """
-    array = x.detach().cpu() if isinstance(x, Tensor) else np.asarray(x)
-    kind = array.numpy().dtype.kind if isinstance(array, Tensor) else array.dtype.kind
-    if kind not in "iufb":
+    array = _array(x)
+    if array is None or array.dtype.kind not in "iufb":
         raise_invalid(name, x, "an array of numbers", error=TypeError)
-    rows = torch.as_tensor(array).to(torch.float32)
+    # A copy of our own: read-only, reversed or byte-swapped arrays are no tensors.
+    rows = torch.from_numpy(array.astype(np.float32, order="C"))
     if tuple(rows.shape[1:]) != shape or not len(rows):
         raise_invalid(name, x, f"shape (n, {', '.join(map(str, shape))}) with n >= 1")
     if not bool(torch.isfinite(rows).all()):
@@ -184,13 +184,14 @@ def check_true_labels(y: Any, rows: int, num_classes: int) -> Tensor:
     ValueError
         If their number is wrong or one is out of range.
     """
-    array = np.asarray(y.detach().cpu() if isinstance(y, Tensor) else y)
-    if array.dtype.kind not in "iu":
+    array = _array(y)
+    if array is None or array.dtype.kind not in "iu":
         raise_invalid("eval_data labels", y, "integers", error=TypeError)
     if array.shape != (rows,):
         raise_invalid("eval_data labels", y, f"shape ({rows},)")
-    if array.min() < 0 or array.max() >= num_classes:
-        raise_invalid("eval_data labels", int(array.max()), f"labels in [0, {num_classes - 1}]")
+    outside = array[(array < 0) | (array >= num_classes)]
+    if len(outside):
+        raise_invalid("eval_data labels", int(outside[0]), f"labels in [0, {num_classes - 1}]")
     return torch.from_numpy(array.astype(np.int64))
 
 
@@ -221,3 +222,14 @@ def check_schedule(eval_every: Any) -> Schedule:
     if isinstance(eval_every, Sequence | np.ndarray):
         return tuple(check_integer("eval_every", point, low=1) for point in eval_every)
     return check_integer("eval_every", eval_every, low=1)
+
+
+def _array(x: Any) -> Any:
+    """As an array; ``None`` for what is none (ragged lists, sparse tensors, tensors without data)."""
+    try:
+        if isinstance(x, Tensor):
+            x = x.detach().cpu()
+            x = (x.float() if x.dtype == torch.bfloat16 else x).numpy()
+        return np.asarray(x)
+    except (ValueError, TypeError, RuntimeError):
+        return None

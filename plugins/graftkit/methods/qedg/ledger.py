@@ -13,18 +13,12 @@ of their own. The file is JSON lines, and only one process may hold it.
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from graftkit.core.validation import check_choice, check_integer, raise_invalid
-
-try:
-    import fcntl
-except ImportError:  # pragma: no cover - Windows: nothing keeps a second process away
-    fcntl = None  # type: ignore[assignment]
+from graftkit.methods.qedg.journal import Journal
 
 __all__ = ["BudgetError", "QueryLedger"]
 
@@ -66,7 +60,8 @@ class QueryLedger:
         self._open: dict[int, dict[str, Any]] = {}
         self._answers: dict[tuple[str, int], list[Any]] = {}
         self._next = 0
-        self._file: int | None = None
+        self._journal: Journal | None = None
+        self._closed = False
         if path is not None:
             self._attach(Path(path))
         if not self.budgets or self.budgets[-1] != self.budget:
@@ -205,25 +200,19 @@ class QueryLedger:
 
     def close(self) -> None:
         """Let go of the file; a ledger in memory stays usable."""
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
-            self._closed = True
-
-    _closed = False
+        if self._journal is not None:
+            self._journal.close()
+            self._journal, self._closed = None, True
 
     def _reserved(self, *, attack: bool) -> int:
         return sum(entry["rows"] for entry in self._open.values() if (entry["kind"] == "attack") == attack)
 
     def _write(self, entry: dict[str, Any]) -> None:
-        """On disk first, then in memory; one write a line, so that a line is torn only at the end."""
+        """On disk first, then in memory."""
         if self._closed:
             raise BudgetError("the ledger is closed")
-        if self._file is not None:
-            line = (json.dumps(entry) + "\n").encode()
-            while line:
-                line = line[os.write(self._file, line) :]
-            os.fsync(self._file)
+        if self._journal is not None:
+            self._journal.append(entry)
         self._book(entry)
         if self.used + self.failed > self.budget:
             raise BudgetError(f"{self.used} used and {self.failed} failed of {self.budget}")
@@ -233,7 +222,7 @@ class QueryLedger:
         if operation == "budget":
             self.budgets.append(entry["rows"])
         elif operation == "reserve":
-            self._open[entry["id"]] = entry
+            self._open[entry["id"]] = {name: entry[name] for name in ("kind", "rows", "round")}
             self._next = entry["id"] + 1
         else:
             reserved = self._open.pop(entry["id"])
@@ -241,48 +230,24 @@ class QueryLedger:
             name = ("" if reserved["kind"] == "attack" else "eval_") + ("used" if answered else "failed")
             setattr(self, name, getattr(self, name) + rows)
             if answered:
+                if len(entry["answers"]) != rows:
+                    raise ValueError(f"{len(entry['answers'])} answers to {rows} rows")
                 place = (reserved["kind"], reserved["round"])
                 self._answers.setdefault(place, []).extend(entry["answers"])
 
     def _attach(self, path: Path) -> None:
-        # Unbuffered: what was written is the kernel's, and survives the death of this process.
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+        journal = Journal(path)
         try:
-            if fcntl is not None:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            whole = 0
-            for line in _whole_lines(file):
-                self._book(_entry(line, path))
-                whole += len(line)
-            os.ftruncate(file, whole)  # a line that a dying process tore off: its query was never sent
+            for entry in journal.entries():
+                try:
+                    self._book(entry)
+                except (KeyError, TypeError, ValueError):  # a line without its fields or its reservation
+                    journal.refuse()
             if self.budgets and self.budgets[-1] > self.budget:
                 raise_invalid("budget", self.budget, f"at least {self.budgets[-1]}, the ledger's own budget")
-        except BlockingIOError:
-            os.close(file)
-            raise_invalid("path", str(path), "a ledger that no other process has open")
         except BaseException:
-            os.close(file)
+            journal.close()
             raise
-        self._file = file
+        self._journal = journal
         for number in list(self._open):
             self._write({"op": "fail", "id": number, "reason": "interrupted before the answer was written"})
-
-
-def _whole_lines(file: int) -> Iterator[bytes]:
-    size = os.fstat(file).st_size
-    os.lseek(file, 0, os.SEEK_SET)
-    data = b""
-    while len(data) < size:
-        data += os.read(file, size - len(data))
-    yield from (line for line in data.splitlines(keepends=True) if line.endswith(b"\n"))
-
-
-def _entry(line: bytes, path: Path) -> dict[str, Any]:
-    try:
-        entry = json.loads(line)
-        known = entry["op"] in ("budget", "reserve", "commit", "fail")
-    except (ValueError, KeyError, TypeError):
-        known = False
-    if not known:
-        raise_invalid("path", str(path), "a ledger of QEDG, JSON lines")
-    return cast("dict[str, Any]", entry)

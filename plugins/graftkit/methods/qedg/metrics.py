@@ -31,6 +31,8 @@ __all__ = [
     "queries_to_kappa",
 ]
 
+THRESHOLDS = (0.5, 0.7, 0.9)
+
 
 def agreement(first: Tensor, second: Tensor) -> float:
     """Share of rows with equal labels.
@@ -201,7 +203,7 @@ def pair_entropy(logits: Tensor) -> float:
 
 
 def queries_to_kappa(
-    curve: Sequence[Mapping[str, Any]], thresholds: Sequence[float] = (0.5, 0.7, 0.9)
+    curve: Sequence[Mapping[str, Any]], thresholds: Sequence[float] = THRESHOLDS
 ) -> dict[str, int | None]:
     """The smallest number of queries on a curve at which kappa reached each threshold.
 

@@ -25,7 +25,8 @@ Baselines had the same number of queries in each round and the same number of tr
 small data the method's two losses have not always been better than its class loss with the filter alone;
 the transform of queries matters more.
 
-Noise queries can give a higher transfer success at a lower kappa; read both.
+Noise queries can give a higher transfer success at a lower kappa (seen in a prototype of the method, not in
+this project's benchmark), so read both.
 
 'Consistency rate', the method's measure, is Cohen's kappa times 100 in its authors' code. Whether their
 paper means that or plain agreement is unverified, so both are given.

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,11 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from graftkit.core.extras import require
 from graftkit.core.files import whole_file
-from graftkit.methods.qedg.campaign import Campaign
-from graftkit.methods.qedg.metrics import queries_to_kappa
-from graftkit.methods.qedg.pool import unit
+from graftkit.methods.qedg.exports import csv_text, draw_curves, plain, png, written
+from graftkit.methods.qedg.metrics import THRESHOLDS, queries_to_kappa
 from graftkit.methods.qedg.report import html_page, text_report
 
 if TYPE_CHECKING:
@@ -28,7 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["AuditResult"]
 
 SCHEMA = "graftkit.qedg.report 1"
-THRESHOLDS = (0.5, 0.7, 0.9)
 
 
 @dataclass
@@ -69,52 +63,6 @@ class AuditResult:
     queries: Tensor = field(repr=False)
     answers: Tensor = field(repr=False)
     seconds: float = 0.0
-
-    @classmethod
-    def collect(
-        cls,
-        campaigns: dict[str, Campaign],
-        majority: dict[str, Any] | None,
-        settings: dict[str, Any],
-        seconds: float,
-    ) -> AuditResult:
-        """The outcome of finished campaigns.
-
-        Parameters
-        ----------
-        campaigns : dict of str to Campaign
-            The attack, then the baselines.
-        majority : dict or None
-            Measures of the majority label.
-        settings : dict
-            What was audited, and how.
-        seconds : float
-            Wall time.
-
-        Returns
-        -------
-        AuditResult
-            The outcome.
-        """
-        attack = campaigns["qedg"]
-        curve = [row for campaign in campaigns.values() for row in campaign.curve]
-        if majority is not None:
-            last = {"round": attack.round, "queries": len(attack.pool), "phase": "final", "train_steps": 0}
-            curve.append({"arm": "majority", **last, **majority})
-        low, high = settings["value_range"]
-        attack.substitute.eval()
-        return cls(
-            substitute=attack.substitute.net,  # type: ignore[arg-type]  # Scaled's, a module
-            curve=curve,
-            ledger=attack.ledger.as_dict(),
-            baseline_ledgers={a: c.ledger.as_dict() for a, c in campaigns.items() if a != "qedg"},
-            settings=settings,
-            events=[{"arm": arm, **event} for arm, c in campaigns.items() for event in c.events],
-            stopped=attack.stopped,
-            queries=low + unit(attack.pool.images) * (high - low),
-            answers=attack.pool.labels.clone(),
-            seconds=seconds,
-        )
 
     @property
     def arms(self) -> list[str]:
@@ -188,7 +136,7 @@ class AuditResult:
         dict
             ``schema, settings, ledger, baseline_ledgers, curve, queries_to_kappa, events, stopped, seconds``.
         """
-        plain: dict[str, Any] = _plain(
+        figures: dict[str, Any] = plain(
             {
                 "schema": SCHEMA,
                 "settings": self.settings,
@@ -201,7 +149,7 @@ class AuditResult:
                 "seconds": self.seconds,
             }
         )
-        return plain
+        return figures
 
     def report(self) -> str:
         """The report as plain text, caveats included.
@@ -226,7 +174,7 @@ class AuditResult:
         str
             The text.
         """
-        return _written(json.dumps(self.as_dict(), indent=1, sort_keys=True) + "\n", path)
+        return written(json.dumps(self.as_dict(), indent=1, sort_keys=True) + "\n", path)
 
     def to_csv(self, path: str | os.PathLike[str] | None = None) -> str:
         """The curves as comma-separated values.
@@ -241,13 +189,7 @@ class AuditResult:
         str
             The text.
         """
-        rows = self.as_dict()["curve"]
-        names = list(dict.fromkeys(name for row in rows for name in row))
-        buffer = io.StringIO()
-        writer = csv.DictWriter(buffer, names, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        return _written(buffer.getvalue(), path)
+        return written(csv_text(self.as_dict()["curve"]), path)
 
     def to_html(self, path: str | os.PathLike[str] | None = None, *, figure: bool = True) -> str:
         """The report as one page that needs nothing else, the curve in it.
@@ -264,10 +206,8 @@ class AuditResult:
         str
             The page.
         """
-        image = None
-        if figure:
-            image = self._png()
-        return _written(html_page(self.as_dict(), image), path)
+        figures = self.as_dict()
+        return written(html_page(figures, png(figures) if figure else None), path)
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw kappa against queries, with intervals, a line an arm.
@@ -287,33 +227,7 @@ class AuditResult:
         ImportError
             If matplotlib is missing.
         """
-        if ax is None:
-            figure = require("matplotlib.figure", extra="examples", distribution="matplotlib")
-            ax = figure.Figure(figsize=(6.4, 4.2), layout="constrained").subplots()
-        for arm in self.arms:
-            rows = [row for row in self.rows(arm) if not math.isnan(row["kappa"])]
-            if not rows:
-                continue
-            x = [row["queries"] for row in rows]
-            (line,) = ax.plot(x, [row["kappa"] for row in rows], marker=".", label=arm)
-            bounds = [[row[f"kappa_{side}"] for row in rows] for side in ("low", "high")]
-            ax.fill_between(x, bounds[0], bounds[1], alpha=0.15, color=line.get_color())
-        for threshold in THRESHOLDS:
-            ax.axhline(threshold, color="0.8", linewidth=0.8, zorder=0)
-        ax.set(
-            xlabel="queries to the target",
-            ylabel="Cohen's kappa with the target (95 %)",
-            title=f"Copying {self.settings['target_id']}",
-        )
-        if ax.get_legend_handles_labels()[0]:
-            ax.legend(loc="best")
-        return ax
-
-    def _png(self) -> bytes:
-        figure: Any = self.plot().figure
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=110)
-        return buffer.getvalue()
+        return draw_curves(self.as_dict(), ax)
 
     def export_queries(self, path: str | os.PathLike[str]) -> None:
         """Write the attack's queries and answers, for tests of an anomaly detector of your own.
@@ -345,27 +259,10 @@ class AuditResult:
         self.to_json(target / "report.json")
         self.to_csv(target / "report.csv")
         self.to_html(target / "report.html")
-        _written(self.report(), target / "report.txt")
+        written(self.report(), target / "report.txt")
         with whole_file(target / "report.png") as file:
-            file.write(self._png())
+            file.write(png(self.as_dict()))
         self.export_queries(target / "queries.npz")
         with whole_file(target / "substitute.pt") as file:
             torch.save(self.substitute.state_dict(), file)
         return target
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
-def _written(text: str, path: str | os.PathLike[str] | None) -> str:
-    if path is not None:
-        with whole_file(path) as file:
-            file.write(text.encode())
-    return text

@@ -67,8 +67,7 @@ class QEDGConfig:
         "auto" is "turns" for images and "none" for vectors. Choose "digits" or "photo" where they fit.
     free_aug : tuple, default=()
         Label-preserving transforms of training images: "hflip", "vflip" or ``f(images, generator)``. Which
-        ones preserve labels depends on the domain; on digits flips did harm. That the paper's augmentation
-        is this one is unverified.
+        ones preserve labels depends on the domain. That the paper's augmentation is this one is unverified.
     free_aug_rate : float, default=0.05
         Share of the steps that it touches.
     free_aug_confidence : float, default=0.95

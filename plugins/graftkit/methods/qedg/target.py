@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from graftkit.core.validation import check_choice, describe, raise_invalid
 from graftkit.methods.qedg.ledger import QueryLedger
+from graftkit.methods.qedg.modes import eval_mode
 
 __all__ = ["Target", "TargetError"]
 
@@ -37,7 +38,7 @@ class Target:
     ----------
     function : callable
         ``f(batch)`` to labels of shape (n,) or scores of shape (n, C). A ``torch.nn.Module`` is called in
-        eval mode and left in the mode it was in.
+        eval mode, and each of its parts left in the mode it was in.
     input_shape : tuple of int
         Shape of one row.
     num_classes : int
@@ -174,15 +175,8 @@ class Target:
         batch: Any = self.native(rows.detach())
         if self.inputs == "numpy":
             batch = batch.cpu().numpy()
-        training = isinstance(self.function, nn.Module) and self.function.training
-        if training:
-            self.function.eval()  # type: ignore[attr-defined]
-        try:
-            with torch.no_grad():
-                answer = self.function(batch)
-        finally:
-            if training:
-                self.function.train()  # type: ignore[attr-defined]
+        with eval_mode(self.function), torch.no_grad():
+            answer = self.function(batch)
         return self._checked(answer, len(rows))
 
     def _checked(self, answer: Any, rows: int) -> Tensor:
@@ -208,6 +202,8 @@ class Target:
             return torch.from_numpy(array.argmax(1).astype(np.int64))
         if (array < 0).any():
             _refuse("probabilities, none below 0 (soft mode)", float(array.min()))
+        if (array > 1 + 1e-6).any():
+            _refuse("probabilities, none above 1 (soft mode)", float(array.max()))
         # A defence may cut a row to all zeros: then it says nothing about the class.
         total = array.sum(1, keepdims=True, dtype=np.float64)
         shares = np.where(total > 0, array / np.where(total > 0, total, 1), 1 / self.num_classes)

@@ -16,7 +16,7 @@ from graftkit.methods.qedg.losses import substitute_loss
 from graftkit.methods.qedg.pool import Pool, unit
 from graftkit.methods.qedg.settings import QEDGConfig
 from graftkit.methods.qedg.streams import private_torch, stream
-from graftkit.methods.qedg.transforms import flip
+from graftkit.methods.qedg.transforms import flip, transform_batch
 
 __all__ = ["fit_substitute", "free_augmentation"]
 
@@ -97,7 +97,11 @@ def free_augmentation(
         The images; ``None`` if nothing changed.
     """
     chosen = config.free_aug[int(torch.randint(len(config.free_aug), (), generator=random))]
-    moved = flip(images, chosen) if isinstance(chosen, str) else chosen(images, random)
+    moved = (
+        flip(images, chosen)
+        if isinstance(chosen, str)
+        else transform_batch(chosen, images, random, each=True)
+    )
     sure = logits.detach().softmax(1).amax(1) > config.free_aug_confidence
     changed = torch.where(sure.reshape(-1, *[1] * (images.ndim - 1)), moved, images)
     return None if torch.equal(changed, images) else changed

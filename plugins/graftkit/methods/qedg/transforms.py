@@ -1,10 +1,10 @@
 """Random transforms of images: one draw a batch inside the generator's loop, one draw an image at query time.
 
-The transform at query time is the main source of variety among the queries (measured in the
-specification's experiments), so choose one that suits the domain. All act on values in [0, 1], keep the
-shape, and take their own generator. Followed are the authors' settings, with these differences: geometry
-is one resampling with zero padding instead of a chain; no expansion of the canvas; hue turns in YIQ space;
-the projective part of their photographic chain is left out.
+The transform at query time makes most of the variety among the queries (what leaving it out costs is measured
+by the ablation of ``tests/benchmarks/bench_qedg.py``), so choose one that suits the domain. All act on
+values in [0, 1], keep the shape, and take their own generator. Followed are the authors' settings, with
+these differences: geometry is one resampling with zero padding instead of a chain; the canvas never grows;
+hue turns in YIQ space; the projective part of their photographic chain is left out.
 
 >>> x = torch.rand(3, 1, 8, 8)
 >>> transform_batch("turns", x, torch.Generator().manual_seed(0), each=True).shape
@@ -19,6 +19,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
+
+from graftkit.core.validation import raise_invalid
 
 __all__ = ["LOOP_TRANSFORMS", "QUERY_TRANSFORMS", "Transform", "flip", "transform_batch"]
 
@@ -48,9 +50,19 @@ def transform_batch(name: str | Transform, x: Tensor, random: torch.Generator, *
     -------
     Tensor of shape (B, c, H, W)
         Differentiable in `x`.
+
+    Raises
+    ------
+    ValueError
+        If a callable gives something else than finite images of the same shape.
     """
     if callable(name):
-        return name(x, random)
+        moved = name(x, random)
+        if not isinstance(moved, Tensor) or moved.shape != x.shape:
+            raise_invalid("transform", moved, f"a callable that keeps shape {tuple(x.shape)}")
+        if not bool(torch.isfinite(moved.detach()).all()):
+            raise_invalid("transform", "NaN or infinity", "a callable that gives finite values")
+        return moved
     if name == "none" or not len(x):
         return x
     draws = len(x) if each else 1
