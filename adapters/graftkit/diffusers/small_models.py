@@ -84,7 +84,7 @@ def small_pipeline(
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *dict.fromkeys(words)]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        text = CLIPTextModel(
+        text: Any = CLIPTextModel(
             CLIPTextConfig(
                 vocab_size=len(vocabulary), hidden_size=WIDTH, intermediate_size=2 * WIDTH,
                 num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=TOKENS, pad_token_id=0,
