@@ -52,12 +52,14 @@ def crm_scores(logits: Tensor, tree: LabelTree, level: int = -1) -> Tensor:
     Raises
     ------
     TypeError
-        If `logits` is no tensor.
+        If `logits` is no tensor of real numbers or `tree` no LabelTree.
     ValueError
         If the width is not that of the level.
     """
-    if not isinstance(logits, Tensor):
-        raise_invalid("logits", logits, "a tensor", error=TypeError)
+    if not isinstance(tree, LabelTree):
+        raise_invalid("tree", tree, "a LabelTree", error=TypeError)
+    if not isinstance(logits, Tensor) or not logits.is_floating_point():
+        raise_invalid("logits", logits, "a floating tensor", error=TypeError)
     lineage = tree.lineage(level).to(logits.device)
     if logits.ndim != 2 or logits.shape[1] != lineage.shape[1]:
         raise_invalid("logits", logits, f"shape (B, {lineage.shape[1]})")
@@ -81,14 +83,18 @@ class _FinestLoss(nn.Module):
 
     def _prepare(self, output: Any, target: Tensor) -> Tensor:
         logits: Tensor = output.level_logits[-1] if hasattr(output, "level_logits") else output
-        if not isinstance(logits, Tensor):
-            raise_invalid("output", logits, "logits or a HierarchicalOutput", error=TypeError)
+        if not isinstance(logits, Tensor) or not logits.is_floating_point():
+            raise_invalid("output", logits, "floating logits or a HierarchicalOutput", error=TypeError)
         if logits.ndim != 2 or logits.shape[1] != self.tree.num_classes:
             raise_invalid("output", logits, f"logits of shape (B, {self.tree.num_classes})")
         here = (
             isinstance(target, Tensor) and target.device.type == "cpu" and not torch.compiler.is_compiling()
         )
         check_targets(target, self.tree, self.lineage, values=here)
+        if not len(target):
+            raise_invalid("target", target, "at least one sample")
+        if len(target) != len(logits):
+            raise_invalid("target", target, f"{len(logits)} rows, as the output has")
         if not target.is_floating_point() and target.ndim == 2:
             target = target[:, -1]
             if here and bool((target < 0).any()):

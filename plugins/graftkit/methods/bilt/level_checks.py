@@ -79,8 +79,12 @@ def check_levels(names: Sequence[Sequence[str]], table: npt.NDArray[np.int64]) -
     ValueError
         If names and numbers do not fit, a name comes twice in a level or a node has two parents.
     """
+    if isinstance(names, str) or not isinstance(names, Sequence):
+        raise_invalid("names", names, "a sequence of names for each level", error=TypeError)
     for position, level in enumerate(names, start=1):
-        if isinstance(level, str) or not all(isinstance(name, str) for name in level):
+        if isinstance(level, str) or not isinstance(level, Sequence) or not all(
+            isinstance(name, str) for name in level
+        ):  # fmt: skip
             raise_invalid("names", level, f"strings at level {position}", error=TypeError)
     levels = tuple(tuple(level) for level in names)
     if len(levels) != len(table):
