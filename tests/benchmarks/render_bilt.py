@@ -167,8 +167,8 @@ def _cost(records: list[Record]) -> str:
         f"### Cost of head and loss, forward and backward\n\n{table(head, rows)}\n"
         "Medians of processor time, rivals taking turns, one thread, shared machine; 512 features, neck of\n"
         "600 in every row, so that the flat head's time is part of all. Aim: ours at most 0.5 of the\n"
-        f"published procedure: {'missed for ' + '; '.join(missed) if missed else 'met'}. The flat head alone\n"
-        f"takes {min(floors):.2f} to {max(floors):.2f} of it, and no head over a tree can take less.\n"
+        f"published procedure: {'missed for ' + '; '.join(missed) if missed else 'met'}. The flat\n"
+        f"head alone takes {min(floors):.2f} to {max(floors):.2f} of it, and no head over a tree can take less.\n"
     )
 
 
@@ -256,8 +256,8 @@ def headlines(records: list[Record]) -> list[Headline]:
         if not here:
             continue
         k = max(int(n[3:]) for n in here[0]["metrics"] if n.startswith("hd@") and n[3:].isdigit())
-        for metric, title, scale, digits in (("top1", "top-1, %", 100, 1), ("mistake_severity", "-severity", -1, 3),
-                                             (f"hd@{k}", f"-HD@{k}", -1, 3)):  # fmt: skip
+        columns = [("top1", "top-1, %", 100, 1), ("mistake_severity", "-severity", -1, 3)]
+        for metric, title, scale, digits in [*columns, (f"hd@{k}", f"-HD@{k}", -1, 3)]:
             arms: dict[str, dict[int, float]] = defaultdict(dict)
             for r in here:
                 arms[r["arm"]][r["seed"]] = scale * r["metrics"][metric]

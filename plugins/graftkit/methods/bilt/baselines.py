@@ -25,7 +25,7 @@ from torch.nn.functional import cross_entropy
 from graftkit.core.validation import check_number, raise_invalid
 from graftkit.methods.bilt.distances import distance_rows, expected_distance, lca_distance
 from graftkit.methods.bilt.head import LARGEST_DENSE
-from graftkit.methods.bilt.loss import _wide, soft_rows
+from graftkit.methods.bilt.level_losses import soft_rows, wide
 from graftkit.methods.bilt.targets import check_targets
 from graftkit.methods.bilt.tree import LabelTree
 
@@ -63,7 +63,7 @@ def crm_scores(logits: Tensor, tree: LabelTree, level: int = -1) -> Tensor:
     lineage = tree.lineage(level).to(logits.device)
     if logits.ndim != 2 or logits.shape[1] != lineage.shape[1]:
         raise_invalid("logits", logits, f"shape (B, {lineage.shape[1]})")
-    p = _wide(logits).softmax(1)
+    p = wide(logits).softmax(1)
     if lineage.shape[1] > LARGEST_DENSE:
         return -expected_distance(p, lineage, tree.sizes[: len(lineage)])
     return -(p @ lca_distance(lineage.cpu()).to(p).T)
@@ -99,7 +99,7 @@ class _FinestLoss(nn.Module):
             target = target[:, -1]
             if here and bool((target < 0).any()):
                 raise_invalid("target", -1, "known labels at the finest level")
-        return _wide(logits)
+        return wide(logits)
 
 
 class SoftLabelLoss(_FinestLoss):
