@@ -168,7 +168,7 @@ def _cost(records: list[Record]) -> str:
         "Medians of processor time, rivals taking turns, one thread, shared machine; 512 features, neck of\n"
         "600 in every row, so that the flat head's time is part of all. Aim: ours at most 0.5 of the\n"
         f"published procedure: {'missed for ' + '; '.join(missed) if missed else 'met'}. The flat\n"
-        f"head alone takes {min(floors):.2f} to {max(floors):.2f} of it, and no head over a tree can take less.\n"
+        f"head alone takes {min(floors):.2f} to {max(floors):.2f} of it; no head over a tree takes less.\n"
     )
 
 

@@ -61,7 +61,7 @@ class HierarchicalClassifier(nn.Module):
         if unknown:
             raise_invalid("head_options", unknown, f"some of {', '.join(HEAD)}", error=TypeError)
         if isinstance(backbone, HierarchicalClassifier):
-            raise_invalid("model", type(backbone).__name__, "a model that is not wrapped yet", error=TypeError,
+            raise_invalid("model", type(backbone).__name__, "a model not wrapped yet", error=TypeError,
                           fix="model.reset_classifier(tree) puts another head on")  # fmt: skip
         check_options(tree, head_options)  # so that wrong ones leave the backbone as it was
         self.backbone: Any = strip_classifier(backbone)

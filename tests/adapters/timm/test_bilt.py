@@ -356,7 +356,7 @@ def test_a_pooling_that_fails_leaves_the_model_as_it_was(pool):
     model = small(global_pool="max").eval()
     x, _ = pictures()
     before = model(x).scores
-    with pytest.raises((ValueError, AssertionError), match="global_pool|Invalid pool"):
+    with pytest.raises((ValueError, AssertionError), match=r"global_pool|Invalid pool"):
         model.reset_classifier(TREE, pool)
     assert torch.equal(model(x).scores, before)
     assert model.backbone.global_pool.pool_type == "max"
@@ -366,7 +366,7 @@ def test_a_head_that_is_off_a_boolean_and_a_model_wrapped_twice(tmp_path):
     model = small()
     with pytest.raises(TypeError, match=r"num_classes: expected a LabelTree or an integer, got False"):
         model.reset_classifier(False)
-    with pytest.raises(TypeError, match=r"model: expected a model that is not wrapped yet.*reset_classifier"):
+    with pytest.raises(TypeError, match=r"model: expected a model not wrapped yet.*reset_classifier"):
         wrap_timm(model, TREE)
     assert isinstance(model.head, HierarchicalHead)
     model.reset_classifier(0)
