@@ -6,7 +6,7 @@ import torch
 from graftkit.methods.bilt import BiLTLoss, HierarchicalHead
 from tests.benchmarks.bench_bilt import TABLES, nested_tree
 from tests.benchmarks.published_bilt import PublishedBiLT
-from tests.benchmarks.render_bilt import render
+from tests.benchmarks.render_bilt import headlines, render
 
 
 def quality(arm, seed, top1, severity, hd):
@@ -26,12 +26,39 @@ def test_wins_losses_and_even_cases_are_named():
     assert "No HD@3 can be below 0.700" in text
 
 
+def test_headlines_name_the_hardest_rival_and_not_our_own_parts():
+    records = [
+        quality(arm, seed, top1, severity, hd)
+        for seed in range(3)
+        for arm, top1, severity, hd in (("BiLT + AIGDL", 0.80 + seed / 100, 1.5, 0.90),
+                                        ("BiLT", 0.99, 1.0, 0.50), ("AIGDL alone", 0.99, 1.0, 0.50),
+                                        ("flat CE", 0.70 + seed / 90, 1.6, 1.20),
+                                        ("flat CE + CRM", 0.60, 1.6, 0.80 + seed / 100))
+    ]  # fmt: skip
+    for seconds, model in (
+        ({"flat head": 1.0, "ours": 1.25}, "resnet18"),
+        ({"flat head": 1.0, "ours": 9.0}, "x"),
+    ):
+        records.append({"section": "end", "model": model, "seconds": seconds})
+    for head, size in (("ours", 30), ("published procedure", 40)):
+        records.append({"section": "memory", "leaves": 7, "head": head, "extra_bytes": size})
+    top1, severity, hd = headlines(records)
+    assert (top1.rival, top1.metric, top1.verdict()) == ("flat CE", "top-1, %", "ahead")
+    assert (severity.ours[0], severity.differences()) == (-1.5, pytest.approx([0.1] * 3))
+    assert (hd.rival, hd.metric, hd.verdict()) == ("flat CE + CRM", "-HD@3", "**behind**")
+    assert hd.cells()[-2:] == ["1.25 of a ResNet-18 step with a flat head", "0.75 of published, 7 classes"]
+    cost = {"section": "cost", "seconds": {"ours": 3.0, "published procedure": 4.0, "flat head": 2.0}}
+    assert headlines([*records[:15], cost])[0].cells()[-2:] == ["0.75 of head and loss as published", "-"]
+    assert headlines([]) == []
+
+
 @pytest.mark.parametrize(("ours", "verdict"), [(4.0, "met"), (6.0, "missed for X at 64 (0.60)")])
 def test_verdict_on_cost(ours, verdict):
     seconds = {"flat head": 2.0, "published procedure": 10.0, "ours": ours}
     text = render([{"section": "cost", "data": "X", "batch": 64, "seconds": seconds}])
     assert f"procedure: {verdict}" in text
     assert f"{(ours - 2) / 8:.2f} |" in text
+    assert "takes 0.20 to 0.20 of it" in text
 
 
 @pytest.mark.parametrize(("ours", "verdict"), [(1.04, "met"), (1.2, "missed with the classes of X")])

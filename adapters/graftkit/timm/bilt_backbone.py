@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from graftkit.core.random import torch_generator
 from graftkit.core.validation import raise_invalid
 
-__all__ = ["dry_input", "feature_width", "prefixed_matcher", "strip_classifier"]
+__all__ = ["dry_input", "feature_width", "pool_name", "prefixed_matcher", "strip_classifier"]
 
 
 def dry_input(backbone: nn.Module) -> Tensor:
@@ -111,7 +111,7 @@ def strip_classifier(backbone: nn.Module) -> nn.Module:
         )
     if getattr(model, "num_classes", 0) == 0:
         return backbone
-    before, pool = _pooled(backbone), _pool_name(backbone)
+    before, pool = _pooled(backbone), pool_name(backbone)
     # Several families take 'avg' for a missing pool, whatever they were built with.
     model.reset_classifier(0, pool) if pool else model.reset_classifier(0)
     after = _pooled(backbone)
@@ -121,7 +121,19 @@ def strip_classifier(backbone: nn.Module) -> nn.Module:
     return backbone
 
 
-def _pool_name(backbone: nn.Module) -> str | None:
+def pool_name(backbone: nn.Module) -> str | None:
+    """The pooling that a model has now.
+
+    Parameters
+    ----------
+    backbone : torch.nn.Module
+        A timm model.
+
+    Returns
+    -------
+    str or None
+        As ``reset_classifier`` takes it; None where the model does not say.
+    """
     for owner in (backbone, getattr(backbone, "head", None)):
         pool = getattr(owner, "global_pool", None)
         name = pool if isinstance(pool, str) else getattr(pool, "pool_type", None)

@@ -349,3 +349,28 @@ def test_building_draws_as_timm_and_torch_do_and_no_more():
     assert torch.equal(model.backbone.conv1.weight if hasattr(base, "conv1") and hasattr(base.conv1, "weight")
                        else next(model.backbone.parameters()), next(base.parameters()))  # fmt: skip
     assert torch.equal(model.head.classifiers[-1].weight, head.classifiers[-1].weight)
+
+
+@pytest.mark.parametrize("pool", ["", "foo"])
+def test_a_pooling_that_fails_leaves_the_model_as_it_was(pool):
+    model = small(global_pool="max").eval()
+    x, _ = pictures()
+    before = model(x).scores
+    with pytest.raises((ValueError, AssertionError), match=r"global_pool|Invalid pool"):
+        model.reset_classifier(TREE, pool)
+    assert torch.equal(model(x).scores, before)
+    assert model.backbone.global_pool.pool_type == "max"
+
+
+def test_a_head_that_is_off_a_boolean_and_a_model_wrapped_twice(tmp_path):
+    model = small()
+    with pytest.raises(TypeError, match=r"num_classes: expected a LabelTree or an integer, got False"):
+        model.reset_classifier(False)
+    with pytest.raises(TypeError, match=r"model: expected a model not wrapped yet.*reset_classifier"):
+        wrap_timm(model, TREE)
+    assert isinstance(model.head, HierarchicalHead)
+    model.reset_classifier(0)
+    for call in (lambda: model.predict(pictures()[0]), lambda: model.save_weights(tmp_path / "w")):
+        with pytest.raises(ValueError, match=r"model: expected a head, got none after reset_classifier\(0\)"):
+            call()
+    assert list(tmp_path.iterdir()) == []

@@ -12,6 +12,8 @@ from graftkit.methods.bilt import (
     HXELoss,
     LabelTree,
     SoftLabelLoss,
+    check_labels,
+    crm_scores,
     variant_loss,
 )
 from tests.plugins.bilt import reference
@@ -120,3 +122,29 @@ def test_published_settings():
         "cifar-100",
         "tiered-imagenet-h",
     ]
+
+
+@pytest.mark.parametrize("build", [HXELoss, SoftLabelLoss])
+def test_rivals_refuse_empty_and_ragged_batches(build):
+    z = torch.zeros(4, 5)
+    with pytest.raises(ValueError, match=r"target: expected at least one sample"):  # not NaN
+        build(SMALL)(z[:0], torch.zeros(0, dtype=torch.int64))
+    with pytest.raises(ValueError, match=r"target: expected 4 rows, as the output has"):
+        build(SMALL)(z, torch.zeros(2, dtype=torch.int64))
+    with pytest.raises(TypeError, match=r"output: expected floating logits"):
+        build(SMALL)(z.long(), torch.zeros(4, dtype=torch.int64))
+
+
+def test_what_is_no_tree():
+    with pytest.raises(TypeError, match=r"tree: expected a LabelTree, got None"):
+        crm_scores(torch.zeros(2, 5), None)
+    with pytest.raises(TypeError, match=r"logits: expected a floating tensor"):
+        crm_scores(torch.zeros(2, 5, dtype=torch.int64), SMALL)
+    with pytest.raises(TypeError, match=r"tree: expected a LabelTree, got None"):
+        check_labels(torch.zeros(2, dtype=torch.int64), None)
+
+
+def test_the_cifar_form_is_not_dropped_in_silence():
+    with pytest.raises(ValueError, match=r"compat: expected None with a low-rank correction"):
+        HierarchicalHead(4, SMALL, rank=2, compat="official-cifar")
+    HierarchicalHead(4, SMALL, rank=2, aigdl=False, compat="official-cifar")

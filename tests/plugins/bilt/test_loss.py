@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from graftkit.methods.bilt import BiLTLoss, LabelTree
-from graftkit.methods.bilt.loss import level_weights
+from graftkit.methods.bilt.level_losses import level_weights
 from tests.plugins.bilt import reference
 from tests.plugins.bilt.cases import SMALL, batch, even_tree, head_of
 
@@ -234,7 +234,7 @@ def test_low_rank_and_full_agree_in_the_loss(monkeypatch):
                              for h, c in enumerate(low.costs)}})  # fmt: skip
     x, y = batch(6, 5)
     mixed = 0.7 * nn.functional.one_hot(y, 5).double() + 0.3 * nn.functional.one_hot(y.flip(0), 5)
-    monkeypatch.setattr("graftkit.methods.bilt.loss.ROWS", 2)
+    monkeypatch.setattr("graftkit.methods.bilt.level_losses.ROWS", 2)
     for target in (y, mixed):
         torch.testing.assert_close(BiLTLoss(SMALL)(low(x), target), BiLTLoss(SMALL)(full(x), target))
 

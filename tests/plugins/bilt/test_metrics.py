@@ -206,3 +206,22 @@ def test_no_branch_of_the_drawn_tree_crosses_another():
         for node in row.unique():
             own = sorted(x[-1][(row == node).numpy()])
             assert own[-1] - own[0] == len(own) - 1  # side by side
+
+
+def test_what_cannot_be_ranked_is_refused_at_every_level_and_adds_nothing():
+    head = head_of(SMALL)
+    x, y = batch(4, 5)
+    out = head(x)
+    metrics = HierarchicalMetrics(SMALL)
+    nan = torch.full_like(out.level_logits[0], torch.nan)
+    short = out.level_scores[0][:2]
+    for bad, error in (
+        (out._replace(level_logits=(nan, *out.level_logits[1:])), ValueError),
+        (out._replace(level_scores=(nan, *out.level_scores[1:])), ValueError),
+        (torch.ones(4, 5, dtype=torch.int64), TypeError),
+        (torch.ones(4, 5, dtype=torch.complex64), TypeError),
+        (out._replace(level_scores=(short, *out.level_scores[1:])), RuntimeError),
+    ):
+        with pytest.raises(error):
+            metrics.update(bad, y)
+        assert not any(int(value.sum()) for value in metrics.counts().values())

@@ -162,7 +162,13 @@ def test_aligning(given, error, message):
         ([[0.0, 0.0], [0.0, 1.0]], TypeError, r"ancestors: expected integers"),
         ([[0, -1], [0, 1]], ValueError, r"numbers from 0, got -1"),
         ([0, 1], ValueError, r"shape \(H, C_H\)"),
-        ([[0, 2], [0, 1]], ValueError, r"got none below '1:1' of level 1"),
+        ([[0, 2, 2], [0, 1, 2]], ValueError, r"got none below '1:1' of level 1"),
+        # Names for 2 ** 40 nodes would fill the memory.
+        (
+            [[0, 2**40], [0, 1]],
+            ValueError,
+            r"numbers below 2, the finest classes, got 1099511627776",
+        ),
     ],
 )
 def test_levels(table, error, message):
@@ -188,7 +194,7 @@ def test_json(text):
 
 
 def test_json_with_numbers_out_of_range():
-    with pytest.raises(ValueError, match=r"numbers below 1 at level 1, got 4"):
+    with pytest.raises(ValueError, match=r"text: .*parents: expected an integer in \[0, 0\], got 4"):
         LabelTree.from_json('{"format": "graftkit.LabelTree/1", "names": [["a"], ["b"]], "parents": [[4]]}')
 
 
@@ -213,3 +219,41 @@ def test_json_with_numbers_out_of_range():
 def test_questions(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("names", [3, [None], "ab", [7]])
+def test_names_that_are_none(names):
+    with pytest.raises(TypeError, match=r"names: expected"):
+        LabelTree.from_levels([[0, 1]], names=names)
+
+
+@pytest.mark.parametrize(
+    ("parents", "message"),
+    [
+        ("[[0.5, 1.2]]", r"parents: expected an integer in \[0, 1\], got 0.5"),
+        ("[[true, false]]", r"got True"),
+        ("[[99999999999999999999, 0]]", r"got 99999999999999999999"),
+        ("[[-1, 0]]", r"got -1"),
+    ],
+)
+def test_json_whose_parents_are_no_numbers_of_nodes(parents, message):
+    text = '{"format": "graftkit.LabelTree/1", "names": [["a", "b"], ["x", "y"]], "parents": %s}'
+    assert LabelTree.from_json(text % "[[1, 0]]").ancestors.tolist() == [[1, 0], [0, 1]]
+    with pytest.raises(ValueError, match=r"text: expected the JSON of a LabelTree.*" + message):
+        LabelTree.from_json(text % parents)
+
+
+def test_one_string_for_columns(tmp_path):
+    (tmp_path / "t.csv").write_text("a,b\nx,y\n")
+    with pytest.raises(TypeError, match=r"columns: expected a sequence of column names.*got 'ab'"):
+        LabelTree.from_csv(tmp_path / "t.csv", columns="ab")
+
+
+def test_predictions_and_names_of_odd_types():
+    tree = LabelTree.from_paths([("a", "x"), ("b", "y")])
+    for dtype in (torch.float32, torch.bool):
+        with pytest.raises(TypeError, match=r"predictions: expected integers, got Tensor"):
+            tree.is_path(torch.ones(3, 2, dtype=dtype))
+    assert tree.is_path(torch.ones(1, 2, dtype=torch.int32)).tolist() == [True]
+    with pytest.raises(TypeError, match=r"class_to_idx: expected a mapping or a sequence.*got \['x'\]"):
+        tree.align([["x"], "y"])

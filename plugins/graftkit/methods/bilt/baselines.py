@@ -25,7 +25,7 @@ from torch.nn.functional import cross_entropy
 from graftkit.core.validation import check_number, raise_invalid
 from graftkit.methods.bilt.distances import distance_rows, expected_distance, lca_distance
 from graftkit.methods.bilt.head import LARGEST_DENSE
-from graftkit.methods.bilt.loss import _wide, soft_rows
+from graftkit.methods.bilt.level_losses import soft_rows, wide
 from graftkit.methods.bilt.targets import check_targets
 from graftkit.methods.bilt.tree import LabelTree
 
@@ -52,16 +52,18 @@ def crm_scores(logits: Tensor, tree: LabelTree, level: int = -1) -> Tensor:
     Raises
     ------
     TypeError
-        If `logits` is no tensor.
+        If `logits` is no tensor of real numbers or `tree` no LabelTree.
     ValueError
         If the width is not that of the level.
     """
-    if not isinstance(logits, Tensor):
-        raise_invalid("logits", logits, "a tensor", error=TypeError)
+    if not isinstance(tree, LabelTree):
+        raise_invalid("tree", tree, "a LabelTree", error=TypeError)
+    if not isinstance(logits, Tensor) or not logits.is_floating_point():
+        raise_invalid("logits", logits, "a floating tensor", error=TypeError)
     lineage = tree.lineage(level).to(logits.device)
     if logits.ndim != 2 or logits.shape[1] != lineage.shape[1]:
         raise_invalid("logits", logits, f"shape (B, {lineage.shape[1]})")
-    p = _wide(logits).softmax(1)
+    p = wide(logits).softmax(1)
     if lineage.shape[1] > LARGEST_DENSE:
         return -expected_distance(p, lineage, tree.sizes[: len(lineage)])
     return -(p @ lca_distance(lineage.cpu()).to(p).T)
@@ -81,19 +83,23 @@ class _FinestLoss(nn.Module):
 
     def _prepare(self, output: Any, target: Tensor) -> Tensor:
         logits: Tensor = output.level_logits[-1] if hasattr(output, "level_logits") else output
-        if not isinstance(logits, Tensor):
-            raise_invalid("output", logits, "logits or a HierarchicalOutput", error=TypeError)
+        if not isinstance(logits, Tensor) or not logits.is_floating_point():
+            raise_invalid("output", logits, "floating logits or a HierarchicalOutput", error=TypeError)
         if logits.ndim != 2 or logits.shape[1] != self.tree.num_classes:
             raise_invalid("output", logits, f"logits of shape (B, {self.tree.num_classes})")
         here = (
             isinstance(target, Tensor) and target.device.type == "cpu" and not torch.compiler.is_compiling()
         )
         check_targets(target, self.tree, self.lineage, values=here)
+        if not len(target):
+            raise_invalid("target", target, "at least one sample")
+        if len(target) != len(logits):
+            raise_invalid("target", target, f"{len(logits)} rows, as the output has")
         if not target.is_floating_point() and target.ndim == 2:
             target = target[:, -1]
             if here and bool((target < 0).any()):
                 raise_invalid("target", -1, "known labels at the finest level")
-        return _wide(logits)
+        return wide(logits)
 
 
 class SoftLabelLoss(_FinestLoss):

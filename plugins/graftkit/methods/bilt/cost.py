@@ -11,6 +11,8 @@ parameter; the diagonal of :math:`\Delta` is 0 in every variant.
 
 A row of :math:`\Delta` has norm 1, so for :math:`\beta < 1/\sqrt 2` no correction can put a farther level of
 the tree before a nearer one (our derivation, specification section 1.7): a tie-breaker, no new tree.
+The starts 1/C and 1, both in public code, give the same :math:`\Delta`, but its gradient with respect to a
+row of W is inverse to that row's norm: from 1/C it moves, from 1 it hardly does at the same rate.
 
 >>> corrected_cost(torch.ones(2, 2), torch.tensor([[0.0, 1.0], [1.0, 0.0]]), beta=0.5)
 tensor([[ 0.0000, -0.5000],

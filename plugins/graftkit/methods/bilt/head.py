@@ -137,6 +137,8 @@ class HierarchicalHead(TreeState):
             self.neck = _block(self.in_features, width, self.activation)
         if rank is not None:
             check_integer("rank", rank, low=1)
+        if compat is not None and aigdl and (rank is not None or tree.num_classes > LARGEST_DENSE):
+            raise_invalid("compat", compat, "None with a low-rank correction, which has no such form")
         sizes = tree.sizes if levels == "all" else tree.sizes[-1:]
         chained = chain and len(sizes) > 1
         self.classifiers = nn.ModuleList(

@@ -36,7 +36,7 @@ def ancestor_table(ancestors: Any) -> npt.NDArray[np.int64]:
     TypeError
         If the numbers are no integers.
     ValueError
-        If the shape is wrong, a number negative or the last row not 0 to C_H - 1.
+        If the shape is wrong, a number negative or above C_H - 1, or the last row not 0 to C_H - 1.
     """
     if isinstance(ancestors, Tensor):
         ancestors = ancestors.detach().cpu().numpy()
@@ -50,6 +50,8 @@ def ancestor_table(ancestors: Any) -> npt.NDArray[np.int64]:
         raise_invalid("ancestors", table, "integers", error=TypeError)
     if table.min() < 0:
         raise_invalid("ancestors", int(table.min()), "numbers from 0")
+    if table.max() >= table.shape[1]:  # before names are made up for every number below it
+        raise_invalid("ancestors", int(table.max()), f"numbers below {table.shape[1]}, the finest classes")
     if not np.array_equal(table[-1], np.arange(table.shape[1])):
         raise_invalid("ancestors", table[-1], f"the last row to be 0 to {table.shape[1] - 1}")
     return table.astype(np.int64)
@@ -77,8 +79,12 @@ def check_levels(names: Sequence[Sequence[str]], table: npt.NDArray[np.int64]) -
     ValueError
         If names and numbers do not fit, a name comes twice in a level or a node has two parents.
     """
+    if isinstance(names, str) or not isinstance(names, Sequence):
+        raise_invalid("names", names, "a sequence of names for each level", error=TypeError)
     for position, level in enumerate(names, start=1):
-        if isinstance(level, str) or not all(isinstance(name, str) for name in level):
+        if isinstance(level, str) or not isinstance(level, Sequence) or not all(
+            isinstance(name, str) for name in level
+        ):  # fmt: skip
             raise_invalid("names", level, f"strings at level {position}", error=TypeError)
     levels = tuple(tuple(level) for level in names)
     if len(levels) != len(table):

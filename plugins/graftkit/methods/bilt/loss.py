@@ -32,12 +32,12 @@ from graftkit.core.validation import check_bool, check_choice, check_number, rai
 from graftkit.methods.bilt.cost import FactoredCost, cost_rows
 from graftkit.methods.bilt.distances import distance_rows, lca_distance
 from graftkit.methods.bilt.head import LARGEST_DENSE, HierarchicalOutput
+from graftkit.methods.bilt.level_losses import level_weights as weights_of_levels  # an argument has its name
+from graftkit.methods.bilt.level_losses import mean_cross_entropy, mean_of_known, soft_rows, wide
 from graftkit.methods.bilt.targets import check_targets, level_targets
 from graftkit.methods.bilt.tree import LabelTree
 
-__all__ = ["BiLTLoss", "LossComponents", "level_weights", "soft_rows"]
-
-ROWS = 1024
+__all__ = ["BiLTLoss", "LossComponents"]
 
 
 class LossComponents(NamedTuple):
@@ -53,48 +53,6 @@ class LossComponents(NamedTuple):
 
     classification: Tensor
     difference: Tensor
-
-
-def level_weights(num_levels: int, alpha: float, weights: str | Sequence[float] | None = None) -> list[float]:
-    """Weights of the levels, coarse to fine.
-
-    Parameters
-    ----------
-    num_levels : int
-        H.
-    alpha : float
-        Decay towards coarse levels.
-    weights : {None, "equal", "uniform", "finest"} or sequence of float, default=None
-        None is ``exp(alpha * (h - H))``; "uniform" is the public code's name for weights proportional to h.
-
-    Returns
-    -------
-    list of float
-        H weights.
-
-    Raises
-    ------
-    TypeError
-        If a weight is no number.
-    ValueError
-        If a weight is negative or their number is not H.
-    """
-    levels = range(1, num_levels + 1)
-    if weights is None:
-        return torch.tensor([alpha * (h - num_levels) for h in levels], dtype=torch.float64).exp().tolist()
-    if isinstance(weights, str):
-        check_choice("level_weights", weights, ("equal", "uniform", "finest"))
-        rules: dict[str, Callable[[int], float]] = {
-            "equal": lambda _: 1.0,
-            "uniform": float,
-            "finest": lambda h: float(h == num_levels),
-        }
-        return [rules[weights](h) for h in levels]
-    if not isinstance(weights, Sequence):
-        raise_invalid("level_weights", weights, "a name or a sequence of numbers", error=TypeError)
-    if len(weights) != num_levels:
-        raise_invalid("level_weights", weights, f"{num_levels} numbers, one a level")
-    return [check_number("level_weights", weight, low=0) for weight in weights]
 
 
 class BiLTLoss(nn.Module):
@@ -150,7 +108,7 @@ class BiLTLoss(nn.Module):
         self.alpha = check_number("alpha", alpha, low=0)
         self.epsilon = check_number("epsilon", epsilon, low=0, high=1)
         self.gamma = check_number("gamma", gamma, low=0)
-        self.weights = _weights(tree.num_levels, self.alpha, level_weights)
+        self.weights = weights_of_levels(tree.num_levels, self.alpha, level_weights)
         self.smooth_logits = check_bool("smooth_logits", smooth_logits)
         self.validate: str = check_choice("validate", validate, ("auto", "always", "never"))
         self.register_buffer("ancestors", tree.ancestors, persistent=False)
@@ -196,10 +154,10 @@ class BiLTLoss(nn.Module):
                 zip(output.level_logits, output.level_scores, strict=True), start=first
             ):
                 y = targets[h]
-                one = self._classification(_wide(z), y, h, whole)
+                one = self._classification(wide(z), y, h, whole)
                 classification.append(one.detach())
                 if output.level_cost:
-                    two = self._difference(_wide(s), y, output.level_cost[h - first], whole)
+                    two = self._difference(wide(s), y, output.level_cost[h - first], whole)
                     difference.append(two.detach())
                     one = one + two
                 total = total + self.weights[h] * one
@@ -225,15 +183,23 @@ class BiLTLoss(nn.Module):
 
     def _classification(self, z: Tensor, y: Tensor, h: int, whole: bool) -> Tensor:
         if not (self.smooth_logits and self.epsilon > 0):
-            return _cross_entropy(z, y, whole)
+            return mean_cross_entropy(z, y, whole)
         soft = self._target(y, z.dtype, z.shape[1], lambda rows: -self.gamma * self._distance(rows, h))
-        return _cross_entropy(z, soft, True) if whole else _mean(cross_entropy(z, soft, reduction="none"), y)
+        return (
+            mean_cross_entropy(z, soft, True)
+            if whole
+            else mean_of_known(cross_entropy(z, soft, reduction="none"), y)
+        )
 
     def _difference(self, s: Tensor, y: Tensor, cost: Tensor | FactoredCost, whole: bool) -> Tensor:
         if self.epsilon == 0:
-            return _cross_entropy(s, y, whole)
+            return mean_cross_entropy(s, y, whole)
         soft = self._target(y, s.dtype, s.shape[1], lambda rows: self.gamma * cost_rows(cost, rows))
-        return _cross_entropy(s, soft, True) if whole else _mean(cross_entropy(s, soft, reduction="none"), y)
+        return (
+            mean_cross_entropy(s, soft, True)
+            if whole
+            else mean_of_known(cross_entropy(s, soft, reduction="none"), y)
+        )
 
     def _target(
         self, y: Tensor, dtype: torch.dtype, size: int, logits_of: Callable[[Tensor], Tensor]
@@ -263,50 +229,3 @@ class BiLTLoss(nn.Module):
         weights = [round(w, 4) for w in self.weights]
         return (f"tree={self.tree}, alpha={self.alpha:g}, epsilon={self.epsilon:g}, gamma={self.gamma:g}, "
                 f"weights={weights}, smooth_logits={self.smooth_logits}")  # fmt: skip
-
-
-_weights = level_weights  # the constructor's argument has the same name
-
-
-def _wide(values: Tensor) -> Tensor:
-    return values.to(torch.promote_types(values.dtype, torch.float32))
-
-
-def soft_rows(y: Tensor, logits_of: Callable[[Tensor], Tensor], size: int) -> Tensor:
-    """Soft labels: rows of hard labels, mixtures of rows for shares.
-
-    Parameters
-    ----------
-    y : Tensor of shape (B,) or (B, C)
-        Labels, those below 0 taken as 0, or shares.
-    logits_of : callable
-        From class numbers of shape (N,) to logits of shape (N, C).
-    size : int
-        C.
-
-    Returns
-    -------
-    Tensor of shape (B, C)
-        Rows sum to 1.
-    """
-    if not y.is_floating_point():
-        return logits_of(y.clamp_min(0)).softmax(1)
-    parts = [
-        y[:, rows].to(soft.dtype) @ soft
-        for rows in torch.arange(size, device=y.device).split(ROWS)
-        for soft in (logits_of(rows).softmax(1),)
-    ]
-    return torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
-
-
-def _cross_entropy(z: Tensor, y: Tensor, whole: bool) -> Tensor:
-    """Of labels or shares; labels that are not all known are averaged over those that are."""
-    if whole:
-        return cross_entropy(z, y.to(z.dtype) if y.is_floating_point() else y)
-    return _mean(cross_entropy(z, y, reduction="none", ignore_index=-1), y)
-
-
-def _mean(each: Tensor, y: Tensor) -> Tensor:
-    """Mean over the samples whose label is known; zero, on the graph, where none is."""
-    known = (y >= 0).to(each.dtype)
-    return (each * known).sum() / known.sum().clamp_min(1)

@@ -26,10 +26,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from graftkit.core.validation import check_bool, check_integer, raise_invalid
-from graftkit.methods.bilt.decoding import decode
-from graftkit.methods.bilt.distances import distance_rows
+from graftkit.core.validation import check_bool, check_choice, check_integer, raise_invalid
+from graftkit.methods.bilt.decoding import SOURCES
 from graftkit.methods.bilt.head import HierarchicalOutput
+from graftkit.methods.bilt.metric_counts import check_scores, count_batch, on_device
 from graftkit.methods.bilt.metric_values import bounds, values_of
 from graftkit.methods.bilt.targets import check_targets
 from graftkit.methods.bilt.tree import LabelTree
@@ -91,7 +91,7 @@ class HierarchicalMetrics(nn.Module):
         if not self.ks or len(set(self.ks)) < len(self.ks):
             raise_invalid("ks", ks, "different numbers, at least one")
         self.tree, self.source = tree, source
-        decode(_nothing(tree), tree, source=source)  # refuses an unknown source
+        check_choice("source", source, SOURCES)
         self.sync_on_compute = check_bool("sync_on_compute", sync_on_compute)
         self.register_buffer("ancestors", tree.ancestors, persistent=False)
         self.register_buffer("bounds", bounds(tree, self.ks), persistent=False)
@@ -124,9 +124,10 @@ class HierarchicalMetrics(nn.Module):
         Raises
         ------
         TypeError
-            If `output` is neither.
+            If `output` is neither, or its numbers are not floating.
         ValueError
-            If sizes or labels do not fit the tree, or scores are NaN; nothing is added then.
+            If sizes or labels do not fit the tree, or scores or logits of any level are NaN; nothing is
+            added then.
         """
         if isinstance(output, Tensor):
             output = HierarchicalOutput(output, (output,), (output,), ())
@@ -141,39 +142,12 @@ class HierarchicalMetrics(nn.Module):
             raise_invalid("target", target, f"{len(scores)} finest labels")
         target = target.to(device)
         check_targets(target, self.tree, self.ancestors, values=True)
-        if bool(scores.isnan().any()):
-            raise_invalid("output", scores, "scores without NaN")
+        check_scores(output)
         with torch.no_grad():
-            self._add(HierarchicalOutput(*_to(tuple(output), device)), target)
-
-    def _add(self, output: HierarchicalOutput, y: Tensor) -> None:
-        tree, ancestors = self.tree, self.ancestors
-        largest = self.ks[-1]
-        ranking = _ranked(output, tree, self.source, largest)
-        rows = distance_rows(ancestors, y).long()
-        near = rows.gather(1, ranking)
-        self.histogram += torch.bincount(near[:, 0], minlength=tree.num_levels + 1)
-        found = ranking == y[:, None]
-        gains = (tree.num_levels - near).cumsum(1).double()
-        ideal = (tree.num_levels - rows.sort(1).values[:, :largest]).cumsum(1).double()
-        for place, k in enumerate(self.ks):
-            self.hits[place] += found[:, :k].sum()
-            self.distances[place] += near[:, :k].sum()
-            self.precision[place] += (gains[:, k - 1] / ideal[:, k - 1]).sum()
-        truth, rolled = ancestors[:, y], ancestors[:, ranking[:, 0]]
-        headed = len(output.level_logits) == tree.num_levels
-        own = decode(output, tree, level="all", source=self.source).T if headed else rolled
-        right, right_rolled = own == truth, rolled == truth
-        self.level_hits += right.sum(1)
-        self.rollup_hits += right_rolled.sum(1)
-        self.shared += right_rolled.sum()
-        broken = (ancestors[:, own[-1]] != own).any(0)
-        self.paths += torch.stack([right.all(0).sum(), broken.sum()])
-        self.classes += torch.bincount(y, minlength=tree.num_classes)
-        start = 0
-        for h, size in enumerate(tree.sizes):
-            self.node_hits[start : start + size].index_add_(0, truth[h], right_rolled[h].long())
-            start += size
+            moved = on_device(output, device)
+            # All counted before any is added, so that a failure adds nothing.
+            for name, counted in count_batch(moved, target, self.tree, self.ancestors, self.ks, self.source):
+                getattr(self, name).add_(counted)
 
     def compute(self) -> dict[str, Tensor]:
         """All measures over what was added.
@@ -285,24 +259,3 @@ class HierarchicalMetrics(nn.Module):
             In the order of the signature.
         """
         return f"tree={self.tree}, ks={self.ks}, source={self.source!r}"
-
-
-def _nothing(tree: LabelTree) -> HierarchicalOutput:
-    empty = torch.zeros(0, tree.num_classes)
-    return HierarchicalOutput(empty, (empty,), (empty,), ())
-
-
-def _to(values: Any, device: torch.device) -> Any:
-    if isinstance(values, Tensor):
-        return values.detach().to(device)
-    return type(values)(*(_to(v, device) for v in values)) if hasattr(values, "_fields") else tuple(
-        _to(v, device) for v in values)  # fmt: skip
-
-
-def _ranked(output: HierarchicalOutput, tree: LabelTree, source: str, k: int) -> Tensor:
-    from graftkit.methods.bilt.baselines import crm_scores
-
-    finest = output.level_logits[-1]
-    scores = crm_scores(finest, tree) if source == "crm" else output.scores if source == "risk" else finest
-    # Ties go to the lower number, on every device and for every k.
-    return scores.sort(dim=1, descending=True, stable=True).indices[:, :k]

@@ -103,9 +103,13 @@ def read_rows(
 
     Raises
     ------
+    TypeError
+        If `columns` is one string.
     ValueError
         If a column is unknown or an empty or NaN cell stands before a filled one.
     """
+    if isinstance(columns, str):
+        raise_invalid("columns", columns, "a sequence of column names, coarse to fine", error=TypeError)
     with Path(path).open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, delimiter=delimiter)
         header = [column for column in reader.fieldnames or [] if column is not None]

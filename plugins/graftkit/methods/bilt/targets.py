@@ -129,12 +129,14 @@ def check_labels(labels: Tensor, tree: LabelTree) -> None:
     Raises
     ------
     TypeError
-        If the labels are no int64 tensor.
+        If the labels are no int64 tensor or `tree` is no LabelTree.
     ValueError
         If a label is wrong, a level has no label at all or a finest class no sample; names are listed.
     """
     if not isinstance(labels, Tensor) or labels.dtype != torch.int64:
         raise_invalid("labels", labels, "an int64 tensor", error=TypeError)
+    if not isinstance(tree, LabelTree):
+        raise_invalid("tree", tree, "a LabelTree", error=TypeError)
     ancestors = tree.ancestors
     labels = labels.detach().cpu()
     check_targets(labels, tree, ancestors, values=True)

@@ -10,30 +10,24 @@ classes; branches that end early are extended by their own leaf (specification s
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 from collections.abc import Mapping, Sequence
 from numbers import Integral
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from graftkit.core.files import whole_file
 from graftkit.core.validation import check_choice, check_integer, raise_invalid
+from graftkit.methods.bilt.alignment import places_of
 from graftkit.methods.bilt.constructors import TreeConstructors
 from graftkit.methods.bilt.distances import lca_distance, sibling_depths
-from graftkit.methods.bilt.growth import listed
+from graftkit.methods.bilt.forms import TreeForms
 from graftkit.methods.bilt.level_checks import ancestor_table, check_levels
 
 __all__ = ["LabelTree"]
 
-FORMAT = "graftkit.LabelTree/1"
 
-
-class LabelTree(TreeConstructors):
+class LabelTree(TreeConstructors, TreeForms):
     """A tree over classes, in levels, unchanging.
 
     The constructors `from_paths`, `from_csv`, `from_parents`, `from_edges`, `from_networkx`, `from_levels`
@@ -83,44 +77,6 @@ class LabelTree(TreeConstructors):
             sizes = [int(row.max()) + 1 for row in table]
             names = [[f"{h}:{k:0{len(str(n - 1))}d}" for k in range(n)] for h, n in enumerate(sizes, 1)]
         return cls(names, table)
-
-    @classmethod
-    def from_json(cls, text: str) -> LabelTree:
-        """Read what `to_json` wrote.
-
-        Parameters
-        ----------
-        text : str
-            JSON.
-
-        Returns
-        -------
-        LabelTree
-            The tree.
-
-        Raises
-        ------
-        TypeError
-            If `text` is no string.
-        ValueError
-            If this is no label tree.
-        """
-        if not isinstance(text, str):
-            raise_invalid("text", text, "a string of JSON", error=TypeError)
-        try:
-            stored = json.loads(text)
-            if stored["format"] != FORMAT:
-                raise ValueError("another format")
-            row = np.arange(len(stored["names"][-1]))
-            rows = [row]
-            for parents in reversed(stored["parents"]):
-                row = np.asarray(parents, dtype=np.int64)[row]
-                rows.append(row)
-        except (json.JSONDecodeError, KeyError, IndexError, TypeError, ValueError) as error:
-            raise ValueError(
-                f"text: expected the JSON of a LabelTree, got {text[:40]!r} ({error})"
-            ) from error
-        return cls(stored["names"], np.stack(rows[::-1]))
 
     # -- what it knows -----------------------------------------------------------------------------
 
@@ -272,6 +228,9 @@ class LabelTree(TreeConstructors):
             return bool(self.is_path(torch.tensor([numbers]))[0])
         if predictions.ndim != 2 or predictions.shape[1] != self.num_levels:
             raise_invalid("predictions", predictions, f"shape (B, {self.num_levels})")
+        if predictions.dtype not in (torch.int64, torch.int32, torch.int16, torch.int8):
+            raise_invalid("predictions", predictions, "integers", error=TypeError)
+        predictions = predictions.long()
         for h, size in enumerate(self.sizes):
             outside = predictions[:, h][(predictions[:, h] < 0) | (predictions[:, h] >= size)]
             if outside.numel():
@@ -300,8 +259,6 @@ class LabelTree(TreeConstructors):
                    zip(self._names, self._ancestors.tolist(), strict=True)]  # fmt: skip
         return list(zip(*columns, strict=True))
 
-    # -- other orders, other forms -----------------------------------------------------------------
-
     def align(self, class_to_idx: Mapping[str, int] | Sequence[str]) -> LabelTree:
         """Renumber the finest classes as a data set numbers them; coarse numbers stay.
 
@@ -314,104 +271,13 @@ class LabelTree(TreeConstructors):
         -------
         LabelTree
             A new tree.
-
-        Raises
-        ------
-        TypeError
-            If this is neither, or a number is no integer.
-        ValueError
-            If classes are missing or unknown, or the numbers are not 0 to C_H - 1 once each.
         """
-        if isinstance(class_to_idx, str) or not isinstance(class_to_idx, Mapping | Sequence):
-            raise_invalid("class_to_idx", class_to_idx, "a mapping or a sequence of names", error=TypeError)
-        if not isinstance(class_to_idx, Mapping):
-            twice = [n for n in dict.fromkeys(class_to_idx) if list(class_to_idx).count(n) > 1]
-            if twice:
-                raise ValueError(f"class_to_idx: expected each name once, got {listed(twice)} twice")
-            class_to_idx = {name: k for k, name in enumerate(class_to_idx)}
-        own = {name: k for k, name in enumerate(self._names[-1])}
-        missing = [name for name in own if name not in class_to_idx]
-        extra = [name for name in class_to_idx if name not in own]
-        if missing or extra:
-            said = f"{listed(missing) or 'none'} missing and {listed(extra) or 'none'} unknown"
-            raise ValueError(f"class_to_idx: expected the tree's {len(own)} classes, got {said}")
-        for name in own:
-            check_integer(f"class_to_idx[{name!r}]", class_to_idx[name])
-        places = [int(class_to_idx[name]) for name in own]
-        if sorted(places) != list(range(len(own))):
-            wrong = [
-                n for n in own if not 0 <= class_to_idx[n] < len(own) or places.count(class_to_idx[n]) > 1
-            ]
-            raise ValueError(f"class_to_idx: expected 0 to {len(own) - 1} once each, got other numbers for "
-                             f"{listed(wrong)}")  # fmt: skip
-        order = torch.empty(len(own), dtype=torch.int64)
-        order[torch.tensor(places)] = torch.arange(len(own))
+        places = places_of(self._names[-1], class_to_idx)
+        order = torch.empty(len(places), dtype=torch.int64)
+        order[torch.tensor(places)] = torch.arange(len(places))
         ancestors = self._ancestors[:, order]
-        ancestors[-1] = torch.arange(len(own))
+        ancestors[-1] = torch.arange(len(places))
         return type(self)([*self._names[:-1], [self._names[-1][k] for k in order.tolist()]], ancestors)
-
-    def to_json(self) -> str:
-        """Write as JSON.
-
-        Returns
-        -------
-        str
-            What `from_json` reads.
-        """
-        parents = [self.lineage(h)[-2].tolist() for h in range(2, self.num_levels + 1)]
-        return json.dumps({"format": FORMAT, "names": self._names, "parents": parents}, ensure_ascii=False)
-
-    def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write one line a class, with columns level_1 to level_H; the file is there whole or not at all.
-
-        Parameters
-        ----------
-        path : str or path-like
-            The target.
-        """
-        import csv
-        import io
-
-        text = io.StringIO(newline="")
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(f"level_{h}" for h in range(1, self.num_levels + 1))
-        writer.writerows(self.paths())
-        with whole_file(path) as file:
-            file.write(text.getvalue().encode())
-
-    def to_networkx(self) -> Any:
-        """Write as a rooted graph whose nodes are (level, number) with their names as ``name``.
-
-        Returns
-        -------
-        networkx.DiGraph
-            What `from_networkx` reads.
-
-        Raises
-        ------
-        ImportError
-            If networkx is not installed; torch brings it.
-        """
-        from graftkit.core.extras import require
-
-        graph = require("networkx", extra="all").DiGraph()
-        graph.add_node((0, 0), name="root")
-        for h, names in enumerate(self._names, start=1):
-            parents = self.lineage(h)[-2].tolist() if h > 1 else [0] * len(names)
-            for k, name in enumerate(names):
-                graph.add_node((h, k), name=name)
-                graph.add_edge((h - 1, parents[k]), (h, k))
-        return graph
-
-    def fingerprint(self) -> str:
-        """A hash of names, numbers and structure, the same on every machine.
-
-        Returns
-        -------
-        str
-            64 hexadecimal digits.
-        """
-        return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, LabelTree):
