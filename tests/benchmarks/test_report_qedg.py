@@ -80,8 +80,8 @@ def test_copies_without_a_kappa_are_shown_and_not_compared():
     records = [curve(0, section="cifar", qedg={"60": None}, noise={"60": 0.1}, majority={"60": None})]
     records[0]["figures"]["own_accuracy"] = 0.1
     text = render(records)
-    assert "| majority label | 60 | 1 | - | 0.500 | - |  |" in text
-    assert "| uniform noise | 60 | 1 | 0.100 | 0.500 | - |  |" in text
+    assert "| majority label | 500 | 1 | - | 0.500 | - |  |" in text
+    assert "| uniform noise | 500 | 1 | 0.100 | 0.500 | - |  |" in text
     assert headlines(records) == []
 
 
