@@ -87,7 +87,8 @@ class Variants(ConditionCalls):
         Warns
         -----
         UserWarning
-            If a technique enters later without a ControlNet, which makes the shift larger.
+            If a technique enters later without a ControlNet, which makes the shift larger, or has guidance,
+            which changes nothing about a feature.
         """
         found = check_techniques(techniques)
         size = check_integer("batch_size", batch_size, low=1)
@@ -104,6 +105,12 @@ class Variants(ConditionCalls):
                     f"technique {technique.name!r}: prompt", technique.prompt, "a fixed prompt for 'attn'",
                     fix="Pass allow_varying_prompts=True if tokens need not mean the same for all images.",
                 )  # fmt: skip
+            if technique.guidance_scale > 1:
+                warnings.warn(
+                    f"technique {technique.name!r}: guidance_scale mixes predictions, features of one forward "
+                    "do not change with it",
+                    stacklevel=3,
+                )
             if technique.denoise_from is not None and not technique.controls:
                 warnings.warn(
                     f"technique {technique.name!r}: denoise_from without a controlnet makes the shift larger",
