@@ -107,8 +107,8 @@ class Variants(ConditionCalls):
                 )  # fmt: skip
             if technique.guidance_scale > 1:
                 warnings.warn(
-                    f"technique {technique.name!r}: guidance_scale mixes predictions, features of one forward "
-                    "do not change with it",
+                    f"technique {technique.name!r}: guidance_scale mixes predictions; the "
+                    "features of one forward do not change with it",
                     stacklevel=3,
                 )
             if technique.denoise_from is not None and not technique.controls:

@@ -90,6 +90,33 @@ def test_several_steps_without_a_controlnet_warn(plain):
         plain.extract_variants(tiny.image(1), Technique("s", denoise_from=52), NAMES)
 
 
+def test_guidance_changes_no_feature_and_says_so(controlled):
+    with pytest.warns(UserWarning, match="technique 'g': guidance_scale mixes predictions"):
+        found = controlled.extract_variants(
+            tiny.image(1), [Technique("basic"), Technique("g", guidance_scale=3.0)], NAMES
+        )
+    assert torch.equal(found["g"].features[NAMES[0]], found["basic"].features[NAMES[0]])
+
+
+def test_controlnet_and_unet_see_the_same_prompt(controlled):
+    seen = {}
+    handles = [
+        model.register_forward_pre_hook(
+            lambda _m, _a, kwargs, name=name: seen.__setitem__(name, kwargs["encoder_hidden_states"]),
+            with_kwargs=True,
+        )
+        for name, model in (("controlnet", controlled.controlnet), ("unet", controlled.unet))
+    ]
+    technique = Technique("t", prompt=["a horse", "a street"], controlnet_image="input-sobel")
+    try:
+        controlled.extract_variants(tiny.image(2), technique, NAMES)
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert torch.equal(seen["controlnet"], seen["unet"])
+    assert not torch.equal(seen["unet"][0], seen["unet"][1])
+
+
 def test_pipeline_with_a_controlnet_saves_and_loads(controlled, tmp_path):
     controlled.save_pretrained(tmp_path / "p")
     again = DiffusionFeaturePipeline.from_pretrained(tmp_path / "p")
