@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from graftkit.core.validation import raise_invalid
+from graftkit.diffusers.arguments import read_source
 from graftkit.diffusers.conditioning import Text
 from graftkit.diffusers.images import encode_images, evaluating
 from graftkit.diffusers.reconstruction import Conditions
@@ -77,16 +78,17 @@ class ConditionCalls:
 
     def _pictures(
         self: Any, images: Any, height: int | None, width: int | None
-    ) -> tuple[Tensor, Tensor, tuple[int, int]]:
-        source, pixels = self._read_source(images, None, height, width, "default")
-        return source, pixels, (pixels.shape[-2], pixels.shape[-1])
+    ) -> tuple[Tensor, tuple[int, int]]:
+        """Pictures in [-1, 1] and their height and width."""
+        pixels, _ = read_source(self, images, None, height, width, "default")
+        return pixels, (pixels.shape[-2], pixels.shape[-1])
 
-    def _latents(self: Any, source: Tensor, size: int) -> Tensor:
+    def _latents(self: Any, pixels: Tensor, size: int) -> Tensor:
         """Latents of every image, encoded once; the pictures themselves without a VAE."""
         device = self._execution_device
         if getattr(self, "vae", None) is None:
-            return source.float().to(device)
-        parts = [encode_images(self.vae, source[k : k + size]) for k in range(0, len(source), size)]
+            return pixels.float().to(device)
+        parts = [encode_images(self.vae, pixels[k : k + size]) for k in range(0, len(pixels), size)]
         return torch.cat(parts).float().to(device)
 
     @contextmanager

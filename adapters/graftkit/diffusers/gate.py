@@ -109,8 +109,8 @@ class Guideline(ConditionCalls):
         check_bool("keep_images", keep_images)
         size = check_integer("batch_size", batch_size, low=1)
         reconstruct = Reconstruction(self, strength, num_inference_steps)
-        source, pixels, image_size = self._pictures(images, height, width)
-        batch = len(source)
+        pixels, image_size = self._pictures(images, height, width)
+        batch = len(pixels)
         for technique in (basic, *found):
             check_technique(self, technique, batch)
         controls = [negative_control(one, batch) for one in found] if negative_controls else []
@@ -118,7 +118,7 @@ class Guideline(ConditionCalls):
         runs = [basic, *found, *(one for one in controls if one is not None)]
         original = (pixels + 1) / 2
         with self._ready(), self.progress_bar(total=len(runs)) as bar:
-            latents = self._latents(source, size)
+            latents = self._latents(pixels, size)
             noise = torch.stack([same_noise(tuple(latents.shape), seed) for seed in seeds]).to(latents)
             pictures = {}
             memory: dict[Any, Any] = {}

@@ -94,8 +94,8 @@ class Variants(ConditionCalls):
         size = check_integer("batch_size", batch_size, low=1)
         check_integer("seed", seed, low=0)
         check_bool("share_noise", share_noise)
-        source, pixels, _ = self._pictures(images, height, width)
-        batch = len(source)
+        pixels, _ = self._pictures(images, height, width)
+        batch = len(pixels)
         names = resolve(self, features, as_tokens=bool(options.get("as_tokens"))).names
         for technique in found:
             check_technique(self, technique, batch, timestep)
@@ -120,7 +120,7 @@ class Variants(ConditionCalls):
         original = (pixels + 1) / 2
         outputs: dict[str, Any] = {}
         with self._ready(), self.progress_bar(total=len(found)) as bar:
-            latents = self._latents(source, size)
+            latents = self._latents(pixels, size)
             memory: dict[Any, Any] = {}
             for position, technique in enumerate(found):
                 noise = same_noise(tuple(latents.shape), seed + (0 if share_noise else position)).to(latents)
