@@ -1,5 +1,6 @@
 """BiLT with AIGDL on any timm model: one call to wrap it, then it behaves as a timm model.
 
+>>> import torch
 >>> from graftkit.timm import BiLTLoss, LabelTree, wrap_timm
 >>> tree = LabelTree.from_paths([("animal", "cat"), ("animal", "dog"), ("vehicle", "car")])
 >>> model = wrap_timm("test_resnet", tree)

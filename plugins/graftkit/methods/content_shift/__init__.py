@@ -21,10 +21,10 @@ from graftkit.methods.content_shift.similarity import image_distance, psnr, ssim
 from graftkit.methods.content_shift.technique import Technique, check_techniques
 
 __all__ = [
-    "RECIPES",
     "FeatureAmalgamation",
     "GainSummary",
     "GateReport",
+    "RECIPES",
     "Recipe",
     "Technique",
     "amalgamate",
