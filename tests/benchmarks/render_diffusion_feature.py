@@ -4,6 +4,7 @@ from collections import defaultdict
 from statistics import mean
 from typing import Any
 
+from tests.benchmarks.headline import Headline
 from tests.benchmarks.report import spread, table
 
 TITLE = "Diffusion features: any activation, by name"
@@ -146,3 +147,30 @@ def _claims(records: list[Record], metric: str, shown: int, times: list[int]) ->
         )
         + "\n"
     )
+
+
+def headlines(records: list[Record]) -> list[Headline]:
+    """One activation, named beforehand, beside pixels alone and the untrained network; early exit's cost."""
+    chosen, time = "up-level1-repeat1-vit-out", "-"
+    lines: list[Headline] = []
+    for r in records:
+        if r["section"] == "speed":
+            ratio = r["ratio"]
+            time = f"{ratio['preset, early exit']:.2f} of a plain forward (preset, early exit)"
+    for section, metric in (("segmentation", "miou"), ("classification", "accuracy")):
+        groups: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+        for r in records:
+            if r["section"] == section:
+                found = groups[r.get("data", "CIFAR-10")]
+                who = "ours" if r["state"] == "trained" else "untrained network"
+                if f"{chosen}@50" in r[metric]:
+                    found[who][r["seed"]] = r[metric][f"{chosen}@50"]
+                for label, value in r["baselines"].items():
+                    found[label][r["seed"]] = value
+        for data, figures in groups.items():
+            own = figures.pop("ours", {})
+            if own and figures:
+                task = f"{data}, ridge probe on {chosen} of a small U-Net"
+                name = {"miou": "mIoU"}.get(metric, metric)
+                lines.append(Headline(task, name, own, dict(figures), time))
+    return lines

@@ -31,7 +31,9 @@ CALLS = {
     r"features: expected a floating tensor, got Tensor": lambda: head_of(SMALL)(torch.zeros(2, 5).long()),
     r"level_weights: expected a name or a sequence": lambda: BiLTLoss(SMALL, level_weights=3),
     r"target: expected a tensor": lambda: HXELoss(SMALL)(torch.zeros(2, 5), [0, 1]),
-    r"output: expected floating logits or a HierarchicalOutput": lambda: SoftLabelLoss(SMALL)(None, torch.tensor([0])),
+    r"output: expected floating logits or a HierarchicalOutput": (
+        lambda: SoftLabelLoss(SMALL)(None, torch.tensor([0]))
+    ),
     r"logits: expected a floating tensor, got None": lambda: crm_scores(None, SMALL),
     r"ks: expected a sequence of integers, got 5": lambda: HierarchicalMetrics(SMALL, 5),
     r"output: expected a HierarchicalOutput, got None": lambda: decode(None, SMALL),
