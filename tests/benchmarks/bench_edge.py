@@ -165,18 +165,19 @@ def gap_cost(n: int, repeats: int) -> dict[str, Any]:
 
 
 PEAK = """
-import resource, sys, torch
+import sys, torch
 sys.path.insert(0, {root!r})
 torch.set_num_threads(1)
 from tests.benchmarks.bench_edge import batch, rivals
+from tests.benchmarks.results_io import forget_peak, resident
 logits, targets = batch({n}, {labels})
 logits.requires_grad_()
 loss = rivals({k})[{name!r}]
 small, marks = batch(4, 3)
 loss(small.requires_grad_(), marks).backward()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = forget_peak()
 loss(logits, targets).backward()
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / (logits.numel() * 4))
+print((resident("VmHWM") - before) / (logits.numel() * 4))
 """
 
 

@@ -10,7 +10,6 @@ needs the TU data sets under GRAFTKIT_DATA.
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -36,7 +35,7 @@ from graftkit.methods.hgoe.sampling import sample_mixtures
 from graftkit.methods.hgoe.settings import HGOEConfig
 from graftkit.pyg.hgoe_graphs import read_graphs, to_data_list
 from tests.benchmarks import published_hgoe as published
-from tests.benchmarks.results_io import Records, environment
+from tests.benchmarks.results_io import Records, environment, forget_peak, resident
 
 Where = dict[str, Any]
 
@@ -195,7 +194,7 @@ def probe(task: str, count: int) -> dict[str, float]:
         labels = torch.arange(count) % 3
         config = HGOEConfig(subgroups=labels, rate_external=0.0, rate_internal=1.0, threshold=0.01)
         graphs = PackedGraphs(graphs.edge_index, graphs.num_nodes, torch.ones(int(graphs.num_nodes.sum()), 1))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = forget_peak()
     start, cpu = time.perf_counter(), time.process_time()
     if task == "estimation":
         aligned_mean(graphs, 30)
@@ -204,7 +203,7 @@ def probe(task: str, count: int) -> dict[str, float]:
     else:
         structural_encoding(graphs)
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    grown = (resident("VmHWM") - before) / 1024
     return {"seconds": seconds, "cpu_seconds": cpu, "extra_gib": grown / 2**20}
 
 

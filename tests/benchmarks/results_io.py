@@ -81,3 +81,15 @@ def _commit() -> str:
         check=False,
     )
     return done.stdout.strip() or "unknown"
+
+
+def resident(field: str = "VmRSS") -> int:
+    """Bytes of this process's memory now (VmRSS) or at its peak (VmHWM)."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split(f"{field}:")[1].split()[0]) * 1024
+
+
+def forget_peak() -> int:
+    """Start the peak anew at what is resident now, which is returned: imports may have held more before."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return resident()
