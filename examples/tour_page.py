@@ -77,19 +77,23 @@ def write_sheet(
     shown = [(title, figure) for title, figure in shown if figure.is_file()]
     if not shown:
         return None
-    height, head, gap = width * 2 // 3, 18, 8
-    lines = -(-len(shown) // columns)
+    head, gap = 18, 8
     columns = min(columns, len(shown))
-    sheet = Image.new("RGB", (columns * (width + gap) + gap, lines * (height + head + gap) + gap), "white")
-    draw = ImageDraw.Draw(sheet)
-    for place, (title, figure) in enumerate(shown):
-        left = gap + place % columns * (width + gap)
-        top = gap + place // columns * (height + head + gap)
-        draw.text((left, top), title, fill="black", font_size=14)
+    small = []
+    for title, figure in shown:
         with Image.open(figure) as picture:
-            small = picture.convert("RGB")
-            small.thumbnail((width, height), Image.Resampling.LANCZOS)
-            sheet.paste(small, (left + (width - small.width) // 2, top + head))
+            thumbnail = picture.convert("RGB")
+            thumbnail.thumbnail((width, width * 2 // 3), Image.Resampling.LANCZOS)
+            small.append((title, thumbnail))
+    lines = [small[k : k + columns] for k in range(0, len(small), columns)]
+    heights = [head + gap + max(thumbnail.height for _, thumbnail in line) for line in lines]
+    sheet = Image.new("RGB", (columns * (width + gap) + gap, sum(heights) + gap), "white")
+    draw = ImageDraw.Draw(sheet)
+    for row, line in enumerate(lines):
+        for column, (title, thumbnail) in enumerate(line):
+            left, top = gap + column * (width + gap), gap + sum(heights[:row])
+            draw.text((left, top), title, fill="black", font_size=14)
+            sheet.paste(thumbnail, (left + (width - thumbnail.width) // 2, top + head))
     # A palette: figures have few colours, and the sheet is shown on a landing page.
     sheet.quantize(128).save(path, optimize=True)
     return path
