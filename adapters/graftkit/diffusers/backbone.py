@@ -226,15 +226,7 @@ class DiffusionBackbone(nn.Module):
         ValueError
             If `x` is not 4-D.
         """
-        if x.ndim != 4:
-            raise_invalid("x", x, "shape (B, 3, H, W)")
-        mean, std = self.image_mean, self.image_std
-        if isinstance(mean, Tensor) and isinstance(std, Tensor):
-            x = 2 * (x * std + mean) - 1
-        unit = self.pipe.size_unit
-        size = tuple(max(unit, round(side / unit) * unit) for side in x.shape[-2:])
-        if tuple(x.shape[-2:]) != size:
-            x = functional.interpolate(x, size, mode="bilinear", align_corners=False)
+        x = self._pixels(x)
         names = list(dict.fromkeys(name for level in self.levels for name in level))
         text = Text(
             **{k: getattr(self, f"text_{k}") for k in ("embeds", "pooled", "mask", "embeds_2", "mask_2")}
@@ -245,6 +237,19 @@ class DiffusionBackbone(nn.Module):
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.trainable):
             maps = self.pipe.forward_features(x, text, names, timestep=self.timestep, generator=generator)
         return [self.aggregate([maps[name] for name in level]) for level in self.levels]
+
+    def _pixels(self, x: Tensor) -> Tensor:
+        """A batch in [-1, 1], of a size that the pipeline takes; refused if it is not 4-D."""
+        if x.ndim != 4:
+            raise_invalid("x", x, "shape (B, 3, H, W)")
+        mean, std = self.image_mean, self.image_std
+        if isinstance(mean, Tensor) and isinstance(std, Tensor):
+            x = 2 * (x * std + mean) - 1
+        unit = self.pipe.size_unit
+        size = tuple(max(unit, round(side / unit) * unit) for side in x.shape[-2:])
+        if tuple(x.shape[-2:]) != size:
+            x = functional.interpolate(x, size, mode="bilinear", align_corners=False)
+        return x
 
     def __getstate__(self) -> dict[str, Any]:
         # A torch.Generator cannot be pickled; its state can.

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from graftkit.core.validation import raise_invalid
 from graftkit.diffusers.backbone import DiffusionBackbone, FeatureInfo
@@ -174,15 +173,7 @@ class VariantBackbone(DiffusionBackbone):
         ValueError
             If `x` is not 4-D.
         """
-        if x.ndim != 4:
-            raise_invalid("x", x, "shape (B, 3, H, W)")
-        mean, std = self.image_mean, self.image_std
-        if isinstance(mean, Tensor) and isinstance(std, Tensor):
-            x = 2 * (x * std + mean) - 1
-        unit = self.pipe.size_unit
-        size = tuple(max(unit, round(side / unit) * unit) for side in x.shape[-2:])
-        if tuple(x.shape[-2:]) != size:
-            x = functional.interpolate(x, size, mode="bilinear", align_corners=False)
+        x = self._pixels(x)
         latents = x.float() if self.vae is None else encode_images(self.vae, x).float()
         noise = same_noise((1, *latents.shape[1:]), self.seed).to(latents).expand_as(latents)
         names = list(dict.fromkeys(name for level in self.levels for name in level))
