@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from graftkit.methods.bilt import BiLTLoss, HierarchicalHead, LabelTree
 from tests.benchmarks.published_bilt import PublishedBiLT
 from tests.benchmarks.quality_bilt import TRAINED, recovery, run
-from tests.benchmarks.results_io import Records, environment
+from tests.benchmarks.results_io import Records, environment, forget_peak, resident
 
 # Classes by level of the four papers' data, coarse to fine.
 TABLES = {
@@ -222,18 +222,11 @@ def probe(case: str) -> None:
     """In a process of its own: peak memory beyond what stood before the first step, in bytes."""
     name, leaves = case.rsplit(",", 1)
     tree = nested_tree((10, 100, int(leaves)))
-    Path("/proc/self/clear_refs").write_text("5")  # the peak so far is that of the imports
-    before = status("VmRSS")
+    before = forget_peak()
     step = heads(tree, 64, only=name)[name]
     for _ in range(3):
         step()
-    print((status("VmHWM") - before) * 1024)
-
-
-def status(field: str) -> int:
-    """KiB of this process."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field))
+    print(resident("VmHWM") - before)
 
 
 def memory(records: Records, where: dict[str, Any], quick: bool, full: bool) -> None:  # noqa: ARG001

@@ -37,7 +37,7 @@ from graftkit.methods.content_shift import fit_amalgamation
 from graftkit.methods.content_shift.data import label_prompts, object_scenes, scene_words
 from graftkit.methods.diffusion_feature import RidgeProbe
 from graftkit.methods.diffusion_feature.ranking import score_maps
-from tests.benchmarks.results_io import Records, environment
+from tests.benchmarks.results_io import Records, environment, forget_peak, resident
 
 SEEDS = 3
 EDGES = "input-sobel"
@@ -216,16 +216,9 @@ def _peak(count: int, size: int, queue: Any) -> None:
     techniques = [Technique("edges", controlnet_image=EDGES)]
     options = {"num_inference_steps": 2, "strength": 1.0, "seeds": (0,), "negative_controls": False}
     pipe.gate(torch.zeros(1, 3, 64, 64), techniques, batch_size=1, **options)
-    Path("/proc/self/clear_refs").write_text("5")
-    before = _status("VmRSS")
+    before = forget_peak()
     pipe.gate(torch.zeros(count, 3, 256, 256), techniques, batch_size=size, **options)
-    queue.put(_status("VmHWM") - before)
-
-
-def _status(field: str) -> int:
-    """A line of this process's status, in KiB (Linux)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(field)).split()[1])
+    queue.put((resident("VmHWM") - before) // 1024)
 
 
 def memory(records: Records, where: dict[str, Any], quick: bool, full: bool) -> None:

@@ -37,7 +37,7 @@ from graftkit.methods.diffusion_feature.ranking import score_maps
 from graftkit.methods.diffusion_feature.training import class_tokens, train_denoiser
 from graftkit.methods.sse_sam.data import load_cifar10_lt
 from tests.benchmarks.published_diffusion_feature import StoreEverything, dift
-from tests.benchmarks.results_io import Records, environment
+from tests.benchmarks.results_io import Records, environment, forget_peak, resident
 
 SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 SEEDS = 3
@@ -183,17 +183,10 @@ def _peak(name: str, width: int, queue: Any) -> None:
     with torch.no_grad():
         pipe.unet(torch.zeros(1, 4, 8, 8), 50, torch.zeros(1, 2, 64))  # libraries have been loaded
     # What importing took at its highest would hide the call's own peak.
-    Path("/proc/self/clear_refs").write_text("5")
-    before = _status("VmRSS")
+    before = forget_peak()
     out = runs[name]()
     kept = sum(t.numel() * t.element_size() for t in getattr(out, "features", {}).values())
-    queue.put((_status("VmHWM") - before, kept))
-
-
-def _status(field: str) -> int:
-    """A line of this process's status, in KiB (Linux)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(field)).split()[1])
+    queue.put(((resident("VmHWM") - before) // 1024, kept))
 
 
 def memory(records: Records, where: dict[str, Any], quick: bool, full: bool) -> None:

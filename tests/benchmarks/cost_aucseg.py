@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from graftkit.methods.aucseg import TailMemoryBank, pixel_auc_loss
 from tests.benchmarks import published_aucseg as published
+from tests.benchmarks.results_io import forget_peak, resident
 
 # Images, classes, height, width, present classes: specification section 4.1.
 CASES = ((4, 11, 180, 240, 11), (2, 19, 256, 512, 12), (1, 150, 256, 256, 25), (1, 150, 512, 512, 25))
@@ -101,15 +102,9 @@ def peak(case: tuple[int, ...], name: str) -> int:
     step_of(LOSSES[name], *small)()  # code and buffers that a first call loads
     logits, target = batch(case)
     gc.collect()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-    before = _status("VmRSS")
+    before = forget_peak()
     step_of(LOSSES[name], logits, target)()
-    return _status("VmHWM") - before
-
-
-def _status(field: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(field))
+    return resident("VmHWM") - before
 
 
 def training_step(repeats: int, quick: bool) -> dict[str, Any]:
