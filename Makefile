@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+OLDEST ?= .venv-oldest
 CONSTRAINTS ?= constraints.txt
 # Processes for the tests; each runs one torch thread.
 JOBS ?= 2
@@ -20,7 +21,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 PYTEST := $(ONE_THREAD) $(RUN) -m pytest -n $(JOBS)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-all lint format bench report constraints clean clean-venv
+.PHONY: help venv demo test test-all test-oldest lint format bench report constraints clean clean-venv
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -45,6 +46,14 @@ test: $(STAMP) ## Run the suite (without slow tests)
 
 test-all: $(STAMP) ## Run the suite with slow tests, and GPU tests where there is a GPU
 	$(PYTEST)
+
+test-oldest: $(STAMP) ## Run the suite with the oldest supported versions, in an environment of its own
+	$(PYTHON) -m venv --clear $(OLDEST)
+	$(RUN) tests/house/versions.py oldest > $(OLDEST)/constraints.txt
+	$(OLDEST)/bin/python -m pip install --quiet --constraint $(CONSTRAINTS) pip
+	$(OLDEST)/bin/python -m pip install --quiet --constraint $(OLDEST)/constraints.txt \
+	  --build-constraint $(CONSTRAINTS) --editable '.[all,examples,test]'
+	$(ONE_THREAD) $(OLDEST)/bin/python -m pytest -n $(JOBS) -m "not slow and not gpu" -o filterwarnings=ignore
 
 lint: $(STAMP) ## Check style, format and types
 	$(RUN) -m ruff check .

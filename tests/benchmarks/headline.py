@@ -48,6 +48,14 @@ class Headline:
             return "ahead"
         return "**behind**" if interval[1] < 0 else "no clear difference"
 
+    def sentence(self) -> str:
+        """The figure, its rival and the verdict, for people in a hurry."""
+        own, theirs = mean(self.ours.values()), mean(self.rivals[self.rival].values())
+        # Costs come negated, so that higher is better; a reader wants them as they are.
+        sign, name = (-1, self.metric[1:]) if self.metric.startswith("-") else (1, self.metric)
+        n = self.digits
+        return f"{self.task}: {name} {sign * own:.{n}f}, {self.rival} {sign * theirs:.{n}f}: {self.verdict()}"
+
     def cells(self) -> list[str]:
         """The row of the summary."""
         d, n, interval = self.differences(), self.digits, self.interval()

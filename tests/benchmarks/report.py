@@ -1,4 +1,4 @@
-"""Render RESULTS.md from the JSON files in results/, and from nothing else.
+"""Render RESULTS.md and the README's measured column from the JSON files in results/, and nothing else.
 
 python tests/benchmarks/report.py
 
@@ -33,10 +33,14 @@ paired difference over seeds, and decides the verdict. Time and memory are ratio
 
 
 def main() -> None:
-    """Write RESULTS.md."""
+    """Write RESULTS.md, and the README's measured column."""
     target = FOLDER / "RESULTS.md"
     target.write_text(render_all(FOLDER / "results"))
     print(f"wrote {target.relative_to(Path.cwd()) if target.is_relative_to(Path.cwd()) else target}")
+    from tests.benchmarks.readme import fill, measured
+
+    landing = FOLDER.parents[1] / "README.md"
+    landing.write_text(fill(landing.read_text(), measured(FOLDER / "results")))
 
 
 def render_all(results: Path) -> str:

@@ -1,20 +1,44 @@
 """The README's Python runs as it stands, and its links lead somewhere."""
 
 import re
+from typing import Any
 
 import pytest
 import torch
 from torch_geometric import seed_everything
 
+from tests.benchmarks.readme import fill, measured
 from tests.house.surface import ROOT
+from tests.house.versions import matrix
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SNIPPETS = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
 
 
+def snippet(mark: str) -> str:
+    """The one snippet that contains a text."""
+    (found,) = (text for text in SNIPPETS if mark in text)
+    return found
+
+
+def run(text: str, **names: Any) -> dict[str, Any]:
+    """Execute a snippet as it stands, and return its names."""
+    exec(compile(text, "README.md", "exec"), names)  # noqa: S102  (our own README)
+    return names
+
+
+def test_measured_column_is_what_the_results_say():
+    cells = measured(ROOT / "tests" / "benchmarks" / "results")
+    assert fill(README, cells) == README, "run `make report`"
+    assert fill(README, {**cells, "rcpmod": "something else"}) != README
+
+
+def test_versions_are_those_of_pyproject_and_constraints():
+    assert matrix() in README, "paste what `python tests/house/versions.py matrix` prints"
+
+
 def test_first_snippet_is_the_unmodified_loop_and_trains():
-    namespace: dict[str, object] = {}
-    exec(compile(SNIPPETS[0], "README.md", "exec"), namespace)  # noqa: S102  (our own README)
+    namespace = run(SNIPPETS[0])
     optimizer = namespace["optimizer"]
     assert optimizer.completed_steps == 40
     assert optimizer.stage == 2
@@ -22,8 +46,7 @@ def test_first_snippet_is_the_unmodified_loop_and_trains():
 
 
 def test_second_snippet_labels_every_row_and_gives_reasons():
-    namespace: dict[str, object] = {}
-    exec(compile(SNIPPETS[1], "README.md", "exec"), namespace)  # noqa: S102  (our own README)
+    namespace = run(snippet("graftkit.sklearn import RCPMOD"))
     labels = namespace["labels"]
     assert set(labels) == {1, -1}
     assert len(labels) == len(namespace["pixels"])
@@ -31,19 +54,17 @@ def test_second_snippet_labels_every_row_and_gives_reasons():
 
 
 def test_third_snippet_recommends_and_explains():
-    namespace: dict[str, object] = {}
-    exec(compile(SNIPPETS[2], "README.md", "exec"), namespace)  # noqa: S102  (our own README)
+    namespace = run(snippet("DPCML("))
     assert namespace["ids"].shape == (3, 5)
     assert namespace["interest"].vector in (0, 1)
 
 
 def test_graph_snippet_pushes_outliers_out():
     seed_everything(0)  # PyG's fake graphs and its layers draw from the global generators
-    (snippet,) = (text for text in SNIPPETS if "graftkit.pyg" in text)
-    loop = snippet[snippet.index("outliers = ") :].splitlines()
+    text = snippet("graftkit.pyg")
+    loop = text[text.index("outliers = ") :].splitlines()
     assert len(loop) == 10
-    namespace: dict[str, object] = {}
-    exec(compile(snippet, "README.md", "exec"), namespace)  # noqa: S102  (our own README)
+    namespace = run(text)
     model, loader = namespace["model"], namespace["loader"]
     sides = [[], []]
     for pair in loader:
@@ -54,9 +75,8 @@ def test_graph_snippet_pushes_outliers_out():
 
 def test_multilabel_snippet_finds_what_carries_no_known_label():
     torch.manual_seed(0)  # the snippet's data and weights
-    (snippet,) = (text for text in SNIPPETS if "EDGELoss" in text)
-    namespace: dict[str, object] = {}
-    exec(compile(snippet, "README.md", "exec"), namespace)  # noqa: S102  (our own README)
+    text = snippet("EDGELoss")
+    namespace = run(text)
     assert namespace["unknown"].shape == (8,)
     assert namespace["unknown"].float().mean() > 0.5
     assert 0 < float(namespace["share"]) <= 1
@@ -64,12 +84,11 @@ def test_multilabel_snippet_finds_what_carries_no_known_label():
 
 
 def test_tree_snippet_trains_and_predicts_at_both_levels():
-    (snippet,) = (text for text in SNIPPETS if "wrap_timm" in text)
-    loop = snippet[snippet.index("model = ") : snippet.index("metrics.update")].split("\n\n")[0].splitlines()
+    text = snippet("wrap_timm")
+    loop = text[text.index("model = ") : text.index("metrics.update")].split("\n\n")[0].splitlines()
     assert len(loop) <= 20
-    namespace: dict[str, object] = {}
     seed_everything(0)  # timm's layers and the loader draw from the global generator
-    exec(compile(snippet, "README.md", "exec"), namespace)  # noqa: S102  (our own README)
+    namespace = run(text)
     tree, y = namespace["tree"], namespace["y"]
     coarse = namespace["animal_or_vehicle"]
     assert tree.names() == ("bus", "car", "cat", "dog")
@@ -78,9 +97,8 @@ def test_tree_snippet_trains_and_predicts_at_both_levels():
 
 
 def test_audit_snippet_spends_its_budget_and_reports(capsys):
-    (snippet,) = (text for text in SNIPPETS if "QEDGAuditor" in text)
-    namespace: dict[str, object] = {}
-    exec(compile(snippet, "README.md", "exec"), namespace)  # noqa: S102  (our own README)
+    text = snippet("QEDGAuditor")
+    namespace = run(text)
     result = namespace["result"]
     assert result.ledger["attack_queries"] == 200
     assert "Extraction audit of digits, logistic regression" in capsys.readouterr().out
@@ -92,16 +110,15 @@ def test_diffusion_snippet_runs_on_a_tiny_model(monkeypatch, tmp_path):
 
     from tests.adapters.diffusers import tiny
 
-    (snippet,) = (text for text in SNIPPETS if "FeatureAggregator" in text)
+    text = snippet("FeatureAggregator")
     source = tiny.sd_pipe(tmp_path)
     monkeypatch.setattr(
         diffusers.StableDiffusionPipeline, "from_pretrained", lambda name: source if name else None
     )
-    small = snippet.replace("512", "64")
+    small = text.replace("512", "64")
     for pipe in (source, tiny.sdxl_pipe(tmp_path)):
         source = pipe
-        namespace: dict[str, object] = {"images": tiny.image(1, 64, 64)}
-        exec(compile(small, "README.md", "exec"), namespace)  # noqa: S102  (our own README)
+        namespace = run(small, images=tiny.image(1, 64, 64))
         assert namespace["stack"].shape[-2:] == (64, 64)
         assert namespace["stack"].shape[1] == sum(m.shape[1] for m in namespace["out"].features.values())
         assert {name[-7:] for name in namespace["queries"]} == {"cross-q"}
@@ -114,19 +131,44 @@ def test_content_shift_snippet_judges_and_blends(monkeypatch, tmp_path):
     from tests.adapters.diffusers import tiny
     from tests.adapters.diffusers.content_shift_pipes import controlnet
 
-    (snippet,) = (text for text in SNIPPETS if ".gate(" in text)
+    text = snippet(".gate(")
     monkeypatch.setattr(
         diffusers.StableDiffusionPipeline, "from_pretrained", lambda _: tiny.sd_pipe(tmp_path / "t")
     )
     monkeypatch.setattr(diffusers.ControlNetModel, "from_pretrained", lambda _: controlnet())
     monkeypatch.chdir(tmp_path)
-    namespace: dict[str, object] = {"images": tiny.image(2, 32, 32)}
-    exec(compile(snippet, "README.md", "exec"), namespace)  # noqa: S102  (our own README)
+    namespace = run(text, images=tiny.image(2, 32, 32))
     assert set(namespace["report"].verdict) == {"prompt", "edges"}
     assert all(row["control_gain"] is not None for row in namespace["report"].table)
     assert (tmp_path / "gate.png").stat().st_size > 1000
     assert namespace["fused"].shape[0] == 2
     assert namespace["penalty"] == 0
+
+
+def test_pyod_snippet_marks_the_share_asked_for():
+    namespace = run(snippet("graftkit.pyod"))
+    assert len(namespace["outliers"]) == 25
+
+
+def test_art_snippet_steals_within_its_budget():
+    namespace = run(snippet("graftkit.art"))
+    assert namespace["attack"].report.ledger["attack_queries"] == 200
+    assert namespace["agreement"] > 0.3
+    assert isinstance(namespace["copy"], type(namespace["thief"]))
+
+
+@pytest.mark.filterwarnings("ignore")  # the host's own
+def test_mmseg_snippet_is_a_config_that_trains(tmp_path):
+    """Word for word, over the shipped base config; the data are generated scenes with its tail classes."""
+    from tests.adapters.mmseg.aucseg_cases import CONFIGS, hook_of, scene_config, trained, write_scenes
+
+    text = snippet("AUCSegLoss").replace('"base.py"', repr(str(CONFIGS / "base.py")))
+    (tmp_path / "mine.py").write_text(text)
+    scenes = write_scenes(tmp_path / "scenes", n=4)
+    runner = trained(scene_config(scenes, tmp_path / "work", tmp_path / "mine.py", iterations=2))
+    out = hook_of(runner, "Spy").outputs[-1]
+    assert {"decode.loss_ce", "decode.loss_auc"} <= out.keys()
+    assert hook_of(runner, "TMemoryBankHook").bank is not None
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])

@@ -55,10 +55,10 @@ def write_scenes(folder: Path, n: int = 16) -> Path:
 
 
 def scene_config(
-    data: Path, work: Path, arm: str = "ce_auc_bank", iterations: int = 6, **changes: Any
+    data: Path, work: Path, arm: str | Path = "ce_auc_bank", iterations: int = 6, **changes: Any
 ) -> Config:
-    """The shipped config of an arm, with these scenes, no random transforms and a tiny network."""
-    cfg = Config.fromfile(CONFIGS / f"{arm}.py")
+    """The shipped config of an arm, or of a file: these scenes, no random transforms, a tiny network."""
+    cfg = Config.fromfile(arm if isinstance(arm, Path) else CONFIGS / f"{arm}.py")
     for loader in (cfg.train_dataloader, cfg.val_dataloader):
         loader.dataset.data_root = str(data)
         loader.dataset.metainfo = {"classes": SCENE_CLASSES, "palette": [[k, k, k] for k in range(6)]}
