@@ -1,23 +1,28 @@
 """The versions that graftkit is tested with: the oldest supported, the newest pinned.
 
-    python tests/house/versions.py oldest > constraints.txt    # pins for `make test-oldest`
-    python tests/house/versions.py matrix                      # the README's table
+    python tests/house/versions.py oldest > constraints.txt          # pins for `make test-oldest`
+    python tests/house/versions.py oldest-mmseg > constraints.txt    # and for its second half
+    python tests/house/versions.py matrix                            # the README's table
 
 The oldest are the bounds in pyproject.toml; the newest are those of constraints.txt. What the suite itself
-needs (the extra ``test``) is always the newest: an old pytest is no part of the promise.
+needs (the extra ``test``) is always the newest: an old pytest is no part of the promise. mmsegmentation is
+tested apart: its oldest version that runs with a pure-Python mmcv wants a newer numpy than graftkit does.
 """
 
 import re
 import sys
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 BOUND = re.compile(r"^([A-Za-z0-9_.-]+)>=([0-9][0-9a-z.]*)$")
-# Extras that are no way to use graftkit, or repeat others.
-LEFT_OUT = ("all", "test", "bench", "dev")
+# Extras that repeat others, or hold the suite's own tools.
+LEFT_OUT = ("all", "test", "dev")
+# In no table for users: what examples and benchmarks need.
+OWN = ("examples", "bench")
 
 
 def bound(requirement: str) -> tuple[str, str]:
@@ -29,11 +34,10 @@ def bound(requirement: str) -> tuple[str, str]:
     return name, version
 
 
-def oldest() -> dict[str, str]:
-    """Distribution to oldest version, over the core and every extra for users; the highest bound counts."""
-    wanted = [*PROJECT["dependencies"], *(r for e in EXTRAS if e not in LEFT_OUT for r in EXTRAS[e])]
+def oldest(extras: Iterable[str]) -> dict[str, str]:
+    """Distribution to oldest version, over the core and some extras; the highest bound counts."""
     found: dict[str, str] = {}
-    for name, version in map(bound, wanted):
+    for name, version in map(bound, [*PROJECT["dependencies"], *(r for e in extras for r in EXTRAS[e])]):
         found[name] = max(version, found.get(name, "0"), key=parts)
     return found
 
@@ -46,22 +50,27 @@ def newest() -> dict[str, str]:
 
 
 def constraints() -> str:
-    """Pins of the oldest versions, and the newest of what the suite needs."""
+    """Pins of the oldest versions of all but mmsegmentation, and the newest of what the suite needs."""
+    return _pins(oldest(e for e in EXTRAS if e not in (*LEFT_OUT, "mmseg")))
+
+
+def constraints_mmseg() -> str:
+    """Pins of the oldest mmsegmentation and torch; numpy and scipy are what these allow."""
+    return _pins({n: v for n, v in oldest(["mmseg"]).items() if n not in ("numpy", "scipy")})
+
+
+def _pins(versions: dict[str, str]) -> str:
     pinned = newest()
     tools = [_canonical(bound(requirement)[0]) for requirement in EXTRAS["test"]]
-    return "\n".join(
-        [
-            *(f"{name}=={version}" for name, version in oldest().items()),
-            *(f"{name}=={pinned[name]}" for name in tools),
-        ]
-    )
+    lines = [f"{name}=={version}" for name, version in versions.items()]
+    return "\n".join([*lines, *(f"{name}=={pinned[name]}" for name in tools)])
 
 
 def matrix() -> str:
     """A Markdown table: extra, what it brings, oldest and newest version that the suite passed with."""
     pinned, rows = newest(), []
     for extra, requirements in {"": PROJECT["dependencies"], **EXTRAS}.items():
-        if extra in (*LEFT_OUT, "examples"):
+        if extra in (*LEFT_OUT, *OWN):
             continue
         pairs = [bound(requirement) for requirement in requirements]
         names = ", ".join(name for name, _ in pairs)
@@ -82,4 +91,5 @@ def _canonical(name: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write({"oldest": constraints, "matrix": matrix}[sys.argv[1]]() + "\n")
+    tables = {"oldest": constraints, "oldest-mmseg": constraints_mmseg, "matrix": matrix}
+    sys.stdout.write(tables[sys.argv[1]]() + "\n")

@@ -17,7 +17,7 @@ from graftkit.mmseg.sse_sam import SSESAM, SSESAMOptimWrapper  # noqa: E402
 __all__ = ["AUCSegLoss", "DiffusionFeatureBackbone", "SSESAM", "SSESAMOptimWrapper", "TMemoryBankHook"]
 
 if util.find_spec("mmseg") is not None:
-    require("mmseg.evaluation", extra="mmseg", distribution="onedl-mmsegmentation", minimum="1.3")
+    require("mmseg.evaluation", extra="mmseg", distribution="onedl-mmsegmentation", minimum="1.4")
     from graftkit.mmseg.aucseg_metric import GroupIoUMetric
     from graftkit.mmseg.aucseg_pixel_auc import PixelAUCMetric
 
