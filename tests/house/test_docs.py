@@ -73,6 +73,34 @@ def _is_offered(module: types.ModuleType, value: object) -> bool:
     return not home.startswith("graftkit.core.") if hasattr(module, "__path__") else home == module.__name__
 
 
+# By adapter: what randomness is called there (CONTRIBUTING.md, "Anatomy of a method").
+RANDOMNESS = {
+    "sklearn": {"random_state"},
+    "pyod": {"random_state"},
+    "art": {"seed"},
+    "mmseg": {"seed"},
+    "pyg": {"seed", "generator"},
+    "diffusers": {"seed", "seeds", "generator", "random_state"},
+}
+
+
+@pytest.mark.parametrize("public", OBJECTS, ids=_name)
+def test_randomness_has_its_hosts_name(public):
+    host = public.name.split(".")[1]
+    functions = inspect.getmembers(public.obj, inspect.isfunction) if inspect.isclass(public.obj) else []
+    called = [public.obj, *(function for name, function in functions if not name.startswith("_"))]
+    taken = {name for entry in called for name in _parameters(entry)}
+    names = {"seed", "seeds", "random_state", "generator", "rng", "random_seed"} & taken
+    assert names <= RANDOMNESS.get(host, {"seed", "seeds", "random_state", "generator", "rng"})
+
+
+def _parameters(obj: object) -> set[str]:
+    try:
+        return set(inspect.signature(obj).parameters)
+    except (TypeError, ValueError):  # an enumeration, an alias
+        return set()
+
+
 @pytest.mark.parametrize("name", public_modules())
 def test_module_docstring_says_what_it_is_for(name):
     assert importlib.import_module(name).__doc__
