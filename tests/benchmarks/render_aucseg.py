@@ -158,7 +158,7 @@ def _growth_of_the_loss(records: list[Record]) -> str:
     return (
         f"### Growth of the loss\n\n{table(head, rows)}\n"
         "The operations are linear in pixels. Our reading of the rest is memory: a small map stays in the\n"
-        "processor's cache, a large one is fetched and its gradient's pages are new; for cross-entropy alike.\n"
+        "processor's cache, a large one is fetched, its gradient's pages are new: cross-entropy too.\n"
     )
 
 
