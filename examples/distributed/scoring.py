@@ -65,9 +65,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     results = {"scores": scores, "items": items, "distances": distances, "features": np.concatenate(features)}
     options.out.mkdir(parents=True, exist_ok=True)
     np.savez(options.out / "scoring.npz", **results)
-    print(
-        f"{len(scores)} rows, {len(items)} users, {len(pictures)} pictures: {options.backend or 'one process'}"
-    )
+    where = options.backend or "one process"
+    print(f"{len(scores)} rows, {len(items)} users, {len(pictures)} pictures: {where}")
     return results
 
 

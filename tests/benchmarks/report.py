@@ -33,10 +33,13 @@ paired difference over seeds, and decides the verdict. Time and memory are ratio
 
 
 def main() -> None:
-    """Write RESULTS.md."""
+    """Write RESULTS.md, and CONTRIBUTING's table of scale."""
+    from tests.benchmarks import scale
+
     target = FOLDER / "RESULTS.md"
     target.write_text(render_all(FOLDER / "results"))
     print(f"wrote {target.relative_to(Path.cwd()) if target.is_relative_to(Path.cwd()) else target}")
+    scale.PAGE.write_text(scale.update(), encoding="utf-8")
 
 
 def render_all(results: Path) -> str:

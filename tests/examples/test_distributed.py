@@ -56,7 +56,7 @@ def test_two_processes_train_the_same_weights(name, tmp_path):
 @pytest.mark.timeout(420)
 @pytest.mark.parametrize("name", sorted(OPTIONS))
 def test_what_a_recipe_says_differs_does_differ(name, tmp_path):
-    """A bank, a tail or batch statistics of each process's own: the docstrings say which, and it is no rounding."""
+    """A bank, a tail, batch statistics of each process alone: no rounding."""
     one = weights([], name, [], tmp_path / "one")
     two = weights(LAUNCHER, name, [], tmp_path / "two")
     assert max(float((two[key] - value).abs().max()) for key, value in one.items()) > 10 * TOLERANCE[name]

@@ -136,7 +136,7 @@ def test_pairs_are_trained_where_progress_and_callbacks_are(backend):
     seen = []
     with joblib.parallel_config(backend, n_jobs=2):
         several = RCPMOD(**options, pairing="independent")
-        several.fit(data.views, callback=lambda epoch, record: seen.append((os.getpid(), record["pair"])))
+        several.fit(data.views, callback=lambda *args: seen.append((os.getpid(), args[1]["pair"])))
     assert len(seen) == 6
     assert {pid for pid, _ in seen} == {os.getpid()}
     np.testing.assert_array_equal(several.outlier_scores_, one.outlier_scores_)
