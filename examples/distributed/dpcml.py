@@ -40,7 +40,7 @@ class Vectors(nn.Module):
         self.settings, self.world = settings, world
 
     def forward(self, batch: Tensor, rank: int) -> Tensor:
-        """Share of a batch (user, item, candidates in a row); the processes' mean has the whole's gradient."""
+        """Share of a batch (user, item, candidates in a row); the mean has the whole's gradient."""
         settings, part = self.settings, batch[rank :: self.world]
         users, items, candidates = part[:, 0], part[:, 1], part[:, 2:]
         with torch.no_grad():

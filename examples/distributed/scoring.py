@@ -57,11 +57,12 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         if options.backend is not None:
             jobs = -1 if options.backend == "dask" else options.jobs
             stack.enter_context(joblib.parallel_config(options.backend, n_jobs=jobs))
-        scores = detector.score_samples(rows.views, view_mask=rows.mask)
-        items, distances = recommender.recommend(np.arange(train.shape[0]), n=5, batch_size=32)
+        # First what loads most: loky replaces workers that grow by 300 MB afterwards, as torch would have them.
         features = joblib.Parallel()(
             joblib.delayed(extract)(pipe, pictures[list(shard)], shard) for shard in shards
         )
+        items, distances = recommender.recommend(np.arange(train.shape[0]), n=5, batch_size=32)
+        scores = detector.score_samples(rows.views, view_mask=rows.mask)
     results = {"scores": scores, "items": items, "distances": distances, "features": np.concatenate(features)}
     options.out.mkdir(parents=True, exist_ok=True)
     np.savez(options.out / "scoring.npz", **results)

@@ -26,8 +26,8 @@ class Line:
     what: str
     key: str
     unit: str
-    units: Callable[[Record], float]
-    seconds: Callable[[Record], float]
+    units: Callable[[Record], float] | float
+    seconds: Callable[[Record], float] | float
     engine: str
 
 
@@ -39,15 +39,15 @@ LINES = [
     Line("RCPMOD, `score_samples`", "rcpmod:scale/score/1000000", "row",
          lambda r: r["n"], lambda r: r["cpu_seconds"], "joblib with Dask over chunks of rows (`scoring.py`)"),
     Line("DPCML, one pass: C=5, 100 columns", "dpcml:growth", "positive",
-         lambda r: 8 * 1000 * 20, lambda r: r["seconds"]["8"],
+         8 * 1000 * 20, lambda r: r["seconds"]["8"],
          "DistributedDataParallel on sparse rows (`dpcml.py`)"),
     Line("DPCML, `recommend`: C=5, 5 113 items", "dpcml:ranking/0", "user",
-         lambda r: r["users_per_second"]["ours, C=5"], lambda r: 1.0,
+         lambda r: r["users_per_second"]["ours, C=5"], 1.0,
          "joblib with Dask over users; many items: an inner-product index (faiss, implicit)"),
     Line("SSE-SAM, first stage, ResNet-18, tail of 10 %", "sse_sam:speed/resnet18/sgd/0.1", "picture",
          lambda r: r["batch"], lambda r: r["seconds"]["ours stage 1, loop"], TORCHRUN),
     Line("AUCSeg, loss and bank, ResNet-18, 128 x 160", "aucseg:step", "picture",
-         lambda r: 4, lambda r: r["seconds"]["CE + AUC + bank"], "mmengine's launcher (`aucseg.py`)"),
+         4, lambda r: r["seconds"]["CE + AUC + bank"], "mmengine's launcher (`aucseg.py`)"),
     Line("BiLT on ResNet-18, 224 x 224, 1 010 classes", "bilt:end/resnet18/224/iNaturalist-2019", "picture",
          lambda r: r["batch"], lambda r: r["seconds"]["ours"], TORCHRUN),
     Line("EDGE's loss, 80 labels", "edge:loss/4096/80/4096", "row",
@@ -60,7 +60,7 @@ LINES = [
     Line("QEDG, extraction", "qedg:growth/4000", "query",
          lambda r: r["queries"], lambda r: r["cpu_seconds"], "none: the victim's budget ends it before"),
     Line("Diffusion features, preset, small U-Net", "diffusion_feature:speed/32", "picture",
-         lambda r: r["images_per_second"]["preset, early exit"], lambda r: 1.0,
+         lambda r: r["images_per_second"]["preset, early exit"], 1.0,
          "accelerate (`extract_features`), or joblib over shards (`scoring.py`)"),
 ]  # fmt: skip
 
@@ -79,7 +79,7 @@ def table(found: dict[str, Record]) -> str:
     lines = [HEADER, ("---",) * len(HEADER)]
     for line in LINES:
         record = found[line.key]
-        units, seconds = float(line.units(record)), float(line.seconds(record))
+        units, seconds = (v(record) if callable(v) else v for v in (line.units, line.seconds))
         each = seconds / units
         several = line.unit.removesuffix("y") + ("ies" if line.unit.endswith("y") else "s")
         measured = f"{number(units)} {several}, {number(seconds)} s"
