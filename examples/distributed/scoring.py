@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         if options.backend is not None:
             jobs = -1 if options.backend == "dask" else options.jobs
             stack.enter_context(joblib.parallel_config(options.backend, n_jobs=jobs))
-        # First what loads most: loky replaces workers that grow by 300 MB afterwards, as torch would have them.
+        # What loads most comes first: loky replaces workers that grow by 300 MB later on.
         features = joblib.Parallel()(
             joblib.delayed(extract)(pipe, pictures[list(shard)], shard) for shard in shards
         )
