@@ -1,4 +1,7 @@
-"""The recipe for scoring, recommending and extracting gives the same bits under each of joblib's backends."""
+"""The recipe for scoring, recommending and extracting gives the same bits under each of joblib's backends.
+
+Fast tests of loky are in tests/adapters/sklearn/test_backends.py; here its workers import diffusers.
+"""
 
 import os
 import subprocess
@@ -32,7 +35,9 @@ def expected(tmp_path_factory):
 
 
 @pytest.mark.timeout(420)
-@pytest.mark.parametrize("backend", ["threading", "loky", pytest.param("dask", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "backend", ["threading", *(pytest.param(name, marks=pytest.mark.slow) for name in ("loky", "dask"))]
+)
 def test_same_bits(backend, expected, tmp_path):
     if backend == "dask":
         pytest.importorskip("distributed", reason="needs the dask extra")
