@@ -4,9 +4,9 @@
     torchrun --nproc-per-node 2 examples/distributed/rcpmod.py           # two, the same result
 
 The losses contrast every row of a batch with every other, with neighbours and with the bank, so that a part
-of a batch has another loss than the whole. Hence the processes share encoding, which is most of a step, and
-each computes the loss of the whole batch. Decoding and the neighbour tables are not shared. The trained model
-scores new rows anywhere (`FittedPairs.score`).
+of a batch has another loss than the whole. Hence the processes share the encoding (of a batch, its neighbours
+and negatives, and the bank), and each computes the loss of the whole batch. Decoding, of the batch alone, and
+the neighbour tables are not shared. The trained model scores new rows anywhere (`FittedPairs.score`).
 """
 
 import argparse
