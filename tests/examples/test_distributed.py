@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 FOLDER = Path(__file__).resolve().parents[2] / "examples" / "distributed"
 # Largest difference of a weight, from the order of float32 sums, and what a recipe needs to be equal.
 TOLERANCE = {
-    "sse_sam": 2e-6, "bilt": 2e-5, "edge": 2e-6, "hgoe": 2e-6, "aucseg": 2e-6, "dpcml": 2e-6, "rcpmod": 2e-6,
+    "sse_sam": 2e-6, "bilt": 2e-5, "edge": 2e-6, "hgoe": 2e-6, "aucseg": 1e-6, "dpcml": 2e-6, "rcpmod": 2e-6,
 }  # fmt: skip
 OPTIONS = {"edge": ["--beta", "0"], "bilt": ["--no-chain"], "aucseg": ["--no-bank"]}
 LAUNCHER = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
