@@ -33,14 +33,15 @@ paired difference over seeds, and decides the verdict. Time and memory are ratio
 
 
 def main() -> None:
-    """Write RESULTS.md, and the README's measured column."""
-    target = FOLDER / "RESULTS.md"
-    target.write_text(render_all(FOLDER / "results"))
-    print(f"wrote {target.relative_to(Path.cwd()) if target.is_relative_to(Path.cwd()) else target}")
+    """Write RESULTS.md, the README's measured column, and CONTRIBUTING's table of scale."""
+    from tests.benchmarks import scale
     from tests.benchmarks.readme import fill, measured
 
-    landing = FOLDER.parents[1] / "README.md"
+    target, landing = FOLDER / "RESULTS.md", FOLDER.parents[1] / "README.md"
+    target.write_text(render_all(FOLDER / "results"))
+    print(f"wrote {target.relative_to(Path.cwd()) if target.is_relative_to(Path.cwd()) else target}")
     landing.write_text(fill(landing.read_text(), measured(FOLDER / "results")))
+    scale.PAGE.write_text(scale.update(), encoding="utf-8")
 
 
 def render_all(results: Path) -> str:

@@ -17,11 +17,10 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
 from graftkit.core.random import numpy_generator
-from graftkit.core.validation import check_choice, check_integer, check_number
+from graftkit.core.validation import check_choice, check_integer, check_jobs, check_number
 from graftkit.methods.rcpmod import (
     MultiViewData,
     Settings,
-    check_jobs,
     fit_pairs,
     is_view_collection,
     outlier_probability,

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from graftkit.core.devices import check_device
 from graftkit.core.random import numpy_generator
-from graftkit.core.validation import check_bool, check_choice, check_integer, check_number
+from graftkit.core.validation import check_bool, check_choice, check_integer, check_jobs, check_number
 from graftkit.methods.dpcml import (
     PRESETS,
     PerUserRatioSplit,
@@ -128,6 +128,9 @@ class DPCML(
         torch device of training and ranking.
     random_state : int, RandomState, Generator or None, default=None
         Seeds start, order and candidates; global generators are not touched.
+    n_jobs : int or None, default=None
+        Workers of `recommend` and `recommend_for`, through joblib: threads, or the backend of a
+        ``joblib.parallel_config``. Results do not depend on it.
     verbose : int, default=0
         1 shows a progress bar on standard error.
 
@@ -226,6 +229,7 @@ class DPCML(
         dtype: str = "float32",
         device: str = "cpu",
         random_state: Any = None,
+        n_jobs: int | None = None,
         verbose: int = 0,
     ) -> None:
         self.n_components = n_components
@@ -259,6 +263,7 @@ class DPCML(
         self.dtype = dtype
         self.device = device
         self.random_state = random_state
+        self.n_jobs = n_jobs
         self.verbose = verbose
 
     @classmethod
@@ -487,6 +492,7 @@ class DPCML(
             check_integer("patience", self.patience, low=1)
         if not isinstance(self.verbose, bool | np.bool_):
             check_integer("verbose", self.verbose, low=0)
+        check_jobs(self.n_jobs)
         check_scoring(self.scoring)
         names = Settings.__dataclass_fields__
         return Settings(**{name: getattr(self, name) for name in names})

@@ -52,6 +52,7 @@ class FittedMixin:
     store_interactions: bool
     scoring: Any
     random_state: Any
+    n_jobs: int | None
     feature_names_in_: npt.NDArray[Any]
     _state: TrainingState
     _rng_state: dict[str, Any]

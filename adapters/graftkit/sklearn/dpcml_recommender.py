@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from graftkit.core.validation import check_bool, check_integer
+from graftkit.core.validation import check_bool, check_integer, check_jobs
 from graftkit.methods.dpcml import Ranker
 from graftkit.methods.dpcml.ids import check_ids
 from graftkit.methods.dpcml.interactions import matching_interactions, merge_interactions
@@ -188,7 +188,8 @@ class RecommenderMixin(FittedMixin):
         only = None if items is None else self._item_ids("items", items)
         never = None if exclude_items is None else self._item_ids("exclude_items", exclude_items)
         allowed = allowed_items(self.n_features_in_, only, never)
-        ids, scores = ranker.top(users, n, seen, items=allowed, batch_size=batch_size)
+        check_jobs(self.n_jobs)  # it may have been set after the fit
+        ids, scores = ranker.top(users, n, seen, items=allowed, batch_size=batch_size, n_jobs=self.n_jobs)
         found: list[Any] = [ids]
         if return_scores:
             found.append(scores)

@@ -14,13 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from graftkit.core.random import numpy_generator
-from graftkit.core.validation import check_choice, raise_invalid
+from graftkit.core.validation import check_choice, check_jobs, raise_invalid
 from graftkit.methods.rcpmod import (
     PRESETS,
     Explanation,
     MultiViewData,
     Settings,
-    check_jobs,
     contamination_threshold,
     fit_pairs,
     is_view_collection,

@@ -12,7 +12,15 @@ from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import Any, NoReturn
 
-__all__ = ["check_bool", "check_choice", "check_integer", "check_number", "describe", "raise_invalid"]
+__all__ = [
+    "check_bool",
+    "check_choice",
+    "check_integer",
+    "check_jobs",
+    "check_number",
+    "describe",
+    "raise_invalid",
+]
 
 
 def describe(value: Any) -> str:
@@ -202,6 +210,25 @@ def check_choice(name: str, value: Any, options: Iterable[Any]) -> Any:
     raise_invalid(
         name, value, "one of " + ", ".join(map(repr, valid)), fix=f"Did you mean {near[0]!r}?" if near else ""
     )
+
+
+def check_jobs(n_jobs: Any) -> None:
+    """Refuse a number of workers that joblib would refuse after training.
+
+    Parameters
+    ----------
+    n_jobs : int or None
+        Workers, as in joblib; negative counts from the number of cores.
+
+    Raises
+    ------
+    TypeError
+        If it is no integer.
+    ValueError
+        If it is 0.
+    """
+    if n_jobs is not None and check_integer("n_jobs", n_jobs) == 0:
+        raise_invalid("n_jobs", n_jobs, "None or an integer other than 0")
 
 
 def _interval(low: float | None, high: float | None, closed: str) -> str:

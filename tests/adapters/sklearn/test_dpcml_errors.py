@@ -37,6 +37,8 @@ FITTED = tiny().fit(X)
         ({"early_stopping": True, "scoring": "ndgc@10"}, ValueError, r"scoring: expected one of"),
         ({"scoring": "ndgc@10"}, ValueError, r"scoring: expected one of"),
         ({"scoring": None}, TypeError, r"scoring: expected a metric's name or a function, got None"),
+        ({"n_jobs": 0}, ValueError, r"n_jobs: expected None or an integer other than 0, got 0"),
+        ({"n_jobs": 1.5}, TypeError, r"n_jobs: expected an integer"),
         ({"verbose": "a"}, TypeError, r"verbose: expected an integer >= 0"),
         ({"verbose": -1}, ValueError, r"verbose: expected an integer >= 0"),
         ({"random_state": -1}, ValueError, r"random_state"),

@@ -15,6 +15,7 @@ from graftkit.core.validation import (
     check_bool,
     check_choice,
     check_integer,
+    check_jobs,
     check_number,
     describe,
     raise_invalid,
@@ -114,6 +115,27 @@ def test_check_integer_keeps_its_bounds(bounds, value, expected):
 
 def test_check_integer_without_bounds_takes_any_size():
     assert check_integer("seed", -(10**400)) == -(10**400)
+
+
+# check_jobs
+
+
+@pytest.mark.parametrize("value", [None, 1, -1, np.int64(4)])
+def test_check_jobs_takes_what_joblib_takes(value):
+    check_jobs(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "message"),
+    [
+        (0, ValueError, "n_jobs: expected None or an integer other than 0, got 0"),
+        (1.5, TypeError, "n_jobs: expected an integer, got 1.5"),
+        (True, TypeError, "n_jobs: expected an integer, got True"),
+    ],
+)
+def test_check_jobs_refuses_the_rest(value, error, message):
+    with pytest.raises(error, match=exactly(message)):
+        check_jobs(value)
 
 
 # check_number

@@ -167,3 +167,32 @@ def test_destroyed_latents_are_reported_as_divergence(change):
     nets = tuple(Autoencoder.initial(x.shape[1], (5,), 3, rng) for x in xs)
     with pytest.raises(RuntimeError, match="training diverged in epoch"):
         train_pair(xs, np.ones((40, 2), dtype=bool), nets, settings, rng, lambda *_: False)
+
+
+def test_rows_go_through_what_wraps_the_encoders():
+    """A wrapper that encodes in two parts, as two processes would, trains the same weights."""
+    xs, observed, networks = problem(n=30, rate=0.3)
+    settings = replace(SPREAD, n_neighbors=4, impute_from=1, n_epochs=3)
+    lengths = []
+
+    class InParts(torch.nn.Module):
+        def __init__(self, encoder):
+            super().__init__()
+            self.encoder = encoder
+
+        def forward(self, x):
+            lengths.append(len(x))
+            return torch.cat([self.encoder(part) for part in x.tensor_split(2)])
+
+    trained = [
+        training.train_pair(
+            xs, observed, networks, settings, np.random.default_rng(0), lambda *_: False, wrap
+        )[0]
+        for wrap in (None, InParts)
+    ]
+    assert lengths
+    assert max(lengths) == 30
+    for plain, wrapped in zip(*trained, strict=True):
+        for one, two in zip(plain.encoder + plain.decoder, wrapped.encoder + wrapped.decoder, strict=True):
+            np.testing.assert_allclose(two[0], one[0], rtol=0, atol=1e-12)
+    assert not np.allclose(trained[0][0].encoder[0][0], networks[0].encoder[0][0])

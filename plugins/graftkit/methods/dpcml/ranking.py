@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
+from joblib import Parallel, delayed, effective_n_jobs
 
 from graftkit.methods.dpcml.lists import block_size, top_items
 from graftkit.methods.dpcml.vectors import padded_rows
@@ -28,6 +29,7 @@ __all__ = ["Ranker"]
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.floating[Any]]
+TASKS = 4
 
 
 class Ranker:
@@ -85,7 +87,8 @@ class Ranker:
         left = torch.cat((-2 * p, torch.ones_like(square), square), dim=1)
         right = self._extended
         if items is not None:
-            right = right[:, torch.from_numpy(items).to(self.device)]
+            # A copy: what comes from joblib may be a read-only file.
+            right = right[:, torch.tensor(items, device=self.device)]
         found = (left @ right).view(len(users), rows.shape[1], -1)
         if rows.shape[1] == 1:
             return found[:, 0].clamp_(min=0)
@@ -144,9 +147,8 @@ class Ranker:
         """
         import torch
 
-        width = int((self._ptr[users + 1] - self._ptr[users]).max()) if len(users) else 1
         n_columns = self.n_items if items is None else len(items)
-        size = batch_size or block_size(width, n_columns, self._items.element_size())
+        size = batch_size or self._block_size(users, n_columns)
         if seen is not None and items is not None:
             seen = seen[:, items]
         for start in range(0, len(users), size):
@@ -159,6 +161,10 @@ class Ranker:
                 found.view(-1)[torch.from_numpy(places).to(self.device)] = torch.inf
             yield block, found
 
+    def _block_size(self, users: IntArray, n_columns: int) -> int:
+        width = int((self._ptr[users + 1] - self._ptr[users]).max()) if len(users) else 1
+        return block_size(width, n_columns, self._items.element_size())
+
     def top(
         self,
         users: IntArray,
@@ -167,6 +173,7 @@ class Ranker:
         *,
         items: IntArray | None = None,
         batch_size: int | None = None,
+        n_jobs: int | None = None,
     ) -> tuple[IntArray, FloatArray]:
         """The n nearest items of each user.
 
@@ -182,6 +189,8 @@ class Ranker:
             Only these items, ascending.
         batch_size : int or None, default=None
             Users a block.
+        n_jobs : int or None, default=None
+            Workers, as in joblib. Blocks are the same for any number of them, so results are too.
 
         Returns
         -------
@@ -190,11 +199,27 @@ class Ranker:
         scores : ndarray of shape (m, n)
             Negative squared distances; ``-inf`` where fewer are left.
         """
+        size = batch_size or self._block_size(users, self.n_items if items is None else len(items))
+        n_blocks = max(1, -(-len(users) // size))
+        # Each task carries the tables: a few tasks a worker, of whole blocks.
+        workers = effective_n_jobs(n_jobs)
+        step = size * (n_blocks if workers == 1 else -(-n_blocks // (TASKS * workers)))
+        parts = [slice(start, start + step) for start in range(0, max(len(users), 1), step)]
+        done = Parallel(n_jobs=n_jobs, prefer="threads")(
+            delayed(self._top)(users[part], n, None if seen is None else seen[part], items, size)
+            for part in parts
+        )
+        ids, scores = (np.concatenate(found) for found in zip(*done, strict=True))
+        return ids, scores
+
+    def _top(
+        self, users: IntArray, n: int, seen: sp.csr_matrix | None, items: IntArray | None, size: int
+    ) -> tuple[IntArray, FloatArray]:
         n_columns = self.n_items if items is None else len(items)
         kept = min(n, n_columns)
         ids = np.full((len(users), n), -1, dtype=np.int64)
         scores = np.full((len(users), n), -np.inf, dtype=np.asarray(self._items[:0].cpu()).dtype)
-        for block, distances in self.blocks(users, seen, items=items, batch_size=batch_size):
+        for block, distances in self.blocks(users, seen, items=items, batch_size=size):
             if not kept:
                 break
             columns, values = top_items(distances, kept)

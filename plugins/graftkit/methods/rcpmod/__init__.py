@@ -6,7 +6,7 @@ import torch, which only training (`graftkit.methods.rcpmod.training`) and the l
 
 from graftkit.methods.rcpmod.fitting import fit_pairs
 from graftkit.methods.rcpmod.model import Explanation, FittedPairs
-from graftkit.methods.rcpmod.settings import PRESETS, Settings, check_jobs
+from graftkit.methods.rcpmod.settings import PRESETS, Settings
 from graftkit.methods.rcpmod.slicing import ViewLayout, is_view_collection
 from graftkit.methods.rcpmod.thresholds import contamination_threshold, outlier_probability
 from graftkit.methods.rcpmod.views import MultiViewData, read_views, stack_views
@@ -18,7 +18,6 @@ __all__ = [
     "PRESETS",
     "Settings",
     "ViewLayout",
-    "check_jobs",
     "contamination_threshold",
     "fit_pairs",
     "is_view_collection",

@@ -51,6 +51,7 @@ def fit_pairs(
     n_jobs: int | None = None,
     verbose: int = 0,
     callback: Callback | None = None,
+    wrap: Callable[[Any], Any] | None = None,
     stacklevel: int = 2,
 ) -> tuple[FittedPairs, FloatArray, list[dict[str, Any]]]:
     """Train on every pair of views.
@@ -73,6 +74,9 @@ def fit_pairs(
         1 shows a progress bar over epochs.
     callback : callable or None, default=None
         ``callback(epoch, losses)``; a true return ends the pair's training.
+    wrap : callable or None, default=None
+        Gets each encoder, a torch module, and returns what rows go through in training; for sharing them out
+        among processes.
     stacklevel : int, default=2
         Frame that warnings point at; 2 is the caller.
 
@@ -109,10 +113,11 @@ def fit_pairs(
     with progress_bar(total=len(pairs) * settings.n_epochs, desc="RCPMOD", verbose=verbose) as bar:
 
         def fit_one(pair: tuple[int, int], networks: tuple[Autoencoder, Autoencoder]) -> _PairResult:
-            return _fit_pair(pair, xs, mask, names, networks, settings, root, bar, callback)
+            return _fit_pair(pair, xs, mask, names, networks, settings, root, bar, callback, wrap)
 
         if settings.pairing == "independent":
-            results = Parallel(n_jobs=n_jobs, prefer="threads")(
+            # Threads, whatever the backend: the bar and the callback live here.
+            results = Parallel(n_jobs=n_jobs, require="sharedmem")(
                 delayed(fit_one)((a, b), (start[a], start[b])) for a, b in pairs
             )
         else:
@@ -145,6 +150,7 @@ def _fit_pair(
     root: int,
     bar: Any,
     callback: Callback | None,
+    wrap: Callable[[Any], Any] | None,
 ) -> _PairResult:
     from graftkit.methods.rcpmod.training import train_pair
 
@@ -159,7 +165,7 @@ def _fit_pair(
         bar.update()
         return bool(callback(epoch, {"pair": label, **losses})) if callback is not None else False
 
-    trained, losses = train_pair(inputs, observed, networks, settings, rng, on_epoch)
+    trained, losses = train_pair(inputs, observed, networks, settings, rng, on_epoch, wrap)
     scorer, scores = freeze_pair(trained, inputs, observed, settings, rng)
     full = np.zeros(len(mask))
     full[member] = scores

@@ -6,7 +6,7 @@ from typing import Any
 
 from graftkit.core.validation import check_bool, check_choice, check_integer, check_number, raise_invalid
 
-__all__ = ["PRESETS", "Settings", "check_jobs"]
+__all__ = ["PRESETS", "Settings"]
 
 
 @dataclass(frozen=True)
@@ -138,25 +138,6 @@ class Settings:
             check_integer("n_reference", self.n_reference, low=1)
         check_choice("knn_backend", self.knn_backend, ("auto", "sklearn", "faiss"))
         check_choice("dtype", self.dtype, ("float32", "float64"))
-
-
-def check_jobs(n_jobs: Any) -> None:
-    """Refuse a number of workers that joblib would refuse after training.
-
-    Parameters
-    ----------
-    n_jobs : int or None
-        Workers, as in joblib; negative counts from the number of cores.
-
-    Raises
-    ------
-    TypeError
-        If it is no integer.
-    ValueError
-        If it is 0.
-    """
-    if n_jobs is not None and check_integer("n_jobs", n_jobs) == 0:
-        raise_invalid("n_jobs", n_jobs, "None or an integer other than 0")
 
 
 _PAPER: Mapping[str, Any] = {

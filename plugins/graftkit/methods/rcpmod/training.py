@@ -46,6 +46,7 @@ def train_pair(
     settings: Settings,
     rng: np.random.Generator,
     on_epoch: Callable[[int, dict[str, float]], bool],
+    wrap: Callable[[nn.Module], nn.Module] | None = None,
 ) -> tuple[tuple[Autoencoder, Autoencoder], list[dict[str, float]]]:
     """Train the two autoencoders of a pair and return their new weights.
 
@@ -63,6 +64,9 @@ def train_pair(
         Source of permutations and of the rank loss's positives.
     on_epoch : callable
         Called with the epoch and its mean losses; a true return stops training.
+    wrap : callable or None, default=None
+        Gets each encoder and returns what rows go through, such as a module that has several processes encode
+        them (``examples/distributed/rcpmod.py``).
 
     Returns
     -------
@@ -77,7 +81,7 @@ def train_pair(
         If a loss stops being finite.
     """
     with torch.inference_mode(False), torch.enable_grad():
-        state = _PairTraining(xs, observed, networks, settings, rng)
+        state = _PairTraining(xs, observed, networks, settings, rng, wrap)
         curve = []
         epoch = 0
         try:
@@ -121,11 +125,13 @@ class _View:
         observed: npt.NDArray[np.bool_],
         network: Autoencoder,
         settings: Settings,
+        wrap: Callable[[nn.Module], nn.Module] | None,
     ) -> None:
         options: dict[str, Any] = {"dtype": getattr(torch, settings.dtype), "device": settings.device}
         self.x = torch.as_tensor(np.ascontiguousarray(x)).to(**options)
         self.observed = observed
         self.encoder = _sequential(network.encoder, options)
+        self.encode: nn.Module = self.encoder if wrap is None else wrap(self.encoder)
         self.decoder = _sequential(network.decoder, options).append(nn.Sigmoid())
         self.raw: IntArray = np.empty((len(observed), 0), dtype=np.int64)
         self.table: IntArray = self.raw
@@ -134,7 +140,7 @@ class _View:
 
     def latents(self) -> npt.NDArray[np.floating]:
         with torch.no_grad():
-            parts = [self.encoder(part) for part in self.x.split(ENCODE_CHUNK)]
+            parts = [self.encode(part) for part in self.x.split(ENCODE_CHUNK)]
             z = np.asarray(torch.cat(parts).cpu().numpy())
         if not np.isfinite(z).all():
             raise FloatingPointError
@@ -158,7 +164,7 @@ class _View:
         unit_groups = [neighbors[:, ranks].T.ravel(), bank]
         wanted = np.concatenate([*groups, *unit_groups])
         rows, inverse = np.unique(wanted, return_inverse=True)
-        z = self.encoder(self.x[torch.as_tensor(rows, device=self.x.device)])
+        z = self.encode(self.x[torch.as_tensor(rows, device=self.x.device)])
         plain = sum(map(len, groups))
         # functional.embedding: its CPU backward sums in a fixed order, that of plain indexing does not.
         index = torch.as_tensor(inverse, device=z.device)
@@ -200,11 +206,12 @@ class _PairTraining:
         networks: tuple[Autoencoder, Autoencoder],
         settings: Settings,
         rng: np.random.Generator,
+        wrap: Callable[[nn.Module], nn.Module] | None = None,
     ) -> None:
         self.settings = settings
         self.rng = rng
         self.complete: npt.NDArray[np.bool_] = np.asarray(observed.all(axis=1))
-        self.views = [_View(xs[v], observed[:, v], networks[v], settings) for v in (0, 1)]
+        self.views = [_View(xs[v], observed[:, v], networks[v], settings, wrap) for v in (0, 1)]
         parameters = [
             p for view in self.views for net in (view.encoder, view.decoder) for p in net.parameters()
         ]
