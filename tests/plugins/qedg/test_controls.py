@@ -25,6 +25,7 @@ def test_a_constant_target_has_agreement_one_and_no_kappa():
     assert result.as_dict()["curve"][-1]["kappa"] is None
     assert result.queries_to_kappa()["0.5"] is None
     assert "kappa -" in result.report()
+    assert repr(result).endswith("v1': 60 queries, no kappa; arms qedg, noise, majority; see report())")
     assert result.plot().get_title() == "Copying quadrants v1"
     assert "NaN" not in result.to_json()
 

@@ -26,6 +26,12 @@ def result():
     return auditor(budget=50, **options).run((X, Y), eval_origin="uniform noise", public_data=X)
 
 
+def test_its_repr_is_one_line(result):
+    kappa = f"kappa {result.final()['kappa']:.3f}"
+    told = "50 queries, " + kappa + "; arms qedg, noise, public, majority; see report())"
+    assert repr(result) == "AuditResult('<b>model</b> & co v3': " + told
+
+
 def test_the_json_has_its_schema_and_agrees_with_itself(result):
     figures = json.loads(result.to_json())
     assert figures.keys() == KEYS

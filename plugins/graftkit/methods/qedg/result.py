@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ __all__ = ["AuditResult"]
 SCHEMA = "graftkit.qedg.report 1"
 
 
-@dataclass
+@dataclass(repr=False)
 class AuditResult:
     """An audit's outcome.
 
@@ -60,9 +61,19 @@ class AuditResult:
     settings: dict[str, Any]
     events: list[dict[str, Any]]
     stopped: str
-    queries: Tensor = field(repr=False)
-    answers: Tensor = field(repr=False)
+    queries: Tensor
+    answers: Tensor
     seconds: float = 0.0
+
+    def __repr__(self) -> str:
+        """One line: a notebook's cell shall not print substitute and curve."""
+        row = self.final() if self.rows() else {}
+        kappa = row.get("kappa")
+        found = "no kappa" if kappa is None or math.isnan(kappa) else f"kappa {kappa:.3f}"
+        return (
+            f"AuditResult({self.settings.get('target_id')!r}: {self.ledger.get('attack_queries')} queries, "
+            f"{found}; arms {', '.join(self.arms) or 'none'}; see report())"
+        )
 
     @property
     def arms(self) -> list[str]:
