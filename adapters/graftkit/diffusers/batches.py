@@ -16,6 +16,7 @@ from graftkit.diffusers.forwards import Forwards, early_exit_allowed
 from graftkit.diffusers.images import encode_images
 from graftkit.diffusers.inspection import latent_channels
 from graftkit.diffusers.noising import NoiseLevel
+from graftkit.diffusers.placement import execution_device
 from graftkit.diffusers.requests import Request, aggregate_maps
 
 __all__ = ["BatchRun", "Part", "Settings"]
@@ -115,7 +116,7 @@ class BatchRun:
     ) -> Part:
         """Features at each level."""
         pipe, settings, dtype = self.pipe, self.settings, self.dtype
-        device = pipe._execution_device
+        device = execution_device(pipe)
         latents = source
         if is_image and getattr(pipe, "vae", None) is not None:
             latents = encode_images(pipe.vae, source, mode=settings.latent_mode, generator=self.generator)

@@ -25,6 +25,7 @@ from graftkit.diffusers.images import evaluating
 from graftkit.diffusers.inspection import strides
 from graftkit.diffusers.noising import noise_level
 from graftkit.diffusers.output import DiffusionFeatureOutput
+from graftkit.diffusers.placement import compute_dtype, execution_device
 from graftkit.diffusers.requests import map_window, resolve
 
 __all__ = ["FeatureCalls"]
@@ -180,8 +181,8 @@ class FeatureCalls:
             prompt_attention_mask_2,
         )
         text = read_text(self, prompt, given, batch, cross_attention_kwargs)
-        dtype = self.denoiser.dtype  # it looks through every module: once
-        text = text.to(self._execution_device, dtype)
+        device, dtype = execution_device(self), compute_dtype(self.denoiser)
+        text = text.to(device, dtype)
         size = batch if batch_size is None else check_integer("batch_size", batch_size, low=1)
         parts = []
         try:
@@ -266,10 +267,10 @@ class FeatureCalls:
         request = resolve(self, features, window=window)
         settings = Settings(early_exit=early_exit)
         labels = None if class_labels is None else torch.as_tensor(class_labels).reshape(-1)
-        dtype = self.denoiser.dtype
+        device, dtype = execution_device(self), compute_dtype(self.denoiser)
         run = BatchRun(
             self, settings, request, image_size, dtype,
-            text=(text or Text()).to(self._execution_device, dtype).expanded(len(pixels)),
+            text=(text or Text()).to(device, dtype).expanded(len(pixels)),
             labels=labels,
             control=None,
             generator=read_generators(generator, len(pixels)),

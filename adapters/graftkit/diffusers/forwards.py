@@ -13,8 +13,8 @@ import diffusers
 from graftkit.core.validation import raise_invalid
 from graftkit.diffusers.capture import Capture
 from graftkit.diffusers.noising import NoiseLevel
+from graftkit.diffusers.placement import moves_weights
 from graftkit.diffusers.requests import Request, may_stop
-from graftkit.diffusers.taps import every_module
 
 __all__ = ["Forwards", "early_exit_allowed"]
 
@@ -145,11 +145,4 @@ def early_exit_allowed(pipe: Any, request: Request, asked: Any) -> bool:
     if torch.is_grad_enabled() and getattr(model, "is_gradient_checkpointing", False):
         return False
     # Offloading module by module puts weights back after each forward, which a stop would skip.
-    return not any(_moves_weights(module) for module in every_module(model))
-
-
-def _moves_weights(module: Any) -> bool:
-    hook = getattr(module, "_hf_hook", None)
-    if hook is not None and type(hook).__name__ in ("AlignDevicesHook", "SequentialHook"):
-        return bool(getattr(hook, "offload", True))
-    return hasattr(module, "_diffusers_hook") and bool(getattr(module._diffusers_hook, "hooks", None))
+    return not moves_weights(model)

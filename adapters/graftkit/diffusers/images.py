@@ -141,7 +141,7 @@ def encode_images(vae: Any, pixels: Tensor, *, mode: str = "mode", generator: An
         try:
             if upcast:  # some VAEs overflow in half precision
                 vae.to(torch.float32)
-            encoded = vae.encode(pixels.to(device=vae.device, dtype=vae.dtype))
+            encoded = vae.encode(pixels.to(device=_device_of(vae), dtype=vae.dtype))
         finally:
             if upcast:
                 vae.to(torch.float16)
@@ -159,6 +159,16 @@ def encode_images(vae: Any, pixels: Tensor, *, mode: str = "mode", generator: An
         return scaled
     moved: Tensor = (latents - float(getattr(vae.config, "shift_factor", None) or 0.0)) * scale
     return moved
+
+
+def _device_of(vae: Any) -> torch.device:
+    """Where a VAE will be while it encodes: with offloading its weights are elsewhere until then."""
+    for module in every_module(vae):
+        device = getattr(vars(module).get("_hf_hook"), "execution_device", None)
+        if device is not None:
+            return torch.device(device)
+    own: torch.device = vae.device  # of group offloading too
+    return own
 
 
 @contextmanager
