@@ -19,6 +19,10 @@ from graftkit.diffusers.requests import Request, may_stop
 __all__ = ["Forwards", "early_exit_allowed"]
 
 
+class Ended(Exception):
+    """The network's last layer has run."""
+
+
 class Forwards:
     """The denoiser with everything but the noisy latent fixed.
 
@@ -95,8 +99,30 @@ class Forwards:
             return result
         if self.family == "hunyuan":
             time = time.to(dtype)  # this transformer embeds in the timestep's own dtype
+        if self.family == "dit" and noisy.shape[-2] != noisy.shape[-1]:
+            return self._unpatched(noisy, time, arguments)
         first: Tensor = self.model(noisy, timestep=time, return_dict=False, **arguments)[0]
         return first
+
+    def _unpatched(self, noisy: Tensor, time: Tensor, arguments: dict[str, Any]) -> Tensor:
+        """DiT's output on its true grid; diffusers takes the root of the number of tokens for both sides."""
+        seen: list[Tensor] = []
+
+        def last(_: nn.Module, __: Any, tokens: Tensor) -> None:
+            seen.append(tokens)
+            raise Ended
+
+        handle = self.model.proj_out_2.register_forward_hook(last)
+        try:
+            self.model(noisy, timestep=time, return_dict=False, **arguments)
+        except Ended:
+            pass
+        finally:
+            handle.remove()
+        grid = (noisy.shape[-2] // self.patch, noisy.shape[-1] // self.patch)
+        cells = seen[0].unflatten(1, grid).unflatten(3, (self.patch, self.patch, -1))
+        output: Tensor = cells.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
+        return output
 
     def _residuals(self, noisy: Tensor, time: Tensor) -> dict[str, Any]:
         assert self.control is not None

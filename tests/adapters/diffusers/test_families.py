@@ -50,7 +50,7 @@ def test_transformer_activations_lie_on_the_patch_grid(family):
     assert pipe.preset is None
 
 
-@pytest.mark.parametrize("family", ["pixart", "hunyuan", "sd3", "flux"])
+@pytest.mark.parametrize("family", ["dit", "pixart", "hunyuan", "sd3", "flux"])
 def test_transformer_early_exit_changes_nothing(family):
     pipe, inputs = transformer_case(family)
     name = "vit-block1-out"
@@ -58,6 +58,32 @@ def test_transformer_early_exit_changes_nothing(family):
     assert full.sample is not None
     assert full.sample.shape[-2:] == (6, 8)
     assert torch.equal(full.features[name], pipe(**inputs, features=name).features[name])
+
+
+def test_dit_puts_its_patches_where_they_belong():
+    """diffusers' own DiT crashes on 6 x 8, or, on 2 x 8, gives a picture of 4 x 4."""
+    pipe, inputs = transformer_case("dit")
+    call = {"features": "vit-block0-out", "early_exit": False, "class_labels": [1, 2]}
+    square = inputs["latents"][:, :, :, :6]
+    own = []
+    handle = pipe.transformer.register_forward_hook(lambda _, __, out: own.append(out[0]))
+    out = pipe(latents=square, noise=square, **call).sample
+    handle.remove()
+    assert torch.equal(out, own[0])
+    tokens = []
+    pipe.transformer.proj_out_2.register_forward_hook(lambda _, __, out: tokens.append(out))
+    for height, width in ((6, 8), (2, 8)):
+        latents = inputs["latents"][:, :, :height, :width]
+        sample = pipe(latents=latents, noise=latents, **call).sample
+        assert sample.shape == (2, 8, height, width)
+        for row in range(height):
+            for column in range(width):
+                token = tokens[-1][:, row // 2 * (width // 2) + column // 2]
+                start = (row % 2 * 2 + column % 2) * 8
+                assert torch.equal(sample[:, :, row, column], token[:, start : start + 8])
+    steps = pipe(**inputs, features="vit-block0-out", denoise_from=52).features["vit-block0-out"]
+    assert steps.shape == (2, 16, 3, 4)
+    assert len(pipe.transformer.proj_out_2._forward_hooks) == 1
 
 
 @pytest.mark.parametrize("family", ["sd3", "flux"])
