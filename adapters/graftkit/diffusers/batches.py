@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from diffusers.utils.torch_utils import randn_tensor
-from graftkit.core.validation import check_bool, check_choice, check_integer, raise_invalid
+from graftkit.core.validation import check_bool, check_choice, check_integer, check_number, raise_invalid
 from graftkit.diffusers.conditioning import Text, denoiser_arguments
 from graftkit.diffusers.forwards import Forwards, early_exit_allowed
 from graftkit.diffusers.images import encode_images
@@ -50,6 +50,17 @@ class Settings:
         check_choice("map_reduce", self.map_reduce, ("mean", "none"))
         if self.early_exit != "auto":
             check_bool("early_exit", self.early_exit)
+        for name in ("original_size", "crops_coords_top_left", "target_size"):
+            pair = getattr(self, name)
+            if pair is None:
+                continue
+            if not isinstance(pair, tuple | list) or len(pair) != 2:
+                raise_invalid(name, pair, "two integers", error=TypeError)
+            for value in pair:
+                check_integer(name, value, low=0)
+        scales = self.controlnet_scale
+        for scale in scales if isinstance(scales, tuple | list) else [scales]:
+            check_number("controlnet_conditioning_scale", scale)
 
 
 @dataclass(frozen=True)

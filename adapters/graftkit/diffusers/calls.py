@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from graftkit.core.validation import check_integer, raise_invalid
+from graftkit.core.validation import check_bool, check_integer, raise_invalid
 from graftkit.diffusers.arguments import (
     batch_bar,
     image_size_of,
@@ -16,6 +16,7 @@ from graftkit.diffusers.arguments import (
     read_generators,
     read_levels,
     read_noise,
+    read_output,
     read_source,
     read_text,
 )
@@ -159,8 +160,8 @@ class FeatureCalls:
             num_noise, latent_mode, map_reduce, max_map_elements, early_exit, original_size,
             crops_coords_top_left, target_size, cross_attention_kwargs, controlnet_conditioning_scale,
         )  # fmt: skip
-        if output_dtype is not None and not isinstance(output_dtype, torch.dtype):
-            raise_invalid("output_dtype", output_dtype, "a torch dtype or None", error=TypeError)
+        read_output(output_dtype, output_device)
+        check_bool("return_dict", return_dict)
         levels = read_levels(self.scheduler, timestep, sigma, noise_match, denoise_from)
         source, pixels = read_source(self, image, latents, height, width, resize_mode)
         batch = len(source)
