@@ -19,6 +19,7 @@ from graftkit.diffusers.noising import NoiseLevel, noise_level, noise_level_at_s
 __all__ = [
     "batch_bar",
     "image_size_of",
+    "read_classes",
     "read_control",
     "read_generators",
     "read_levels",
@@ -139,6 +140,23 @@ def _check_embeddings(text: Text) -> None:
             raise_invalid(f"prompt {name}", tensor, "finite values")
 
 
+def read_classes(labels: Any, batch: int) -> Tensor | None:
+    """Labels or class vectors, one for all or one an image.
+
+    Raises
+    ------
+    ValueError
+        If there are neither 1 nor `batch`.
+    """
+    if labels is None:
+        return None
+    rows = torch.as_tensor(labels)
+    rows = rows.reshape(1) if rows.ndim == 0 else rows
+    if len(rows) not in (1, batch):
+        raise_invalid("class_labels", labels, f"1 or {batch} labels, one an image")
+    return rows
+
+
 def batch_bar(pipe: Any, batch: int, size: int) -> Any:
     """The pipeline's progress bar; none for a single batch."""
     total = -(-batch // size)
@@ -224,7 +242,9 @@ def read_output(dtype: Any, device: Any) -> None:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, TypeError, AssertionError) as error:
-        raise ValueError(f"output_device: expected a device that is there, got {device!r} ({error})") from error
+        raise ValueError(
+            f"output_device: expected a device that is there, got {device!r} ({error})"
+        ) from error
 
 
 def read_generators(generator: Any, batch: int) -> Any:

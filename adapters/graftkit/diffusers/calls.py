@@ -12,6 +12,7 @@ from graftkit.core.validation import check_bool, check_integer, raise_invalid
 from graftkit.diffusers.arguments import (
     batch_bar,
     image_size_of,
+    read_classes,
     read_control,
     read_generators,
     read_levels,
@@ -101,8 +102,8 @@ class FeatureCalls:
             In place of `prompt`.
         prompt_embeds_2, prompt_attention_mask_2 : Tensor of shape (1 or B, ...) or None
             Hunyuan-DiT's second encoder.
-        class_labels : int, array-like of shape (1 or B,) or None, default=None
-            For class-conditional models.
+        class_labels : int, array-like of shape (1 or B,) or (1 or B, d), or None, default=None
+            For class-conditional models; vectors where the model projects them.
         height, width : int or None, default=None
             Resize to this size; ``None`` keeps the image's own, rounded down to what the model takes. The
             paper resizes to a square: 512 for SD 1.x/2.x, 1024 for SDXL.
@@ -171,9 +172,7 @@ class FeatureCalls:
         control = read_control(self, controlnet_image, image_size, batch)
         draws = read_noise(noise, settings.num_noise, batch)
         generators = read_generators(generator, batch)
-        labels = None if class_labels is None else torch.as_tensor(class_labels).reshape(-1)
-        if labels is not None and len(labels) not in (1, batch):
-            raise_invalid("class_labels", class_labels, f"1 or {batch} labels, one an image")
+        labels = read_classes(class_labels, batch)
         given = Text(
             prompt_embeds,
             pooled_prompt_embeds,
@@ -267,7 +266,7 @@ class FeatureCalls:
         window = map_window(None, image_size, transformer=not self.family.startswith("unet"))
         request = resolve(self, features, window=window)
         settings = Settings(early_exit=early_exit)
-        labels = None if class_labels is None else torch.as_tensor(class_labels).reshape(-1)
+        labels = read_classes(class_labels, len(pixels))
         device, dtype = execution_device(self), compute_dtype(self.denoiser)
         run = BatchRun(
             self, settings, request, image_size, dtype,

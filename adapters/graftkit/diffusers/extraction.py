@@ -42,6 +42,7 @@ def extract_features(
     *,
     features: Any = "preset",
     prompt: str | None = None,
+    class_label: int | None = None,
     timestep: int = 50,
     num_noise: int = 1,
     height: int | None = None,
@@ -67,6 +68,8 @@ def extract_features(
         As in the call.
     prompt : str or None, default=None
         One for all images.
+    class_label : int or None, default=None
+        One for all images, for class-conditional models.
     timestep : int, default=50
         Literal.
     num_noise : int, default=1
@@ -109,6 +112,8 @@ def extract_features(
         "names": names, "prompt": prompt, "timestep": timestep, "num_noise": num_noise, "seed": seed,
         "dtype": str(output_dtype or pipe.denoiser.dtype),
     }  # fmt: skip
+    if class_label is not None:
+        settings["class_label"] = check_integer("class_label", class_label, low=0)
     state = PartialState()
     model = fingerprint(pipe)
     keys: dict[int, str] = {}
@@ -143,7 +148,8 @@ def _extract(
         pixels = (torch.cat(list(same.values())) + 1) / 2
         out = pipe(
             pixels, settings["prompt"], settings["names"], timestep=settings["timestep"],
-            num_noise=settings["num_noise"], generator=generators, output_dtype=dtype, output_device="cpu",
+            num_noise=settings["num_noise"], class_labels=settings.get("class_label"), generator=generators,
+            output_dtype=dtype, output_device="cpu",
         )  # fmt: skip
         for row, key in enumerate(same):
             if key not in store:

@@ -265,4 +265,6 @@ def test_sequences_of_timesteps_pictures_of_two_sizes_and_globs_of_the_text(pipe
     text = pipe(tiny.image(1), features="up-level1-*-cross-v", as_tokens=True)
     assert text.names == [f"up-level1-repeat{i}-vit-block0-cross-v" for i in range(3)]
     assert all(tensor.ndim == 3 for tensor in text.features.values())
-    assert not any(name.endswith("cross-v") for name in pipe(tiny.image(1), features="*", as_tokens=True).names)
+    assert not any(
+        name.endswith("cross-v") for name in pipe(tiny.image(1), features="*", as_tokens=True).names
+    )

@@ -125,7 +125,9 @@ def test_a_cache_is_a_data_set(pipe, tmp_path, monkeypatch):
     cache = extract_features(pipe, pictures(), tmp_path, **ARGUMENTS)
     reads = []
     own = Path.read_text
-    monkeypatch.setattr(Path, "read_text", lambda self, *a, **k: reads.append(self.name) or own(self, *a, **k))
+    monkeypatch.setattr(
+        Path, "read_text", lambda self, *a, **k: reads.append(self.name) or own(self, *a, **k)
+    )
     assert len(list(cache)) == 5  # a loop ends
     batch = next(iter(DataLoader(cache, batch_size=5)))
     assert torch.equal(batch[NAMES[0]][4], cache[0][NAMES[0]])
@@ -196,7 +198,9 @@ class Rank:
 
 
 @pytest.mark.parametrize("count", [2, 3])
-def test_processes_share_whole_batches_so_that_features_are_equal_to_the_bit(pipe, tmp_path, monkeypatch, count):
+def test_processes_share_whole_batches_so_that_features_are_equal_to_the_bit(
+    pipe, tmp_path, monkeypatch, count
+):
     arguments = {**ARGUMENTS, "batch_size": 3}
     images = [*tiny.image(7, 16, 16), tiny.image(1, 16, 16, seed=5)[0][:, :, :8]]
     alone = extract_features(pipe, images, tmp_path / "alone", **arguments)
@@ -318,7 +322,12 @@ def test_pictures_of_several_sizes_go_apart_or_are_resized(pipe, tmp_path):
         (3, {}, TypeError, "dataset: expected a folder or a sequence"),
         ([{"picture": 0}], {}, ValueError, "image_key: expected one of"),
         ([(0, 1)], {"image_key": 2}, ValueError, "image_key: expected a position among 2 entries, got 2"),
-        ([tiny.image(1, 16, 16)], {"timestep": 1000}, ValueError, r"timestep: expected an integer in \[0, 999\]"),
+        (
+            [tiny.image(1, 16, 16)],
+            {"timestep": 1000},
+            ValueError,
+            r"timestep: expected an integer in \[0, 999\]",
+        ),
         ([tiny.image(1, 16, 16)], {"timestep": [50]}, TypeError, "timestep: expected an integer"),
         ([tiny.image(2, 16, 16)], {}, ValueError, r"dataset\[0\]: expected one picture an item"),
         ([tiny.image(1, 16, 16)], {"prompt": ["a"]}, TypeError, "one string for all images"),
