@@ -1,8 +1,8 @@
 """Features on disk, for data sets that are visited many times: a safetensors file an image, named by content.
 
-A key is a digest of the picture, of the settings and of the model (its configuration, a sample of its weights,
-and how adapters and FreeU are set), so a changed image, request or LoRA is another entry. Files appear whole or not at all; a killed
-run goes on where it was.
+A key is a digest of the picture, of the settings and of the model (its configuration, a sample of its
+weights, and how adapters and FreeU are set), so a changed image, request or LoRA is another entry. Files
+appear whole or not at all; a killed run goes on where it was.
 
 >>> import tempfile
 >>> cache = FeatureCache(tempfile.mkdtemp())
@@ -27,7 +27,7 @@ from graftkit.core.validation import check_integer, raise_invalid
 __all__ = ["FeatureCache", "content_key", "fingerprint"]
 
 MANIFEST = "manifest.json"
-# What changes activations and is in no configuration and no weight: a LoRA's scales and state, and FreeU's factors.
+# In no configuration and no weight, and yet they count: a LoRA's scales and state, FreeU's factors.
 SWITCHES = ("scaling", "_active_adapter", "_disable_adapters", "s1", "s2", "b1", "b2")
 
 

@@ -1,7 +1,7 @@
 """Where a pipeline runs and in which type, read in one walk over its modules.
 
-diffusers' own properties ask every module by name and several times over, which in a small U-Net takes a tenth
-of a forward. They are asked only where some module has an offloading or casting hook.
+diffusers' own properties ask every module by name and several times over, which takes long beside the forward
+of a small U-Net. They are asked only where some module has an offloading or casting hook.
 
 >>> execution_device(pipe), compute_dtype(pipe.unet)  # doctest: +SKIP
 (device(type='cuda', index=0), torch.float16)

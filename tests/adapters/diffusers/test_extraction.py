@@ -17,8 +17,13 @@ import torch.multiprocessing as mp
 from sklearn.tree import DecisionTreeClassifier
 from torch.utils.data import DataLoader
 
-from graftkit.diffusers import DiffusionFeaturePipeline, FeatureCache, extract_features, rank_activations
-from graftkit.diffusers import extraction
+from graftkit.diffusers import (
+    DiffusionFeaturePipeline,
+    FeatureCache,
+    extract_features,
+    extraction,
+    rank_activations,
+)
 from graftkit.diffusers.cache import content_key, fingerprint
 from graftkit.diffusers.taps import denoiser_taps
 from tests.adapters.diffusers import tiny, workers
@@ -125,9 +130,7 @@ def test_a_cache_is_a_data_set(pipe, tmp_path, monkeypatch):
     cache = extract_features(pipe, pictures(), tmp_path, **ARGUMENTS)
     reads = []
     own = Path.read_text
-    monkeypatch.setattr(
-        Path, "read_text", lambda self, *a, **k: reads.append(self.name) or own(self, *a, **k)
-    )
+    monkeypatch.setattr(Path, "read_text", lambda self, **k: reads.append(self.name) or own(self, **k))
     assert len(list(cache)) == 5  # a loop ends
     batch = next(iter(DataLoader(cache, batch_size=5)))
     assert torch.equal(batch[NAMES[0]][4], cache[0][NAMES[0]])
@@ -198,9 +201,7 @@ class Rank:
 
 
 @pytest.mark.parametrize("count", [2, 3])
-def test_processes_share_whole_batches_so_that_features_are_equal_to_the_bit(
-    pipe, tmp_path, monkeypatch, count
-):
+def test_processes_share_whole_batches_so_no_bit_differs(pipe, tmp_path, monkeypatch, count):
     arguments = {**ARGUMENTS, "batch_size": 3}
     images = [*tiny.image(7, 16, 16), tiny.image(1, 16, 16, seed=5)[0][:, :, :8]]
     alone = extract_features(pipe, images, tmp_path / "alone", **arguments)

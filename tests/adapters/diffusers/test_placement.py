@@ -35,7 +35,7 @@ def test_it_is_what_diffusers_says(pipe):
 
 def test_a_split_pipeline_works_where_its_accelerator_is():
     class Far(torch.nn.Module):
-        def parameters(self, recurse=True):
+        def parameters(self):
             yield SimpleNamespace(device=torch.device("cuda", 1))
 
     near, parts = torch.nn.Linear(1, 1), {"scheduler": object()}
@@ -111,7 +111,7 @@ def test_offloading_whole_models_keeps_the_early_exit(pipe):
 
 
 def test_pictures_go_where_the_offloaded_vae_will_be():
-    """Until it encodes, its weights are elsewhere: pictures sent there would meet them on the wrong device."""
+    """Until it encodes, its weights are elsewhere: pictures sent there would not meet them."""
     vae = tiny.vae()
     accelerate.cpu_offload_with_hook(vae, torch.device("meta"))  # stands in for an accelerator
     assert vae.device.type == "cpu"

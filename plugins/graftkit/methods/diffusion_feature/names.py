@@ -209,7 +209,7 @@ def expand_names(features: Any, names: Sequence[str], *, others: Sequence[str] =
     result: dict[str, None] = {}
     for request in _requests(features):
         if is_glob(request):
-            # Text has no grid: only a glob that can mean nothing else covers it, and only where it is allowed.
+            # Text has no grid: only a glob that can mean nothing else covers it, where it is allowed.
             text = request.endswith(TEXT)
             result.update(dict.fromkeys(match_names(request, _of_text(request, others) if text else names)))
         else:
@@ -248,7 +248,7 @@ def _of_text(pattern: str, others: Sequence[str]) -> list[str]:
     names = [name for name in others if name.endswith(TEXT)]
     if not names:
         raise ValueError(
-            f"features: {pattern!r} belongs to the text and has no spatial grid; ask for it with as_tokens=True"
+            f"features: {pattern!r} belongs to the text and has no spatial grid; ask with as_tokens=True"
         )
     return names
 
