@@ -1,10 +1,10 @@
 """Features of a whole data set, into a cache: with progress, resumable, over several processes.
 
 Each image has its own noise stream, seeded by its content key. The data set is cut into the same batches
-whatever the number of processes, which take whole batches in turn, so a feature depends neither on them nor on
-a kill in between; another batch size changes it by rounding at most. An image that occurs twice is stored once,
-from whichever batch came first. Start several processes with accelerate (``accelerate launch script.py``);
-they share the folder.
+whatever the number of processes, which take whole batches in turn, so a feature depends neither on them nor
+on a kill in between; another batch size changes it by rounding at most. An image that occurs twice is stored
+once, from whichever batch came first. Start several processes with accelerate (``accelerate launch
+script.py``); they share the folder.
 
 >>> cache = extract_features(pipe, "photos", "features", height=512, width=512)  # doctest: +SKIP
 >>> cache[0]["up-level1-repeat2-res-out"].shape  # doctest: +SKIP

@@ -209,7 +209,10 @@ def test_processes_share_whole_batches_so_no_bit_differs(pipe, tmp_path, monkeyp
     pipe.unet.register_forward_pre_hook(lambda _, args: sizes.append(tuple(args[0].shape[::3])))
     for rank in reversed(range(count)):  # the first one puts the parts together
         monkeypatch.setattr(extraction, "PartialState", lambda rank=rank: Rank(rank, count))
+        before = len(sizes)
         together = extract_features(pipe, images, tmp_path / "all", **arguments)
+        # Three batches, the last of two sizes: every process takes its own and no other's.
+        assert len(sizes) - before == sum([1, 1, 2][rank::count])
     assert sorted(sizes) == [(1, 8), (1, 16), (3, 16), (3, 16)]  # each image once
     assert together.order == alone.order
     for index in range(len(images)):
