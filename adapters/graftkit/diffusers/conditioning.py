@@ -225,7 +225,7 @@ def denoiser_arguments(
         if text.mask is not None:
             arguments["encoder_attention_mask"] = text.mask
         if model.config.addition_embed_type == "text_time":
-            sizes = [*original, *crops_coords_top_left, *target]
+            sizes: list[float] = [*original, *crops_coords_top_left, *target]
             room, each = model.add_embedding.linear_1.in_features, model.config.addition_time_embed_dim
             if text.pooled is not None and text.pooled.shape[-1] == room - 5 * each:
                 # SDXL's refiner takes an aesthetic score, by default 6, in place of the target's size.
