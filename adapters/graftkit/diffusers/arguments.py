@@ -14,15 +14,17 @@ from graftkit.core.validation import check_integer, raise_invalid
 from graftkit.diffusers.conditioning import Text, encode_prompts, read_prompt
 from graftkit.diffusers.images import read_images
 from graftkit.diffusers.inspection import latent_channels
-from graftkit.diffusers.noising import NoiseLevel, noise_level, noise_level_at_sigma
+from graftkit.diffusers.noising import NoiseLevel, noise_level, noise_level_at_sigma, schedule_length
 
 __all__ = [
     "batch_bar",
     "image_size_of",
+    "read_classes",
     "read_control",
     "read_generators",
     "read_levels",
     "read_noise",
+    "read_output",
     "read_source",
     "read_text",
 ]
@@ -106,6 +108,9 @@ def read_text(pipe: Any, prompt: Any, given: Text, batch: int, kwargs: dict[str,
         If both or what the pipeline cannot encode is given.
     """
     prompts = read_prompt(prompt, batch)
+    if kwargs is not None and not isinstance(kwargs, dict):
+        raise_invalid("cross_attention_kwargs", kwargs, "a dict or None", error=TypeError)
+    _check_embeddings(given)
     if given.embeds is not None:
         if prompts is not None:
             raise_invalid("prompt", prompt, "None where prompt_embeds are given")
@@ -120,6 +125,36 @@ def read_text(pipe: Any, prompt: Any, given: Text, batch: int, kwargs: dict[str,
         scale = (kwargs or {}).get("scale")
         text = encode_prompts(pipe, prompts or [""], lora_scale=scale)
     return text
+
+
+def _check_embeddings(text: Text) -> None:
+    for name, tensor in vars(text).items():
+        if tensor is None:
+            continue
+        if not isinstance(tensor, Tensor):
+            raise_invalid(f"prompt {name}", tensor, "a tensor", error=TypeError)
+        axes = 3 if name.startswith("embeds") else 2
+        if tensor.ndim != axes:
+            raise_invalid(f"prompt {name}", tensor, f"{axes} axes, the first of them 1 or one row an image")
+        if not torch.isfinite(tensor).all():
+            raise_invalid(f"prompt {name}", tensor, "finite values")
+
+
+def read_classes(labels: Any, batch: int) -> Tensor | None:
+    """Labels or class vectors, one for all or one an image.
+
+    Raises
+    ------
+    ValueError
+        If there are neither 1 nor `batch`.
+    """
+    if labels is None:
+        return None
+    rows = torch.as_tensor(labels)
+    rows = rows.reshape(1) if rows.ndim == 0 else rows
+    if len(rows) not in (1, batch):
+        raise_invalid("class_labels", labels, f"1 or {batch} labels, one an image")
+    return rows
 
 
 def batch_bar(pipe: Any, batch: int, size: int) -> Any:
@@ -149,9 +184,10 @@ def read_levels(
         if timestep is not None or denoise_from is not None:
             raise_invalid("timestep", timestep, "None where sigma is given (and no denoise_from)")
         return [(sigma, noise_level_at_sigma(scheduler, sigma), [])]
-    wanted = (
-        [50 if timestep is None else timestep] if not isinstance(timestep, list | tuple) else list(timestep)
-    )
+    several = isinstance(timestep, list | tuple | range) or getattr(timestep, "ndim", 0) == 1
+    wanted = list(timestep) if several else [50 if timestep is None else timestep]
+    last = schedule_length(scheduler) - 1
+    wanted = [check_integer("timestep", t, low=0, high=last) for t in wanted]
     if not wanted or len(set(wanted)) != len(wanted):
         raise_invalid("timestep", timestep, "one or several different timesteps")
     levels = []
@@ -159,7 +195,7 @@ def read_levels(
         level = noise_level(scheduler, t, noise_match=noise_match)
         entry: list[NoiseLevel] = []
         if denoise_from is not None:
-            first = check_integer("denoise_from", denoise_from)
+            first = check_integer("denoise_from", denoise_from, high=last)
             if first <= t:
                 raise_invalid("denoise_from", denoise_from, f"a timestep above {t}")
             entry = [noise_level(scheduler, s, noise_match=noise_match) for s in range(first, t, -1)]
@@ -184,7 +220,29 @@ def read_noise(noise: Any, count: int, batch: int) -> Tensor | None:
     draws = noise[None] if noise.ndim == 4 else noise
     if draws.ndim != 5 or draws.shape[0] != count or draws.shape[1] != batch:
         raise_invalid("noise", noise, f"shape ({batch}, c, h, w) or ({count}, {batch}, c, h, w)")
+    if not torch.isfinite(draws).all():
+        raise_invalid("noise", noise, "finite values")
     return draws
+
+
+def read_output(dtype: Any, device: Any) -> None:
+    """Refuse what features could not be moved to, before they are computed.
+
+    Raises
+    ------
+    TypeError
+        If `dtype` is none.
+    ValueError
+        If it has no fractions, or there is no such device.
+    """
+    if dtype is not None and not isinstance(dtype, torch.dtype):
+        raise_invalid("output_dtype", dtype, "a torch dtype or None", error=TypeError)
+    if dtype is not None and not dtype.is_floating_point:
+        raise_invalid("output_dtype", dtype, "a floating dtype, as features have fractions")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, TypeError, AssertionError) as error:
+        raise ValueError(f"output_device: expected a device that is there, got {device!r}") from error
 
 
 def read_generators(generator: Any, batch: int) -> Any:

@@ -114,6 +114,8 @@ class DiffusionBackbone(nn.Module):
         How the images were normalised; ``None`` means values in [-1, 1].
     size : (int, int) or None, default=None
         A size to compute ``feature_info`` at; ``None`` takes the model's own.
+    class_label : int or None, default=None
+        For class-conditional models, one for all images.
 
     Attributes
     ----------
@@ -140,6 +142,7 @@ class DiffusionBackbone(nn.Module):
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         size: tuple[int, int] | None = None,
+        class_label: int | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(pipe, DiffusionFeaturePipeline):
@@ -152,6 +155,7 @@ class DiffusionBackbone(nn.Module):
         self.trainable = check_bool("trainable", trainable)
         self.noise = check_choice("noise", noise, ("fixed", "random"))
         self.seed = check_integer("seed", seed, low=0)
+        self.class_label = None if class_label is None else check_integer("class_label", class_label, low=0)
         height, width = size or (None, None)
         self.levels = _by_stride(pipe, height, width) if levels is None else _read_levels(pipe, levels)
         text = pipe.encode_text(prompt)
@@ -235,7 +239,10 @@ class DiffusionBackbone(nn.Module):
         if self.noise == "fixed":
             generator = [torch.Generator().manual_seed(self.seed) for _ in range(len(x))]
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.trainable):
-            maps = self.pipe.forward_features(x, text, names, timestep=self.timestep, generator=generator)
+            maps = self.pipe.forward_features(
+                x, text, names,
+                timestep=self.timestep, generator=generator, class_labels=self.class_label,
+            )  # fmt: skip
         return [self.aggregate([maps[name] for name in level]) for level in self.levels]
 
     def _pixels(self, x: Tensor) -> Tensor:

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from diffusers.utils.torch_utils import randn_tensor
-from graftkit.core.validation import check_bool, check_choice, check_integer, raise_invalid
+from graftkit.core.validation import check_bool, check_choice, check_integer, check_number, raise_invalid
 from graftkit.diffusers.conditioning import Text, denoiser_arguments
 from graftkit.diffusers.forwards import Forwards, early_exit_allowed
 from graftkit.diffusers.images import encode_images
 from graftkit.diffusers.inspection import latent_channels
 from graftkit.diffusers.noising import NoiseLevel
+from graftkit.diffusers.placement import execution_device
 from graftkit.diffusers.requests import Request, aggregate_maps
 
 __all__ = ["BatchRun", "Part", "Settings"]
@@ -49,6 +50,17 @@ class Settings:
         check_choice("map_reduce", self.map_reduce, ("mean", "none"))
         if self.early_exit != "auto":
             check_bool("early_exit", self.early_exit)
+        for name in ("original_size", "crops_coords_top_left", "target_size"):
+            pair = getattr(self, name)
+            if pair is None:
+                continue
+            if not isinstance(pair, tuple | list) or len(pair) != 2:
+                raise_invalid(name, pair, "two integers", error=TypeError)
+            for value in pair:
+                check_integer(name, value, low=0)
+        scales = self.controlnet_scale
+        for scale in scales if isinstance(scales, tuple | list) else [scales]:
+            check_number("controlnet_conditioning_scale", scale)
 
 
 @dataclass(frozen=True)
@@ -115,7 +127,7 @@ class BatchRun:
     ) -> Part:
         """Features at each level."""
         pipe, settings, dtype = self.pipe, self.settings, self.dtype
-        device = pipe._execution_device
+        device = execution_device(pipe)
         latents = source
         if is_image and getattr(pipe, "vae", None) is not None:
             latents = encode_images(pipe.vae, source, mode=settings.latent_mode, generator=self.generator)

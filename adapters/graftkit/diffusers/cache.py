@@ -1,8 +1,8 @@
 """Features on disk, for data sets that are visited many times: a safetensors file an image, named by content.
 
-A key is a digest of the picture, of the settings and of the model (its configuration and a sample of its
-weights), so a changed image, request or LoRA is another entry. Files appear whole or not at all; a killed
-run goes on where it was.
+A key is a digest of the picture, of the settings and of the model (its configuration, a sample of its
+weights, and how adapters and FreeU are set), so a changed image, request or LoRA is another entry. Files
+appear whole or not at all; a killed run goes on where it was.
 
 >>> import tempfile
 >>> cache = FeatureCache(tempfile.mkdtemp())
@@ -27,6 +27,8 @@ from graftkit.core.validation import check_integer, raise_invalid
 __all__ = ["FeatureCache", "content_key", "fingerprint"]
 
 MANIFEST = "manifest.json"
+# In no configuration and no weight, and yet they count: a LoRA's scales and state, FreeU's factors.
+SWITCHES = ("scaling", "_active_adapter", "_disable_adapters", "s1", "s2", "b1", "b2")
 
 
 class FeatureCache:
@@ -51,6 +53,8 @@ class FeatureCache:
             raise_invalid("folder", folder, "a path", error=TypeError)
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._stamp: tuple[int, ...] | None = None  # of the manifest that was read last
+        self._keys: list[str] = []
 
     def __contains__(self, key: object) -> bool:
         return isinstance(key, str) and self._path(key).is_file()
@@ -131,11 +135,19 @@ class FeatureCache:
         list of str
             Empty until an extraction has finished.
         """
+        return list(self._manifest())
+
+    def _manifest(self) -> list[str]:
+        """The keys, read again only where the file is another one: an epoch asks once an item."""
         path = self.folder / MANIFEST
         if not path.is_file():
             return []
-        keys: list[str] = json.loads(path.read_text(encoding="utf-8"))["keys"]
-        return keys
+        found = path.stat()
+        stamp = found.st_ino, found.st_mtime_ns, found.st_size
+        if stamp != self._stamp:
+            self._keys = json.loads(path.read_text(encoding="utf-8"))["keys"]
+            self._stamp = stamp
+        return self._keys
 
     def write_order(self, keys: list[str]) -> None:
         """Say which entry belongs to which item of the data set.
@@ -149,11 +161,13 @@ class FeatureCache:
             part.write(json.dumps({"keys": keys}).encode())
 
     def __len__(self) -> int:
-        return len(self.order) or sum(1 for _ in self.keys())
+        return len(self._manifest()) or sum(1 for _ in self.keys())
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        order = self.order
-        found = self.get(order[check_integer("index", index, low=-len(order), high=len(order) - 1)])
+        order, place = self._manifest(), check_integer("index", index)
+        if not -len(order) <= place < len(order):  # an IndexError ends a loop over the items
+            raise IndexError(f"index: expected an item of {len(order)}, got {place}")
+        found = self.get(order[place])
         if found is None:
             raise KeyError(f"index {index}: the entry {order[index]} is gone")
         return found
@@ -191,7 +205,7 @@ def content_key(pixels: Tensor, settings: Mapping[str, Any], model: str) -> str:
 
 
 def fingerprint(pipe: Any, sample: int = 64) -> str:
-    """A digest of a pipeline's models: configurations, and some elements of every parameter and buffer.
+    """A digest of a pipeline's models: configurations, switches, some elements of every parameter and buffer.
 
     Parameters
     ----------
@@ -220,4 +234,9 @@ def fingerprint(pipe: Any, sample: int = 64) -> str:
                 chosen = flat[:: max(1, flat.numel() // sample)]
                 digest.update(f"{key}{tuple(tensor.shape)}{tensor.dtype}".encode())
                 digest.update(chosen.double().cpu().numpy().tobytes())
+            for key, module in part.named_modules():
+                given = vars(module)
+                switches = {name: given[name] for name in SWITCHES if given.get(name) is not None}
+                if switches:
+                    digest.update(json.dumps([key, switches], sort_keys=True, default=str).encode())
     return digest.hexdigest()

@@ -8,14 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from graftkit.core.validation import check_integer, raise_invalid
+from graftkit.core.validation import check_bool, check_integer, raise_invalid
 from graftkit.diffusers.arguments import (
     batch_bar,
     image_size_of,
+    read_classes,
     read_control,
     read_generators,
     read_levels,
     read_noise,
+    read_output,
     read_source,
     read_text,
 )
@@ -25,6 +27,7 @@ from graftkit.diffusers.images import evaluating
 from graftkit.diffusers.inspection import strides
 from graftkit.diffusers.noising import noise_level
 from graftkit.diffusers.output import DiffusionFeatureOutput
+from graftkit.diffusers.placement import compute_dtype, execution_device
 from graftkit.diffusers.requests import map_window, resolve
 
 __all__ = ["FeatureCalls"]
@@ -99,8 +102,8 @@ class FeatureCalls:
             In place of `prompt`.
         prompt_embeds_2, prompt_attention_mask_2 : Tensor of shape (1 or B, ...) or None
             Hunyuan-DiT's second encoder.
-        class_labels : int, array-like of shape (1 or B,) or None, default=None
-            For class-conditional models.
+        class_labels : int, array-like of shape (1 or B,) or (1 or B, d), or None, default=None
+            For class-conditional models; vectors where the model projects them.
         height, width : int or None, default=None
             Resize to this size; ``None`` keeps the image's own, rounded down to what the model takes. The
             paper resizes to a square: 512 for SD 1.x/2.x, 1024 for SDXL.
@@ -158,8 +161,8 @@ class FeatureCalls:
             num_noise, latent_mode, map_reduce, max_map_elements, early_exit, original_size,
             crops_coords_top_left, target_size, cross_attention_kwargs, controlnet_conditioning_scale,
         )  # fmt: skip
-        if output_dtype is not None and not isinstance(output_dtype, torch.dtype):
-            raise_invalid("output_dtype", output_dtype, "a torch dtype or None", error=TypeError)
+        read_output(output_dtype, output_device)
+        check_bool("return_dict", return_dict)
         levels = read_levels(self.scheduler, timestep, sigma, noise_match, denoise_from)
         source, pixels = read_source(self, image, latents, height, width, resize_mode)
         batch = len(source)
@@ -169,9 +172,7 @@ class FeatureCalls:
         control = read_control(self, controlnet_image, image_size, batch)
         draws = read_noise(noise, settings.num_noise, batch)
         generators = read_generators(generator, batch)
-        labels = None if class_labels is None else torch.as_tensor(class_labels).reshape(-1)
-        if labels is not None and len(labels) not in (1, batch):
-            raise_invalid("class_labels", class_labels, f"1 or {batch} labels, one an image")
+        labels = read_classes(class_labels, batch)
         given = Text(
             prompt_embeds,
             pooled_prompt_embeds,
@@ -180,8 +181,8 @@ class FeatureCalls:
             prompt_attention_mask_2,
         )
         text = read_text(self, prompt, given, batch, cross_attention_kwargs)
-        dtype = self.denoiser.dtype  # it looks through every module: once
-        text = text.to(self._execution_device, dtype)
+        device, dtype = execution_device(self), compute_dtype(self.denoiser)
+        text = text.to(device, dtype)
         size = batch if batch_size is None else check_integer("batch_size", batch_size, low=1)
         parts = []
         try:
@@ -265,11 +266,11 @@ class FeatureCalls:
         window = map_window(None, image_size, transformer=not self.family.startswith("unet"))
         request = resolve(self, features, window=window)
         settings = Settings(early_exit=early_exit)
-        labels = None if class_labels is None else torch.as_tensor(class_labels).reshape(-1)
-        dtype = self.denoiser.dtype
+        labels = read_classes(class_labels, len(pixels))
+        device, dtype = execution_device(self), compute_dtype(self.denoiser)
         run = BatchRun(
             self, settings, request, image_size, dtype,
-            text=(text or Text()).to(self._execution_device, dtype).expanded(len(pixels)),
+            text=(text or Text()).to(device, dtype).expanded(len(pixels)),
             labels=labels,
             control=None,
             generator=read_generators(generator, len(pixels)),

@@ -225,8 +225,12 @@ def denoiser_arguments(
         if text.mask is not None:
             arguments["encoder_attention_mask"] = text.mask
         if model.config.addition_embed_type == "text_time":
-            sizes = [*original, *crops_coords_top_left, *target]
-            expected = model.add_embedding.linear_1.in_features - 6 * model.config.addition_time_embed_dim
+            sizes: list[float] = [*original, *crops_coords_top_left, *target]
+            room, each = model.add_embedding.linear_1.in_features, model.config.addition_time_embed_dim
+            if text.pooled is not None and text.pooled.shape[-1] == room - 5 * each:
+                # SDXL's refiner takes an aesthetic score, by default 6, in place of the target's size.
+                sizes = [*original, *crops_coords_top_left, 6.0]
+            expected = room - len(sizes) * each
             if text.pooled is None or text.pooled.shape[-1] != expected:
                 raise_invalid(
                     "pooled_prompt_embeds", text.pooled, f"shape (B, {expected}), as this U-Net needs"
@@ -275,14 +279,24 @@ def _labels(
         return None
     if not needed:
         raise_invalid("class_labels", labels, "None: this model takes no labels")
-    tensor = (
-        torch.as_tensor(labels, device=device).reshape(-1)
-        if not isinstance(labels, Tensor)
-        else labels.to(device)
-    )
-    if len(tensor) not in (1, batch):
+    if len(labels) not in (1, batch):
         raise_invalid("class_labels", labels, f"1 or {batch} labels, one an image")
-    return tensor.expand(batch, *tensor.shape[1:]) if len(tensor) != batch else tensor
+    kind = getattr(model.config, "class_embed_type", None)
+    if kind in ("projection", "simple_projection"):
+        width = model.config.projection_class_embeddings_input_dim
+        if labels.ndim != 2 or labels.shape[1] != width or not labels.is_floating_point():
+            raise_invalid("class_labels", labels, f"floating vectors of shape (1 or B, {width})")
+    elif labels.ndim != 1:
+        raise_invalid("class_labels", labels, "shape (1,) or (B,)")
+    elif kind is None:
+        # DiT has one more, for no class.
+        last = model.config.num_embeds_ada_norm if family == "dit" else model.config.num_class_embeds - 1
+        if labels.is_floating_point() or labels.dtype == torch.bool:
+            raise_invalid("class_labels", labels, f"integers in 0..{last}", error=TypeError)
+        # A stand-in on the meta device has no values.
+        if labels.device.type != "meta" and not 0 <= int(labels.min()) <= int(labels.max()) <= last:
+            raise_invalid("class_labels", labels.tolist(), f"integers in 0..{last}")
+    return labels.to(device).expand(batch, *labels.shape[1:])
 
 
 def _hunyuan(model: Any, text: Text, latents: Tensor, sizes: tuple[int, ...]) -> dict[str, Any]:
@@ -305,7 +319,7 @@ def _hunyuan(model: Any, text: Text, latents: Tensor, sizes: tuple[int, ...]) ->
     arguments: dict[str, Any] = {
         "encoder_hidden_states": text.embeds,
         "text_embedding_mask": text.mask,
-        "encoder_hidden_states_t5": text.embeds_2,
+        "encoder_hidden_states_t5": text.embeds_2.contiguous(),  # which the model flattens by view
         "text_embedding_mask_t5": text.mask_2,
         "image_rotary_emb": rotation,
     }

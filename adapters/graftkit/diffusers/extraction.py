@@ -1,8 +1,10 @@
 """Features of a whole data set, into a cache: with progress, resumable, over several processes.
 
-Each image has its own noise stream, seeded by its content key, so neither batch size nor the number of
-processes changes a feature, and an image that occurs twice is computed once. Start several processes with
-accelerate (``accelerate launch script.py``); they share the folder.
+Each image has its own noise stream, seeded by its content key. The data set is cut into the same batches
+whatever the number of processes, which take whole batches in turn, so a feature depends neither on them nor
+on a kill in between; another batch size changes it by rounding at most. An image that occurs twice is stored
+once, from whichever batch came first. Start several processes with accelerate (``accelerate launch
+script.py``); they share the folder.
 
 >>> cache = extract_features(pipe, "photos", "features", height=512, width=512)  # doctest: +SKIP
 >>> cache[0]["up-level1-repeat2-res-out"].shape  # doctest: +SKIP
@@ -10,12 +12,13 @@ accelerate (``accelerate launch script.py``); they share the folder.
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from graftkit.core.files import whole_file
@@ -24,6 +27,8 @@ from graftkit.core.validation import check_integer, raise_invalid
 from graftkit.diffusers.cache import FeatureCache, content_key, fingerprint
 from graftkit.diffusers.images import read_images
 from graftkit.diffusers.inspection import latent_channels
+from graftkit.diffusers.noising import schedule_length
+from graftkit.diffusers.requests import resolve
 
 __all__ = ["extract_features"]
 
@@ -37,6 +42,7 @@ def extract_features(
     *,
     features: Any = "preset",
     prompt: str | None = None,
+    class_label: int | None = None,
     timestep: int = 50,
     num_noise: int = 1,
     height: int | None = None,
@@ -55,13 +61,15 @@ def extract_features(
         On this process's device.
     dataset : path, or a sequence of items
         A folder (its pictures in the order of their names), a torch or `datasets` data set, or a list. An
-        item is a picture, a mapping or a tuple that holds one.
+        item is a picture, a path, or a mapping or a tuple that holds one of these.
     cache : FeatureCache or path
         Where features go; shared by all processes.
     features : str, list of str or dict, default="preset"
         As in the call.
     prompt : str or None, default=None
         One for all images.
+    class_label : int or None, default=None
+        One for all images, for class-conditional models.
     timestep : int, default=50
         Literal.
     num_noise : int, default=1
@@ -69,7 +77,7 @@ def extract_features(
     height, width : int or None, default=None
         The size to resize to; needed where pictures differ in size.
     batch_size : int, default=8
-        Images a forward; images of different sizes go apart.
+        Images a forward, which each process takes in turn; images of different sizes go apart.
     image_key : str or int, default="image"
         The picture's key or position in an item that is no picture itself.
     output_dtype : torch.dtype or None, default=None
@@ -91,61 +99,61 @@ def extract_features(
     ValueError
         If the data set is empty or a value is refused.
     """
-    check_integer("batch_size", batch_size, low=1)
-    check_integer("seed", seed, low=0)
-    check_integer("num_noise", num_noise, low=1)
+    size = check_integer("batch_size", batch_size, low=1)
+    seed = check_integer("seed", seed, low=0)
+    num_noise = check_integer("num_noise", num_noise, low=1)
+    timestep = check_integer("timestep", timestep, low=0, high=schedule_length(pipe.scheduler) - 1)
     if prompt is not None and not isinstance(prompt, str):
         raise_invalid("prompt", prompt, "one string for all images", error=TypeError)
     items = _items(dataset)
     store = cache if isinstance(cache, FeatureCache) else FeatureCache(cache)
-    from graftkit.diffusers.requests import resolve
-
     names = resolve(pipe, features).names
     settings = {
         "names": names, "prompt": prompt, "timestep": timestep, "num_noise": num_noise, "seed": seed,
         "dtype": str(output_dtype or pipe.denoiser.dtype),
     }  # fmt: skip
+    if class_label is not None:
+        settings["class_label"] = check_integer("class_label", class_label, low=0)
     state = PartialState()
     model = fingerprint(pipe)
-    own = range(len(items))[state.process_index :: state.num_processes]
     keys: dict[int, str] = {}
-    waiting: list[tuple[str, Tensor]] = []
     channels = 3 if getattr(pipe, "vae", None) is not None else latent_channels(pipe)
-    bar = progress_bar(own, verbose=verbose if state.is_main_process else 0, desc="features")
-    for index in bar:
+    starts = range(0, len(items), size)[state.process_index :: state.num_processes]
+    own = [index for start in starts for index in range(start, min(start + size, len(items)))]
+    batch: list[tuple[str, Tensor]] = []
+    for index in progress_bar(own, verbose=verbose if state.is_main_process else 0, desc="features"):
         picture = _picture(items[index], image_key)
         pixels = read_images(picture, unit=pipe.size_unit, channels=channels, height=height, width=width)
         if len(pixels) != 1:
             raise_invalid(f"dataset[{index}]", picture, "one picture an item")
-        key = content_key(pixels[0], settings, model)
-        keys[index] = key
-        if key not in store and all(key != other for other, _ in waiting):
-            if waiting and waiting[0][1].shape != pixels.shape:
-                _flush(pipe, store, waiting, settings, output_dtype)
-            waiting.append((key, pixels))
-        if len(waiting) == batch_size:
-            _flush(pipe, store, waiting, settings, output_dtype)
-    _flush(pipe, store, waiting, settings, output_dtype)
+        keys[index] = content_key(pixels[0], settings, model)
+        batch.append((keys[index], pixels))
+        if index % size == size - 1 or index == len(items) - 1:
+            _extract(pipe, store, batch, settings, output_dtype)
+            batch = []
     _finish(store, state, keys, len(items))
     return store
 
 
-def _flush(
-    pipe: Any, store: FeatureCache, waiting: list[tuple[str, Tensor]], settings: dict[str, Any], dtype: Any
+def _extract(
+    pipe: Any, store: FeatureCache, batch: list[tuple[str, Tensor]], settings: dict[str, Any], dtype: Any
 ) -> None:
-    if not waiting:
-        return
-    # Where a model's arithmetic depends on the batch, a part of a batch would differ from a whole one by
-    # rounding.
-    generators = [torch.Generator().manual_seed(int(key[:15], 16)) for key, _ in waiting]
-    pixels = (torch.cat([tensor for _, tensor in waiting]) + 1) / 2
-    out = pipe(
-        pixels, settings["prompt"], settings["names"], timestep=settings["timestep"],
-        num_noise=settings["num_noise"], generator=generators, output_dtype=dtype, output_device="cpu",
-    )  # fmt: skip
-    for row, (key, _) in enumerate(waiting):
-        store.put(key, {name: tensor[row] for name, tensor in out.features.items()})
-    waiting.clear()
+    """One batch of the data set, in a forward for each size among its pictures."""
+    for shape in dict.fromkeys(pixels.shape for _, pixels in batch):
+        same = dict(entry for entry in batch if entry[1].shape == shape)
+        # All or nothing: where arithmetic depends on the batch, a part of it would differ by rounding.
+        if all(key in store for key in same):
+            continue
+        generators = [torch.Generator().manual_seed(int(key[:15], 16)) for key in same]
+        pixels = (torch.cat(list(same.values())) + 1) / 2
+        out = pipe(
+            pixels, settings["prompt"], settings["names"], timestep=settings["timestep"],
+            num_noise=settings["num_noise"], class_labels=settings.get("class_label"), generator=generators,
+            output_dtype=dtype, output_device="cpu",
+        )  # fmt: skip
+        for row, key in enumerate(same):
+            if key not in store:
+                store.put(key, {name: tensor[row] for name, tensor in out.features.items()})
 
 
 def _finish(store: FeatureCache, state: Any, keys: dict[int, str], count: int) -> None:
@@ -160,7 +168,7 @@ def _finish(store: FeatureCache, state: Any, keys: dict[int, str], count: int) -
         for path in parts:
             merged |= {int(i): key for i, key in json.loads(path.read_text(encoding="utf-8")).items()}
         store.write_order([merged[i] for i in range(count)])
-        for path in parts:
+        for path in store.folder.glob("part-*.json"):  # of a killed run with more processes too
             path.unlink()
     state.wait_for_everyone()
 
@@ -182,13 +190,17 @@ def _items(dataset: Any) -> Any:
 
 
 def _picture(item: Any, key: str | int) -> Any:
+    if isinstance(item, Mapping):
+        if key not in item:
+            raise_invalid("image_key", key, f"one of {sorted(map(str, item))}")
+        item = item[key]
+    elif isinstance(item, tuple | list):
+        position = key if isinstance(key, int) else 0
+        if not -len(item) <= position < len(item):
+            raise_invalid("image_key", key, f"a position among {len(item)} entries")
+        item = item[position]
     if isinstance(item, str | os.PathLike):
         with Image.open(item) as opened:
-            return opened.convert("RGB")
-    if isinstance(item, dict):
-        if key not in item:
-            raise_invalid("image_key", key, f"one of {sorted(item)}")
-        return item[key]
-    if isinstance(item, tuple | list):
-        return item[key if isinstance(key, int) else 0]
+            # Upright, as diffusers and datasets open photographs.
+            return ImageOps.exif_transpose(opened).convert("RGB")
     return item

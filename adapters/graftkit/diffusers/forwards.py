@@ -13,10 +13,14 @@ import diffusers
 from graftkit.core.validation import raise_invalid
 from graftkit.diffusers.capture import Capture
 from graftkit.diffusers.noising import NoiseLevel
+from graftkit.diffusers.placement import moves_weights
 from graftkit.diffusers.requests import Request, may_stop
-from graftkit.diffusers.taps import every_module
 
 __all__ = ["Forwards", "early_exit_allowed"]
+
+
+class Ended(Exception):
+    """The network's last layer has run."""
 
 
 class Forwards:
@@ -95,8 +99,30 @@ class Forwards:
             return result
         if self.family == "hunyuan":
             time = time.to(dtype)  # this transformer embeds in the timestep's own dtype
+        if self.family == "dit" and noisy.shape[-2] != noisy.shape[-1]:
+            return self._unpatched(noisy, time, arguments)
         first: Tensor = self.model(noisy, timestep=time, return_dict=False, **arguments)[0]
         return first
+
+    def _unpatched(self, noisy: Tensor, time: Tensor, arguments: dict[str, Any]) -> Tensor:
+        """DiT's output on its true grid; diffusers takes the root of the number of tokens for both sides."""
+        seen: list[Tensor] = []
+
+        def last(_: nn.Module, __: Any, tokens: Tensor) -> None:
+            seen.append(tokens)
+            raise Ended
+
+        handle = self.model.proj_out_2.register_forward_hook(last)
+        try:
+            self.model(noisy, timestep=time, return_dict=False, **arguments)
+        except Ended:
+            pass
+        finally:
+            handle.remove()
+        grid = (noisy.shape[-2] // self.patch, noisy.shape[-1] // self.patch)
+        cells = seen[0].unflatten(1, grid).unflatten(3, (self.patch, self.patch, -1))
+        output: Tensor = cells.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
+        return output
 
     def _residuals(self, noisy: Tensor, time: Tensor) -> dict[str, Any]:
         assert self.control is not None
@@ -145,11 +171,4 @@ def early_exit_allowed(pipe: Any, request: Request, asked: Any) -> bool:
     if torch.is_grad_enabled() and getattr(model, "is_gradient_checkpointing", False):
         return False
     # Offloading module by module puts weights back after each forward, which a stop would skip.
-    return not any(_moves_weights(module) for module in every_module(model))
-
-
-def _moves_weights(module: Any) -> bool:
-    hook = getattr(module, "_hf_hook", None)
-    if hook is not None and type(hook).__name__ in ("AlignDevicesHook", "SequentialHook"):
-        return bool(getattr(hook, "offload", True))
-    return hasattr(module, "_diffusers_hook") and bool(getattr(module._diffusers_hook, "hooks", None))
+    return not moves_weights(model)

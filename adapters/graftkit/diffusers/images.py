@@ -62,16 +62,16 @@ def read_images(
     if all(hasattr(picture, "convert") for picture in pictures):
         tensor = _from_pil(pictures, unit, channels, height, width, resize_mode, name)
     else:
-        tensor = torch.cat([_from_array(picture, channels, name) for picture in pictures])
-    if not len(tensor):
-        raise_invalid(name, image, "at least one picture, the batch is empty")
+        tensor = _stacked([_from_array(picture, channels, name) for picture in pictures], height, width, name)
+    if not tensor.numel():
+        raise_invalid(name, image, "at least one picture of one pixel, the batch is empty")
     if not torch.isfinite(tensor).all():
         raise_invalid(name, image, "finite values")
     if tensor.min() < 0 or tensor.max() > 1:
         raise_invalid(name, image, f"values in [0, 1] (they span {tensor.min():.3g} to {tensor.max():.3g})")
     size = _size((tensor.shape[-2], tensor.shape[-1]), unit, height, width, resize_mode, name)
     if tuple(tensor.shape[-2:]) != size:
-        tensor = functional.interpolate(tensor, size, mode="bilinear", antialias=True, align_corners=False)
+        tensor = _resized(tensor, size)
     return 2 * tensor.clamp(0, 1) - 1
 
 
@@ -114,6 +114,19 @@ def _from_array(picture: Any, channels: int, name: str) -> Tensor:
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
+def _stacked(parts: list[Tensor], height: int | None, width: int | None, name: str) -> Tensor:
+    sizes = {tuple(part.shape[-2:]) for part in parts}
+    if len(sizes) > 1:
+        if height is None or width is None:
+            raise_invalid(name, sorted(sizes), "pictures of one size, or height and width to resize to")
+        parts = [_resized(part, (height, width)) if part.numel() else part[..., :0, :0] for part in parts]
+    return torch.cat(parts)
+
+
+def _resized(tensor: Tensor, size: tuple[int, int]) -> Tensor:
+    return functional.interpolate(tensor, size, mode="bilinear", antialias=True, align_corners=False)
+
+
 def _size(
     own: tuple[int, int], unit: int, height: int | None, width: int | None, mode: str, name: str
 ) -> tuple[int, int]:
@@ -141,7 +154,7 @@ def encode_images(vae: Any, pixels: Tensor, *, mode: str = "mode", generator: An
         try:
             if upcast:  # some VAEs overflow in half precision
                 vae.to(torch.float32)
-            encoded = vae.encode(pixels.to(device=vae.device, dtype=vae.dtype))
+            encoded = vae.encode(pixels.to(device=_device_of(vae), dtype=vae.dtype))
         finally:
             if upcast:
                 vae.to(torch.float16)
@@ -159,6 +172,16 @@ def encode_images(vae: Any, pixels: Tensor, *, mode: str = "mode", generator: An
         return scaled
     moved: Tensor = (latents - float(getattr(vae.config, "shift_factor", None) or 0.0)) * scale
     return moved
+
+
+def _device_of(vae: Any) -> torch.device:
+    """Where a VAE will be while it encodes: with offloading its weights are elsewhere until then."""
+    for module in every_module(vae):
+        device = getattr(vars(module).get("_hf_hook"), "execution_device", None)
+        if device is not None:
+            return torch.device(device)
+    own: torch.device = vae.device  # of group offloading too
+    return own
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from graftkit.core.validation import check_number, raise_invalid
+from graftkit.core.validation import check_bool, check_number, raise_invalid
 from graftkit.diffusers.taps import Tap, denoiser_taps, every_module, module_tap
 from graftkit.methods.diffusion_feature.aggregation import resize_map
 from graftkit.methods.diffusion_feature.names import EXTRAS, expand_names
@@ -51,6 +51,7 @@ def resolve(
     ValueError
         If a name is unknown, nothing matches, or there is no preset for this model.
     """
+    check_bool("as_tokens", as_tokens)
     denoiser = pipe.denoiser
     taps = {tap.name: tap for tap in denoiser_taps(denoiser)}
     spatial = [name for name, tap in taps.items() if not tap.text]

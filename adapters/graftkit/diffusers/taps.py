@@ -109,8 +109,8 @@ def denoiser_taps(denoiser: nn.Module) -> list[Tap]:
 def module_tap(name: str, denoiser: nn.Module) -> Tap:
     """A tap on a path of ``named_modules()``."""
     path = name.removeprefix("module:")
-    modules = dict(denoiser.named_modules())
-    if path not in modules or not path:
+    modules = {name: module for name, module in denoiser.named_modules() if name}
+    if path not in modules:
         import difflib
 
         near = ", ".join(map(repr, difflib.get_close_matches(path, list(modules), n=3, cutoff=0.0)))

@@ -50,6 +50,8 @@ class DiffusionFeatureBackbone(BaseModule):
         The data preprocessor's, on its scale of 0 to 255; ``None`` means images in [-1, 1].
     size : (int, int) or None, default=None
         A size to compute channels at.
+    class_label : int or None, default=None
+        For class-conditional models, one for all images.
     init_cfg : dict or None, default=None
         As for every mmengine module; weights come from `pretrained`.
     **load : object
@@ -73,6 +75,7 @@ class DiffusionFeatureBackbone(BaseModule):
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         size: tuple[int, int] | None = None,
+        class_label: int | None = None,
         init_cfg: Any = None,
         **load: Any,
     ) -> None:
@@ -86,8 +89,9 @@ class DiffusionFeatureBackbone(BaseModule):
         source = DiffusionFeaturePipeline.from_pretrained(pretrained, **load) if pipe is None else pipe
         scaled = [None if values is None else [value / 255 for value in values] for values in (mean, std)]
         self.body = DiffusionBackbone(
-            source, levels, prompt, timestep, trainable, noise, mean=scaled[0], std=scaled[1], size=size
-        )
+            source, levels, prompt, timestep, trainable, noise,
+            mean=scaled[0], std=scaled[1], size=size, class_label=class_label,
+        )  # fmt: skip
         self.feature_info = self.body.feature_info
 
     @property

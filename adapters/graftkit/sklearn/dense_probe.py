@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from numbers import Integral
 from typing import Any, ClassVar
 
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graftkit.core.random import numpy_generator
-from graftkit.core.validation import raise_invalid
+from graftkit.core.validation import check_integer, raise_invalid
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context, clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -89,7 +90,7 @@ class DenseProbe(ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n, C, h, w), or list of arrays of shape (C, h, w)
-            One map an image; torch tensors on the CPU too.
+            One map an image; torch tensors too.
         y : array-like of shape (n, H, W), or list of arrays of shape (H, W)
             Integer label maps of any size.
 
@@ -101,12 +102,14 @@ class DenseProbe(ClassifierMixin, BaseEstimator):
         Raises
         ------
         TypeError
-            If labels are no integers.
+            If labels are no integers, or an argument is of another wrong type.
         ValueError
             If shapes do not fit, values are not finite, or no pixel is labelled.
         """
         from graftkit.methods.diffusion_feature.pixels import pixel_table
 
+        if isinstance(self.pixels_per_image, bool):
+            raise_invalid("pixels_per_image", self.pixels_per_image, "an integer or None", error=TypeError)
         maps = _read_maps(X)
         labels = _read_labels(y, len(maps))
         table, target = pixel_table(
@@ -138,6 +141,8 @@ class DenseProbe(ClassifierMixin, BaseEstimator):
 
         Raises
         ------
+        TypeError
+            If `size` is no pair of integers.
         ValueError
             If channels differ from `fit`'s, or there is no size.
         """
@@ -145,7 +150,10 @@ class DenseProbe(ClassifierMixin, BaseEstimator):
         chosen = self.label_size_ if size is None else size
         if chosen is None:
             raise_invalid("size", None, "a size, as the label maps in fit differed")
-        return np.stack([self._predict_one(m, (int(chosen[0]), int(chosen[1]))) for m in self._checked(X)])
+        if not isinstance(chosen, tuple | list) or len(chosen) != 2:
+            raise_invalid("size", chosen, "height and width", error=TypeError)
+        height, width = (check_integer("size", side, low=1) for side in chosen)
+        return np.stack([self._predict_one(one, (height, width)) for one in self._checked(X)])
 
     def score(self, X: Any, y: Any, sample_weight: None = None) -> float:
         """Mean IoU over the set, ignored pixels left out.
@@ -210,12 +218,22 @@ class DenseProbe(ClassifierMixin, BaseEstimator):
         return maps
 
 
+def _to_array(one: Any) -> Array:
+    """An array, of a tensor on any device and attached to any graph too."""
+    if hasattr(one, "detach"):
+        one = one.detach().cpu()
+        one = one.float() if "bfloat16" in str(one.dtype) else one  # which NumPy does not have
+    return np.asarray(one)
+
+
 def _default() -> Any:
     return make_pipeline(StandardScaler(), LogisticRegression(max_iter=300))
 
 
 def _read_maps(X: Any) -> list[Array]:
-    maps = [np.asarray(one) for one in X]
+    if not hasattr(X, "__iter__") or isinstance(X, str | Mapping):
+        raise_invalid("X", X, "an array or a list of maps", error=TypeError)
+    maps = [_to_array(one) for one in X]
     if not maps:
         raise_invalid("X", X, "at least one map")
     for one in maps:
@@ -229,7 +247,9 @@ def _read_maps(X: Any) -> list[Array]:
 
 
 def _read_labels(y: Any, count: int) -> list[Array]:
-    labels = [np.asarray(one) for one in y]
+    if not hasattr(y, "__iter__") or isinstance(y, str | Mapping):
+        raise_invalid("y", y, "an array or a list of label maps", error=TypeError)
+    labels = [_to_array(one) for one in y]
     if len(labels) != count:
         raise ValueError(f"y: expected {count} label maps for {count} feature maps, got {len(labels)}")
     for one in labels:

@@ -62,7 +62,36 @@ CASES = {
     "sigma": ({"sigma": -1.0}, ValueError, "sigma: expected a finite number"),
     "noise match": ({"noise_match": "log"}, ValueError, "noise_match: expected one of 'snr', 'linear'"),
     "entry step": ({"denoise_from": 50}, ValueError, "denoise_from: expected a timestep above 50"),
-    "entry high": ({"denoise_from": 1000}, ValueError, "timestep: expected an integer"),
+    "entry high": ({"denoise_from": 1000}, ValueError, "denoise_from: expected an integer <= 999"),
+    "timestep array": ({"timestep": np.array([50.0])}, TypeError, r"timestep: expected an integer in"),
+    "timesteps": ({"timestep": range(50, 50)}, ValueError, "timestep: expected one or several"),
+    "text glob": ({"features": "up-*-cross-k"}, ValueError, "'up-.-cross-k' belongs to the text.*as_tokens"),
+    "tokens": ({"as_tokens": "yes"}, TypeError, "as_tokens: expected True or False"),
+    "path": ({"features": "module:"}, ValueError, "the closest module paths are '[a-z]"),
+    "no pixel": ({"image": tiny.image(2)[:, :, :0]}, ValueError, "the batch is empty"),
+    "sizes": ({"image": [tiny.image(1), tiny.image(1, 16, 16)]}, ValueError, "pictures of one size"),
+    "noise nan": ({"noise": torch.full((2, 4, 16, 24), torch.inf)}, ValueError, "noise: expected finite"),
+    "embeds type": ({"prompt_embeds": np.zeros((1, 3, 12))}, TypeError, "prompt embeds: expected a tensor"),
+    "embeds axes": ({"prompt_embeds": torch.zeros(3, 12)}, ValueError, "prompt embeds: expected 3 axes"),
+    "pooled axes": (
+        {"prompt_embeds": torch.zeros(1, 3, 12), "pooled_prompt_embeds": torch.zeros(1, 1, 3)},
+        ValueError,
+        "prompt pooled: expected 2 axes",
+    ),
+    "embeds nan": (
+        {"prompt_embeds": torch.full((1, 3, 12), torch.nan)},
+        ValueError,
+        "prompt embeds: expected finite values",
+    ),
+    "kwargs": ({"cross_attention_kwargs": 3}, TypeError, "cross_attention_kwargs: expected a dict"),
+    "pair": ({"original_size": (512,)}, TypeError, "original_size: expected two integers"),
+    "sides": ({"target_size": (512, 51.2)}, TypeError, "target_size: expected an integer"),
+    "crop": ({"crops_coords_top_left": (-1, 0)}, ValueError, "crops_coords_top_left: expected an integer"),
+    "scale": ({"controlnet_conditioning_scale": "a"}, TypeError, "controlnet_conditioning_scale: expected a"),
+    "scales": ({"controlnet_conditioning_scale": [1.0, None]}, TypeError, "controlnet_conditioning_scale: "),
+    "integer type": ({"output_dtype": torch.int8}, ValueError, "output_dtype: expected a floating dtype"),
+    "device": ({"output_device": "nope"}, ValueError, "output_device: expected a device that is there"),
+    "tuple": ({"return_dict": 1}, TypeError, "return_dict: expected True or False"),
     "divisible": (
         {"image": tiny.image(1, 40, 48), "resize_mode": "error"},
         ValueError,
@@ -220,3 +249,22 @@ def test_a_failed_call_leaves_the_pipeline_usable(pipe):
     with pytest.raises(ValueError, match="expected 1 or 2 prompts"):
         pipe(tiny.image(2), ["a", "horse", "street"], NAME)
     assert pipe(tiny.image(2), "a", NAME).features[NAME].shape[0] == 2
+
+
+def test_sequences_of_timesteps_pictures_of_two_sizes_and_globs_of_the_text(pipe):
+    noise = torch.zeros(2, 4, 16, 16)
+    call = {"features": NAME, "height": 32, "width": 32, "noise": noise}
+    pictures = [tiny.image(1, 32, 32), tiny.image(1, 48, 64, seed=1)]
+    out = pipe(pictures, **call, timestep=[1, 2])
+    for steps in (range(1, 3), np.array([1, 2])):
+        again = pipe(pictures, **call, timestep=steps)
+        assert again.names == out.names == [f"{NAME}@1", f"{NAME}@2"]
+        assert torch.equal(again.features[f"{NAME}@2"], out.features[f"{NAME}@2"])
+    alone = pipe(pictures[1], **{**call, "noise": noise[:1]}, timestep=1)
+    assert torch.allclose(alone.features[NAME][0], out.features[f"{NAME}@1"][1], atol=1e-5)
+    text = pipe(tiny.image(1), features="up-level1-*-cross-v", as_tokens=True)
+    assert text.names == [f"up-level1-repeat{i}-vit-block0-cross-v" for i in range(3)]
+    assert all(tensor.ndim == 3 for tensor in text.features.values())
+    assert not any(
+        name.endswith("cross-v") for name in pipe(tiny.image(1), features="*", as_tokens=True).names
+    )

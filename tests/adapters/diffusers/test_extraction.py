@@ -1,6 +1,12 @@
 """Ranking, cache and extraction of a data set: planted answers, keys, resuming, two processes."""
 
 import json
+import os
+import pickle
+import signal
+import sys
+import time
+from pathlib import Path
 
 import diffusers
 import numpy as np
@@ -9,11 +15,18 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 from sklearn.tree import DecisionTreeClassifier
+from torch.utils.data import DataLoader
 
-from graftkit.diffusers import DiffusionFeaturePipeline, FeatureCache, extract_features, rank_activations
+from graftkit.diffusers import (
+    DiffusionFeaturePipeline,
+    FeatureCache,
+    extract_features,
+    extraction,
+    rank_activations,
+)
 from graftkit.diffusers.cache import content_key, fingerprint
 from graftkit.diffusers.taps import denoiser_taps
-from tests.adapters.diffusers import tiny
+from tests.adapters.diffusers import tiny, workers
 
 NAMES = ["up-level1-repeat0-res-out", "mid-repeat0-res-out"]
 ARGUMENTS = {"features": NAMES, "batch_size": 2, "seed": 3}
@@ -59,8 +72,10 @@ def test_cache_keeps_values_types_and_order(tmp_path):
         cache.put("../../x", maps)
     with pytest.raises(TypeError, match="folder: expected a path"):
         FeatureCache(3)
-    with pytest.raises(ValueError, match="index: expected an integer"):
+    with pytest.raises(IndexError, match="index: expected an item of 0, got 0"):
         cache[0]
+    with pytest.raises(TypeError, match="index: expected an integer"):
+        cache["abcd"]
 
 
 def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
@@ -91,6 +106,40 @@ def test_keys_change_with_picture_settings_and_weights(pipe):
     with torch.no_grad():
         pipe.unet.conv_out.bias[0] += 1e-4
     assert key != content_key(pixels, {"a": 1}, fingerprint(pipe))
+
+
+def test_keys_change_with_a_loras_scale_and_with_freeu():
+    """Neither is among the weights or in a configuration; a stale entry would be silent."""
+    peft = pytest.importorskip("peft")
+    pipe = DiffusionFeaturePipeline(unet=tiny.sd_unet(), scheduler=diffusers.DDIMScheduler(**tiny.SCHEDULE))
+    seen = [fingerprint(pipe)]
+    pipe.unet.enable_freeu(s1=0.9, s2=0.2, b1=1.5, b2=1.6)
+    seen.append(fingerprint(pipe))
+    pipe.unet.disable_freeu()
+    assert fingerprint(pipe) == seen[0]
+    pipe.unet.add_adapter(peft.LoraConfig(r=2, target_modules=["to_q"], init_lora_weights=False), "mine")
+    seen.append(fingerprint(pipe))
+    pipe.unet.set_adapters("mine", 0.5)
+    seen.append(fingerprint(pipe))
+    pipe.unet.disable_lora()
+    seen.append(fingerprint(pipe))
+    assert len(set(seen)) == 5
+
+
+def test_a_cache_is_a_data_set(pipe, tmp_path, monkeypatch):
+    cache = extract_features(pipe, pictures(), tmp_path, **ARGUMENTS)
+    reads = []
+    own = Path.read_text
+    monkeypatch.setattr(Path, "read_text", lambda self, **k: reads.append(self.name) or own(self, **k))
+    assert len(list(cache)) == 5  # a loop ends
+    batch = next(iter(DataLoader(cache, batch_size=5)))
+    assert torch.equal(batch[NAMES[0]][4], cache[0][NAMES[0]])
+    assert reads.count("manifest.json") <= 1  # not once an item
+    cache.order.clear()
+    assert len(cache) == 5
+    again = pickle.loads(pickle.dumps(cache))
+    extract_features(pipe, pictures()[:2], tmp_path, **ARGUMENTS)
+    assert len(again) == len(cache) == 2
 
 
 # Extraction.
@@ -141,10 +190,81 @@ def test_a_killed_run_goes_on_and_a_finished_one_computes_nothing(pipe, tmp_path
     handle.remove()
 
 
+class Rank:
+    """What accelerate says to one of several processes, without starting any."""
+
+    def __init__(self, index, count):
+        self.process_index, self.num_processes, self.is_main_process = index, count, index == 0
+
+    def wait_for_everyone(self):
+        pass
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_processes_share_whole_batches_so_no_bit_differs(pipe, tmp_path, monkeypatch, count):
+    arguments = {**ARGUMENTS, "batch_size": 3}
+    images = [*tiny.image(7, 16, 16), tiny.image(1, 16, 16, seed=5)[0][:, :, :8]]
+    alone = extract_features(pipe, images, tmp_path / "alone", **arguments)
+    sizes = []
+    pipe.unet.register_forward_pre_hook(lambda _, args: sizes.append(tuple(args[0].shape[::3])))
+    for rank in reversed(range(count)):  # the first one puts the parts together
+        monkeypatch.setattr(extraction, "PartialState", lambda rank=rank: Rank(rank, count))
+        before = len(sizes)
+        together = extract_features(pipe, images, tmp_path / "all", **arguments)
+        # Three batches, the last of two sizes: every process takes its own and no other's.
+        assert len(sizes) - before == sum([1, 1, 2][rank::count])
+    assert sorted(sizes) == [(1, 8), (1, 16), (3, 16), (3, 16)]  # each image once
+    assert together.order == alone.order
+    for index in range(len(images)):
+        assert all(torch.equal(together[index][n], alone[index][n]) for n in NAMES)
+
+
+def test_a_kill_between_two_files_of_a_batch_changes_no_bit(pipe, tmp_path):
+    arguments = {**ARGUMENTS, "batch_size": 4}
+    whole = extract_features(pipe, pictures(), tmp_path / "whole", **arguments)
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut" / "part-7.json").write_text("{}")  # of a killed run with more processes
+    cut = extract_features(pipe, pictures(), tmp_path / "cut", **arguments)
+    for key in cut.order[:2]:
+        next(cut.folder.glob(f"??/{key}.safetensors")).unlink()
+    kept = next(cut.folder.glob(f"??/{cut.order[2]}.safetensors"))
+    stamp = kept.stat().st_ino
+    extract_features(pipe, pictures(), cut.folder, **arguments)
+    assert all(torch.equal(cut[i][n], whole[i][n]) for i in range(5) for n in NAMES)
+    assert kept.stat().st_ino == stamp
+    assert not list(cut.folder.glob("part-*"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_a_process_that_is_killed_leaves_whole_files_and_goes_on(pipe, tmp_path):
+    process = mp.get_context("spawn").Process(target=workers.slowly, args=(str(tmp_path / "c"),))
+    process.start()
+    cache, deadline = FeatureCache(tmp_path / "c"), time.monotonic() + 120
+    while not len(list(cache.keys())) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    done = set(cache.keys())
+    assert 0 < len(done) < 4
+    assert all(set(cache.get(key)) == set(NAMES) for key in done)
+    calls = []
+    pipe.unet.register_forward_pre_hook(lambda _, args: calls.append(len(args[0])))
+    resumed = extract_features(pipe, pictures(), tmp_path / "c", **{**ARGUMENTS, "batch_size": 1})
+    assert sum(calls) == 4 - len(done)
+    alone = extract_features(pipe, pictures(), tmp_path / "alone", **{**ARGUMENTS, "batch_size": 1})
+    assert resumed.order == alone.order
+    assert all(torch.equal(resumed[i][n], alone[i][n]) for i in range(5) for n in NAMES)
+
+
+def test_integers_of_numpy_count_as_integers(pipe, tmp_path):
+    plain = extract_features(pipe, pictures()[:1], tmp_path, **ARGUMENTS, timestep=7)
+    wide = {"features": NAMES, "batch_size": np.int64(2), "seed": np.int64(3), "timestep": np.int32(7)}
+    assert plain.order == extract_features(pipe, pictures()[:1], tmp_path, **wide).order
+
+
 @pytest.mark.slow
 def test_two_processes_give_what_one_gives(pipe, tmp_path):
-    from tests.adapters.diffusers import workers
-
     mp.spawn(workers.run, args=(str(tmp_path),), nprocs=2)
     both = FeatureCache(tmp_path / "cache")
     alone = extract_features(pipe, pictures(), tmp_path / "alone", **ARGUMENTS)
@@ -153,7 +273,7 @@ def test_two_processes_give_what_one_gives(pipe, tmp_path):
     assert set(both.keys()) == set(alone.keys())
     for index in range(5):
         for name in NAMES:
-            assert torch.allclose(both[index][name], alone[index][name], atol=1e-5)
+            assert torch.equal(both[index][name], alone[index][name])
     assert not list((tmp_path / "cache").glob("part-*"))
 
 
@@ -165,6 +285,15 @@ def test_folders_mappings_and_tuples_are_data_sets(pipe, tmp_path):
     (tmp_path / "photos" / "notes.txt").write_text("no picture")
     arguments = {**ARGUMENTS, "output_dtype": torch.float16}
     folder = extract_features(pipe, tmp_path / "photos", tmp_path / "f", **arguments)
+    files = [{"picture": tmp_path / "photos" / place} for place in ("a.PNG", "b/0.png")]
+    by_path = extract_features(pipe, files, tmp_path / "p", **arguments, image_key="picture")
+    assert folder.order == by_path.order
+    # A camera's note to turn the picture is heeded, as diffusers and datasets do.
+    turned, exif = PIL.Image.fromarray(np.rot90(arrays[1], 1)), PIL.Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    turned.save(tmp_path / "turned.png", exif=exif)
+    upright = extract_features(pipe, [tmp_path / "turned.png"], tmp_path / "u", **arguments)
+    assert upright.order == folder.order[:1]
     as_mapping = [{"image": PIL.Image.fromarray(a), "label": 0} for a in arrays[::-1]]
     as_tuple = [(a, 0) for a in arrays[::-1]]
     assert folder.order == extract_features(pipe, as_mapping, tmp_path / "m", **arguments).order
@@ -196,6 +325,14 @@ def test_pictures_of_several_sizes_go_apart_or_are_resized(pipe, tmp_path):
         ([], {}, ValueError, "dataset: expected at least one item"),
         (3, {}, TypeError, "dataset: expected a folder or a sequence"),
         ([{"picture": 0}], {}, ValueError, "image_key: expected one of"),
+        ([(0, 1)], {"image_key": 2}, ValueError, "image_key: expected a position among 2 entries, got 2"),
+        (
+            [tiny.image(1, 16, 16)],
+            {"timestep": 1000},
+            ValueError,
+            r"timestep: expected an integer in \[0, 999\]",
+        ),
+        ([tiny.image(1, 16, 16)], {"timestep": [50]}, TypeError, "timestep: expected an integer"),
         ([tiny.image(2, 16, 16)], {}, ValueError, r"dataset\[0\]: expected one picture an item"),
         ([tiny.image(1, 16, 16)], {"prompt": ["a"]}, TypeError, "one string for all images"),
         ([tiny.image(1, 16, 16)], {"batch_size": 0}, ValueError, "batch_size: expected an integer >= 1"),

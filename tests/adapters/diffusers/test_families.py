@@ -5,7 +5,7 @@ import pytest
 import torch
 from diffusers.models.controlnets.multicontrolnet import MultiControlNetModel
 
-from graftkit.diffusers import DiffusionFeaturePipeline
+from graftkit.diffusers import DiffusionBackbone, DiffusionFeaturePipeline, extract_features
 from tests.adapters.diffusers import tiny
 
 FLOW = diffusers.FlowMatchEulerDiscreteScheduler
@@ -50,7 +50,7 @@ def test_transformer_activations_lie_on_the_patch_grid(family):
     assert pipe.preset is None
 
 
-@pytest.mark.parametrize("family", ["pixart", "hunyuan", "sd3", "flux"])
+@pytest.mark.parametrize("family", ["dit", "pixart", "hunyuan", "sd3", "flux"])
 def test_transformer_early_exit_changes_nothing(family):
     pipe, inputs = transformer_case(family)
     name = "vit-block1-out"
@@ -58,6 +58,32 @@ def test_transformer_early_exit_changes_nothing(family):
     assert full.sample is not None
     assert full.sample.shape[-2:] == (6, 8)
     assert torch.equal(full.features[name], pipe(**inputs, features=name).features[name])
+
+
+def test_dit_puts_its_patches_where_they_belong():
+    """diffusers' own DiT crashes on 6 x 8, or, on 2 x 8, gives a picture of 4 x 4."""
+    pipe, inputs = transformer_case("dit")
+    call = {"features": "vit-block0-out", "early_exit": False, "class_labels": [1, 2]}
+    square = inputs["latents"][:, :, :, :6]
+    own = []
+    handle = pipe.transformer.register_forward_hook(lambda _, __, out: own.append(out[0]))
+    out = pipe(latents=square, noise=square, **call).sample
+    handle.remove()
+    assert torch.equal(out, own[0])
+    tokens = []
+    pipe.transformer.proj_out_2.register_forward_hook(lambda _, __, out: tokens.append(out))
+    for height, width in ((6, 8), (2, 8)):
+        latents = inputs["latents"][:, :, :height, :width]
+        sample = pipe(latents=latents, noise=latents, **call).sample
+        assert sample.shape == (2, 8, height, width)
+        for row in range(height):
+            for column in range(width):
+                token = tokens[-1][:, row // 2 * (width // 2) + column // 2]
+                start = (row % 2 * 2 + column % 2) * 8
+                assert torch.equal(sample[:, :, row, column], token[:, start : start + 8])
+    steps = pipe(**inputs, features="vit-block0-out", denoise_from=52).features["vit-block0-out"]
+    assert steps.shape == (2, 16, 3, 4)
+    assert len(pipe.transformer.proj_out_2._forward_hooks) == 1
 
 
 @pytest.mark.parametrize("family", ["sd3", "flux"])
@@ -302,3 +328,76 @@ def test_controlnet_adds_its_residuals(tmp_path):
         name
     ]
     assert torch.allclose(parts, one, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["pixart", "sd3", "flux", "hunyuan"])
+def test_one_prompt_serves_a_batch_to_the_last_layer(family, tmp_path):
+    """An expanded row has stride 0, which Hunyuan-DiT's view refuses."""
+    source = getattr(tiny, f"{family}_pipe")(*([] if family == "pixart" else [tmp_path]))
+    pipe = DiffusionFeaturePipeline.from_pipe(source)
+    call = {"features": "vit-block1-out", "noise": torch.zeros(2, 4, 12, 16), "early_exit": False}
+    one, two = (pipe(tiny.image(2, 24, 32), prompt, **call) for prompt in ("a horse", ["a horse"] * 2))
+    assert torch.allclose(one.sample, two.sample, atol=1e-5)
+    assert one.sample.shape[-2:] == (12, 16)
+
+
+def test_class_vectors_are_projected_and_labels_have_a_range():
+    projecting = tiny.sd_unet(class_embed_type="projection", projection_class_embeddings_input_dim=6)
+    name = "mid-repeat0-res-out"
+    call = {"latents": torch.zeros(2, 4, 8, 8), "noise": torch.zeros(2, 4, 8, 8), "features": name}
+    call["prompt_embeds"] = torch.zeros(1, 3, 12)
+    pipe = DiffusionFeaturePipeline(unet=projecting, scheduler=DDPM())
+    both = pipe(**call, class_labels=torch.eye(6)[:2]).features[name]
+    one = pipe(**call, class_labels=torch.eye(6)[:1]).features[name]
+    assert torch.allclose(both[0], one[0], atol=1e-6)
+    assert not torch.allclose(both[1], one[1], atol=1e-4)
+    assert pipe.activation_info(name)[name]["channels"] == 16
+    with pytest.raises(ValueError, match=r"class_labels: expected floating vectors of shape \(1 or B, 6\)"):
+        pipe(**call, class_labels=[1, 2])
+    counting = DiffusionFeaturePipeline(unet=tiny.sd_unet(num_class_embeds=4), scheduler=DDPM())
+    assert counting(**call, class_labels=3).features[name].shape[0] == 2
+    for wrong in ([0, 4], -1):
+        with pytest.raises(ValueError, match=r"class_labels: expected integers in 0\.\.3, got"):
+            counting(**call, class_labels=wrong)
+    with pytest.raises(TypeError, match=r"class_labels: expected integers in 0\.\.3, got"):
+        counting(**call, class_labels=[0.5, 1.0])
+    with pytest.raises(ValueError, match=r"class_labels: expected shape \(1,\) or \(B,\)"):
+        counting(**call, class_labels=[[1], [2]])
+    dit, inputs = transformer_case("dit")
+    assert dit(**{**inputs, "class_labels": 1000}, features="vit-block0-out").features  # no class
+    with pytest.raises(ValueError, match=r"integers in 0\.\.1000"):
+        dit(**{**inputs, "class_labels": 1001}, features="vit-block0-out")
+
+
+def test_a_class_conditional_transformer_is_a_backbone_and_is_extracted(tmp_path):
+    pipe = DiffusionFeaturePipeline(transformer=tiny.dit(), scheduler=DDPM(), vae=tiny.vae())
+    image, name = tiny.image(1, 24, 32), "vit-block0-out"
+    expected = pipe(image, features=name, class_labels=7, generator=[G()]).features[name]
+    backbone = DiffusionBackbone(pipe, [[name]], class_label=7)
+    assert torch.allclose(backbone(2 * image - 1)[0], expected, atol=1e-5)
+    with pytest.raises(ValueError, match="class_labels: expected labels, as this model is class-conditional"):
+        DiffusionBackbone(pipe, [[name]])(2 * image - 1)
+    with pytest.raises(TypeError, match="class_label: expected an integer"):
+        DiffusionBackbone(pipe, [[name]], class_label="horse")
+    seven = extract_features(pipe, [image], tmp_path, features=name, class_label=7)
+    seven_order = seven.order
+    generator = torch.Generator().manual_seed(int(seven.order[0][:15], 16))
+    own = pipe(image, features=name, class_labels=7, generator=[generator]).features[name][0]
+    assert torch.allclose(seven[0][name], own, atol=1e-6)
+    assert extract_features(pipe, [image], tmp_path, features=name, class_label=8).order != seven_order
+
+
+def test_sdxls_refiner_is_told_an_aesthetic_score(tmp_path):
+    unet = tiny.sdxl_unet(projection_class_embeddings_input_dim=5 * 4 + 12, cross_attention_dim=12)
+    source = diffusers.StableDiffusionXLImg2ImgPipeline(
+        vae=tiny.vae(), text_encoder=None, tokenizer=None, text_encoder_2=tiny.clip(projection=True),
+        tokenizer_2=tiny.clip_tokenizer(tmp_path), unet=unet, add_watermarker=False,
+        scheduler=diffusers.EulerDiscreteScheduler(**tiny.SCHEDULE), requires_aesthetics_score=True,
+    )  # fmt: skip
+    pipe, seen = DiffusionFeaturePipeline.from_pipe(source), []
+    pipe.unet.register_forward_pre_hook(
+        lambda _, __, kwargs: seen.append(kwargs["added_cond_kwargs"]["time_ids"]), with_kwargs=True
+    )
+    assert pipe(tiny.image(1), "a horse").features
+    assert seen[0].tolist() == [[32, 48, 0, 0, 6]]
+    assert pipe.activation_info("unet-out")["unet-out"]["channels"] == 4

@@ -60,14 +60,15 @@ def sd_unet(**changes: Any) -> Any:
     return seeded(lambda: diffusers.UNet2DConditionModel(**{**config, **changes}))
 
 
-def sdxl_unet() -> Any:
+def sdxl_unet(**changes: Any) -> Any:
     """SDXL's structure, with the pooled text and the sizes."""
-    return sd_unet(
+    config: dict[str, Any] = dict(  # noqa: C408
         block_out_channels=(8, 16, 16), down_block_types=("DownBlock2D",) + ("CrossAttnDownBlock2D",) * 2,
         up_block_types=("CrossAttnUpBlock2D",) * 2 + ("UpBlock2D",), transformer_layers_per_block=(1, 2, 10),
         addition_embed_type="text_time", addition_time_embed_dim=4, use_linear_projection=True,
         projection_class_embeddings_input_dim=6 * 4 + 12, cross_attention_dim=24,
     )  # fmt: skip
+    return sd_unet(**{**config, **changes})
 
 
 def vae(channels: int = 4, **changes: Any) -> Any:

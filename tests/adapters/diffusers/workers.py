@@ -1,4 +1,4 @@
-"""What each of two gloo processes runs: its share of one extraction into a shared folder."""
+"""What other processes run: a share of one extraction into a shared folder, or one that is to be killed."""
 
 import os
 from pathlib import Path
@@ -21,3 +21,19 @@ def run(rank: int, folder: str) -> None:
         (Path(folder) / f"count-{rank}").write_text(str(len(cache)))
     finally:
         dist.destroy_process_group()
+
+
+def slowly(folder: str) -> None:
+    """Extract one image at a time, a second or more each from the second on."""
+    torch.set_num_threads(1)
+    import time
+
+    from graftkit.diffusers import extract_features
+    from tests.adapters.diffusers.test_extraction import ARGUMENTS, make_pipe, pictures
+
+    class Slow(list):
+        def __getitem__(self, index):
+            time.sleep(3 * (index > 0))
+            return super().__getitem__(index)
+
+    extract_features(make_pipe(), Slow(pictures()), folder, **{**ARGUMENTS, "batch_size": 1})

@@ -138,6 +138,9 @@ MAPS, LABELS = scene(2)
         (MAPS, LABELS[:1], ValueError, "expected 2 label maps for 2 feature maps, got 1"),
         (MAPS, LABELS[..., None], ValueError, r"label maps of shape \(H, W\)"),
         (MAPS, LABELS.astype(float), TypeError, "integer labels"),
+        (None, LABELS, TypeError, "X: expected an array or a list of maps, got None"),
+        ({"a": MAPS}, LABELS, TypeError, "X: expected an array or a list of maps"),
+        (MAPS, 3, TypeError, "y: expected an array or a list of label maps, got 3"),
         (MAPS, np.full_like(LABELS, 255), ValueError, "no labelled pixel"),
     ],
 )
@@ -163,3 +166,20 @@ def test_fitted_calls_are_checked():
         probe.score(MAPS, LABELS, sample_weight=np.ones(2))
     with pytest.raises(ValueError, match="'pixels_per_image' parameter"):
         DenseProbe(pixels_per_image=0).fit(MAPS, LABELS)
+    with pytest.raises(TypeError, match="pixels_per_image: expected an integer or None, got True"):
+        DenseProbe(pixels_per_image=True).fit(MAPS, LABELS)
+    for size, error, words in (
+        (4, TypeError, "size: expected height and width, got 4"),
+        ((0, 4), ValueError, "size: expected an integer >= 1, got 0"),
+        ((4, 4.0), TypeError, "size: expected an integer"),
+    ):
+        with pytest.raises(error, match=words):
+            probe.predict(MAPS, size=size)
+
+
+def test_tensors_count_whatever_their_type_and_graph():
+    plain = DenseProbe(random_state=0).fit(MAPS, LABELS).predict(MAPS)
+    tensor = torch.tensor(MAPS, dtype=torch.bfloat16).requires_grad_()
+    probe = DenseProbe(random_state=0).fit(tensor, torch.tensor(LABELS))
+    assert probe.score(tensor, LABELS) > 0.9
+    assert probe.predict(list(tensor)).shape == plain.shape

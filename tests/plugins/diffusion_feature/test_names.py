@@ -164,3 +164,11 @@ def test_a_list_in_a_file_is_no_selection(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps(["a"]))
     with pytest.raises(TypeError, match="a mapping of names to booleans"):
         load_selection(tmp_path / "a.json")
+
+
+def test_the_clean_share_counts_modules_and_rounds_up():
+    names = [f"up-level{level}-repeat{repeat}-res-out" for level in range(2) for repeat in range(2)]
+    # Of 4 modules .5 are 2, all in level 0; .51 are 3 and .75 are 3, which reach into level 1.
+    assert generic_pool(names, clean_fraction=0.5) == names[:2]
+    for fraction in (0.51, 0.75, 1.0):
+        assert generic_pool(names, clean_fraction=fraction) == names

@@ -190,7 +190,8 @@ def expand_names(features: Any, names: Sequence[str], *, others: Sequence[str] =
     names : sequence of str
         The model's names in the order of execution, which globs look through.
     others : sequence of str, default=()
-        Names that are valid when they are spelt out, and that no glob covers.
+        Names that are valid when they are spelt out. Of these, a glob that ends in ``cross-k`` or
+        ``cross-v`` covers the text's.
 
     Returns
     -------
@@ -208,7 +209,9 @@ def expand_names(features: Any, names: Sequence[str], *, others: Sequence[str] =
     result: dict[str, None] = {}
     for request in _requests(features):
         if is_glob(request):
-            result.update(dict.fromkeys(match_names(request, names)))
+            # Text has no grid: only a glob that can mean nothing else covers it, where it is allowed.
+            text = request.endswith(TEXT)
+            result.update(dict.fromkeys(match_names(request, _of_text(request, others) if text else names)))
         else:
             if not request.startswith("module:"):
                 check_known(request, known)
@@ -239,6 +242,15 @@ def check_known(name: str, known: Sequence[str]) -> None:
         )
     near = ", ".join(map(repr, difflib.get_close_matches(name, known, n=3, cutoff=0.0)))
     raise ValueError(f"features: unknown activation {name!r}; the closest names are {near}")
+
+
+def _of_text(pattern: str, others: Sequence[str]) -> list[str]:
+    names = [name for name in others if name.endswith(TEXT)]
+    if not names:
+        raise ValueError(
+            f"features: {pattern!r} belongs to the text and has no spatial grid; ask with as_tokens=True"
+        )
+    return names
 
 
 def _requests(features: Any) -> Iterable[str]:
