@@ -23,24 +23,26 @@ def test_early_exit_is_held_against_its_share(early, verdict):
         "images_per_second": dict.fromkeys(ARMS, 2.0), "flops": {"preset, early exit": 0.8},
     }  # fmt: skip
     text = render([record])
-    assert f"FLOP share 0.800 + 5 %: {verdict}." in text
+    assert f"FLOP share + 5 %: preset, early exit {early:.3f} against 0.800, {verdict}." in text
     assert "+3.0 % (bar 2 %: missed)" in text
 
 
 def test_claims_that_do_not_hold_are_said():
     def record(state, seed, late):
         miou = {f"{name}@{t}": 0.2 for name in NAMES for t in (0, 50)}
-        miou["up-level2-repeat1-res-out@50"] = late
+        miou["up-level2-repeat1-res-out@50"] = late + 0.01 * seed
+        miou["down-level1-repeat0-vit-out@50"] = 0.3 + 0.01 * seed
         return {
             "section": "segmentation", "data": "CamVid", "state": state, "steps": 5 * (state == "trained"),
             "seed": seed, "miou": miou, "baselines": {"position": 0.1},
         }  # fmt: skip
 
-    text = render([record(state, seed, 0.1) for state in ("trained", "untrained") for seed in (0, 1)])
-    assert "CamVid, U-Net trained for 5 updates, 2 seed(s)" in text
+    text = render([record(state, seed, 0.1) for state in ("trained", "untrained") for seed in (0, 1, 2)])
+    assert "CamVid, U-Net trained for 5 updates, 3 seed(s)" in text
     assert (
-        "- Seen: quality falls along the up stage (res-out, coarsest over finest): 0.200 against 0.100."
+        "- Seen: quality falls along the up stage (res-out, coarsest over finest): 0.200 against 0.110."
         in text
     )
-    assert "- Not seen: cross-q beats self-q" in text
+    assert "- The contrary: up beats down at one resolution" in text
+    assert "- No clear difference: cross-q beats self-q" in text
     assert "| *position* |" in text
