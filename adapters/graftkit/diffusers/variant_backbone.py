@@ -16,9 +16,10 @@ from graftkit.core.validation import raise_invalid
 from graftkit.diffusers.backbone import DiffusionBackbone, FeatureInfo
 from graftkit.diffusers.conditioning import Text
 from graftkit.diffusers.conditions import same_noise
+from graftkit.diffusers.controls import control_images
 from graftkit.diffusers.images import encode_images
 from graftkit.diffusers.technique_checks import check_technique
-from graftkit.diffusers.techniques import applied, control_images
+from graftkit.diffusers.techniques import applied
 from graftkit.diffusers.variants import call_control, text_arguments
 from graftkit.methods.content_shift import FeatureAmalgamation, Technique, check_techniques
 
