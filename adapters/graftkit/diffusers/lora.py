@@ -1,8 +1,8 @@
 """LoRA adapters put on for a while: switched, weighed or fused, and set back as they were.
 
-Layers are set one by one, as diffusers' ``set_adapters`` and ``fuse_lora`` do it, because those keep no record
-to return to. A technique without adapters runs with all of them switched off, so that "basic" means the basic
-model.
+Layers are set one by one, as diffusers' ``set_adapters`` and ``fuse_lora`` do it, because those keep no
+record to return to. A technique without adapters runs with all of them switched off, so that "basic" means
+the basic model.
 
 >>> with adapters_of(pipe.unet, Technique("own", adapters="own", fuse=True)):  # doctest: +SKIP
 ...     pipe(images, features="preset")
@@ -70,8 +70,8 @@ def adapters_of(model: nn.Module, technique: Technique) -> Iterator[None]:
 @contextmanager
 def _fused(layers: list[Any]) -> Iterator[None]:
     """Active adapters added to the weights; afterwards the very tensors of before are back."""
-    # A safe merge puts new tensors in the place of the old ones, which need no copy then. Unmerging subtracts,
-    # which rounds: it tidies the layer up, and the old tensors decide.
+    # A safe merge puts new tensors in the place of the old ones, which need no copy then. Unmerging
+    # subtracts, which rounds: it tidies the layer up, and the old tensors decide.
     stored = [(p, p.data) for layer in layers for p in layer.get_base_layer().parameters(recurse=False)]
     try:
         for layer in layers:

@@ -69,7 +69,7 @@ def _network(position: int, technique: Technique, given: Conditions) -> Any:
         return position
     return (
         technique.adapters, technique.adapter_weights, technique.fuse, technique.guidance_scale,
-        technique.denoise_from, _shapes(given.text), None if given.negative is None else _shapes(given.negative),
+        technique.denoise_from, _shapes(given.text), given.negative and _shapes(given.negative),
         None if given.control is None else (len(given.control), given.control_scale),
     )  # fmt: skip
 

@@ -1,8 +1,8 @@
 """A technique put onto a pipeline and taken off again: adapters, scales, a callable of the user's.
 
-Whatever happens inside, the pipeline is left as it was found: active LoRA adapters, their weights and those of
-the model, IP-Adapter scales, hooks. Schedulers are never stepped and prompts never stored, so there is nothing
-to restore of them.
+Whatever happens inside, the pipeline is left as it was found: active LoRA adapters, their weights and those
+of the model, IP-Adapter scales, hooks. Schedulers are never stepped and prompts never stored, so there is
+nothing to restore of them.
 
 >>> with applied(pipe, technique):  # doctest: +SKIP
 ...     pipe(images, features="preset")
