@@ -46,7 +46,7 @@ def check_technique(pipe: Any, technique: Technique, batch: int, timestep: int |
         raise_invalid(
             f"technique {technique.name!r}: denoise_from",
             start,
-            f"a timestep above {timestep}, at most {last}",
+            f"a timestep above {timestep}, to {last}",
         )
 
 
