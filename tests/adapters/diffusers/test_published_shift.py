@@ -1,4 +1,4 @@
-"""What the published code of content shift does otherwise (specification 1.7), a test each where it can recur.
+"""What the published code of content shift does otherwise (specification 1.7): a test each.
 
 Beside: assigners that share a convolution, a diversity term of 0, weights by channel or variant
 (``tests/plugins/content_shift/test_amalgamation.py``); controls made of the resized input, and one prompt for

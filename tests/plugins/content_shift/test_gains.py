@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.stats import norm
 
 from graftkit.methods.content_shift import (
     GainSummary,
@@ -114,8 +115,37 @@ def test_nothing_changed_has_p_of_1():
     assert verdict(found) == "no evidence"
 
 
+def test_pairs_without_a_change_count_on_both_sides():
+    """Forty pairs without a change beside six gains: ranks of zeros are split between the two sides.
+
+    Zeros share ranks 1 to 40, sum 820: 410 a side. The gains have 41 to 46, sum 261: 671 against 410.
+    With n = 46 the mean is n (n + 1) / 4 = 540.5, the variance n (n + 1) (2 n + 1) / 24 = 8377.75 less (40^3 - 40) / 48 =
+    1332.5 for the tie of zeros. Thrown away, zeros would leave six gains of one sign and p = 2 / 64.
+    """
+    found = summarise(SIX + 40 * [0.0])
+    z = (410 - 540.5) / (8377.75 - 1332.5) ** 0.5
+    assert found.p_value == pytest.approx(2 * norm.cdf(z), rel=1e-6)
+    assert summarise(SIX).p_value < 0.05 < found.p_value
+    assert found.n == 46
+
+
+SIX = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
+
+
+def test_gains_of_rounding_are_none():
+    gains = paired_gain([1.0, 1.0, 1.0, 0.0], [1 - 1e-6, 1 + 1e-6, 0.99, 0.5], resolution=1e-5)
+    assert gains.tolist() == [0.0, 0.0, pytest.approx(0.01), -np.inf]
+    assert paired_gain([1.0], [1 - 1e-6]).item() == pytest.approx(1e-6, rel=1e-6)
+    with pytest.raises(ValueError, match="resolution"):
+        paired_gain([1.0], [1.0], resolution=-1.0)
+    with pytest.raises(TypeError, match="resolution"):
+        paired_gain([1.0], [1.0], resolution="small")
+
+
 def test_infinite_losses_and_single_pairs_are_summarised():
-    assert summarise([-np.inf, -0.5, -0.1, -0.2, -0.3, -0.4]).mean == -np.inf
+    worst = summarise([-np.inf, -0.5, -0.1, -0.2, -0.3, -0.4])
+    assert worst.mean == -np.inf
+    assert worst.p_value == pytest.approx(2 / 64)  # the largest loss by rank, however large
     assert np.isnan(summarise([0.5]).sd)
 
 

@@ -119,8 +119,7 @@ def summarise(gains: Any) -> GainSummary:
     if values.size == 0 or np.isnan(values).any():
         raise_invalid("gains", values, "at least one gain, none NaN")
     # Ranks care for order alone: minus infinity is the largest loss.
-    ranked = np.clip(values, -1e300, None)
-    p = 1.0 if not values.any() else float(wilcoxon(ranked, zero_method="zsplit").pvalue)
+    p = 1.0 if not values.any() else float(wilcoxon(values, zero_method="zsplit").pvalue)
     sd = float(values.std(ddof=1)) if values.size > 1 and np.isfinite(values).all() else float("nan")
     return GainSummary(float(values.mean()), sd, float((values > 0).mean()), p, values.size)
 
