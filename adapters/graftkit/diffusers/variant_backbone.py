@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from graftkit.core.validation import raise_invalid
 from graftkit.diffusers.backbone import DiffusionBackbone, FeatureInfo
-from graftkit.diffusers.conditioning import Text
 from graftkit.diffusers.conditions import same_noise
 from graftkit.diffusers.controls import control_images
 from graftkit.diffusers.images import encode_images
 from graftkit.diffusers.requests import aggregate_maps
+from graftkit.diffusers.stored_text import stored_text
 from graftkit.diffusers.technique_checks import check_technique
 from graftkit.diffusers.techniques import applied
 from graftkit.diffusers.variants import call_control, text_arguments
@@ -108,7 +108,7 @@ class VariantBackbone(DiffusionBackbone):
             check_technique(pipe, technique, 1, self.timestep)
         self.techniques = found
         # The attention feature's text, where there is one, comes last.
-        self.texts = nn.ModuleList(_stored(pipe, technique, prompt) for technique in every)
+        self.texts = nn.ModuleList(stored_text(pipe, technique, prompt) for technique in every)
         self.attention_maps: list[str] = []
         self.controlnet = pipe.controlnet
         self.pipe.register_modules(controlnet=pipe.controlnet)
@@ -238,23 +238,3 @@ class VariantBackbone(DiffusionBackbone):
         super()._freeze()
         if (net := getattr(self, "controlnet", None)) is not None:
             net.requires_grad_(False)
-
-
-class _StoredText(nn.Module):
-    """An encoded prompt that moves and is saved with the module."""
-
-    def __init__(self, text: Text) -> None:
-        super().__init__()
-        for key, tensor in vars(text).items():
-            self.register_buffer(key, None if tensor is None else tensor.detach().clone())
-
-    def read(self) -> Text:
-        """The text."""
-        return Text(**dict(self._buffers))
-
-
-def _stored(pipe: Any, technique: Technique, prompt: str | None) -> _StoredText:
-    words = technique.prompt[0] if isinstance(technique.prompt, tuple) else technique.prompt
-    # Text encoders may carry a LoRA too.
-    with applied(pipe, technique), torch.no_grad():
-        return _StoredText(pipe.encode_text(prompt if words is None else words))

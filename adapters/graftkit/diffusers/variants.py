@@ -164,7 +164,7 @@ class Variants(ConditionCalls):
                             **options,
                         )
                         for member in which.unique_consecutive().tolist():
-                            parts[group[member]].append((part, which == member))
+                            parts[group[member]].append(_of(part, which == member))
                 bar.update()
         return {
             technique.name: _joined(parts[position], given.latents[images])
@@ -180,17 +180,20 @@ class Given:
     conditions: list[Conditions]
 
 
-def _joined(parts: list[tuple[Any, Tensor]], latents: Tensor) -> Any:
-    """The rows of one technique, out of the batches that they were in."""
+def _of(part: Any, mine: Tensor) -> Any:
+    """One technique's rows of a batch, copied: the rest of the batch is let go of with it."""
+    if bool(mine.all()):
+        return part
+    features = {name: tensor[mine.to(tensor.device)] for name, tensor in part.features.items()}
+    sample = None if part.sample is None else part.sample[mine.to(part.sample.device)]
+    return type(part)(features, part.strides, part.timestep, part.latents, sample)
 
-    def rows(tensor: Tensor, mine: Tensor) -> Tensor:
-        return tensor if bool(mine.all()) else tensor[mine.to(tensor.device)]
 
-    first = parts[0][0]
-    features = {
-        name: torch.cat([rows(part.features[name], mine) for part, mine in parts]) for name in first.features
-    }
-    samples = [rows(part.sample, mine) for part, mine in parts if part.sample is not None]
+def _joined(parts: list[Any], latents: Tensor) -> Any:
+    """The batches of one technique, one after another."""
+    first = parts[0]
+    features = {name: torch.cat([part.features[name] for part in parts]) for name in first.features}
+    samples = [part.sample for part in parts if part.sample is not None]
     sample = torch.cat(samples) if samples else None
     return type(first)(features, first.strides, first.timestep, latents, sample)
 

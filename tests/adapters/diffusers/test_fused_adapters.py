@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from graftkit.diffusers import DiffusionFeaturePipeline, Technique
+from graftkit.diffusers import DiffusionFeaturePipeline, Technique, VariantBackbone
 from graftkit.diffusers.techniques import applied
 from tests.adapters.diffusers import tiny
 from tests.adapters.diffusers.content_shift_pipes import FAST, NAMES
@@ -91,6 +91,15 @@ def test_forwards_run_on_plain_layers_while_fused(loaded):
         assert called
     finally:
         handle.remove()
+
+
+def test_a_backbone_blends_fused_and_plain_variants(loaded):
+    _, pipe = loaded
+    before = weights_of(pipe)
+    (found,) = VariantBackbone(pipe, [PLAIN, FUSED], [[NAMES[1]]])(2 * tiny.image(1) - 1)
+    (alone,) = VariantBackbone(pipe, PLAIN, [[NAMES[1]]])(2 * tiny.image(1) - 1)
+    torch.testing.assert_close(found, alone, atol=1e-5, rtol=1e-4)
+    assert is_as_before(pipe, before)
 
 
 @pytest.mark.parametrize("where", ["inside", "entering", "merging"])
