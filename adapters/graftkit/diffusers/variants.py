@@ -106,7 +106,8 @@ class Variants(ConditionCalls):
         noise = [same_noise(tuple(given.latents.shape), draw).to(given.latents) for draw in draws]
         every = torch.arange(len(given.latents))
         with self._ready():
-            return self._read(found, given, noise, features, timestep, every, size, options)
+            read: dict[str, Any] = self._read(found, given, noise, features, timestep, every, size, options)
+        return read
 
     def _given(
         self: Any, images: Any, techniques: Sequence[Technique], features: Any, prompt: Any,
