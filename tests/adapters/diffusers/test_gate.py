@@ -64,6 +64,7 @@ def test_levels_are_the_last_share_of_the_schedule(plain):
     assert [level.time for level in levels_of(plain.scheduler, 0.5, 4)] == [499, 249]
     assert [level.time for level in levels_of(plain.scheduler, 1, 2)] == [999, 499]
     assert len(levels_of(plain.scheduler, 0.3, 10)) == 3
+    assert len(levels_of(plain.scheduler, 0.29, 100)) == 29  # the product is 28.999999999999996
 
 
 def test_a_denoiser_that_knows_the_image_gains_1(plain):
