@@ -27,6 +27,14 @@ from graftkit.methods.content_shift import Technique, check_techniques
 __all__ = ["Variants", "call_control", "text_arguments"]
 
 
+# Of the call's arguments those that are not set here.
+OPTIONS = (
+    "as_tokens", "class_labels", "cross_attention_kwargs", "crops_coords_top_left", "early_exit",
+    "map_reduce", "map_resolutions", "max_map_elements", "noise_match", "original_size", "output_device",
+    "output_dtype", "target_size",
+)  # fmt: skip
+
+
 class Variants(ConditionCalls):
     """``extract_variants`` of the pipeline."""
 
@@ -118,6 +126,8 @@ class Variants(ConditionCalls):
         if not isinstance(prompt, str):
             raise_invalid("prompt", prompt, "one string, of techniques without a prompt", error=TypeError)
         check_bool("allow_varying_prompts", allow_varying_prompts)
+        if others := sorted(set(options) - set(OPTIONS)):
+            raise ValueError(f"options: expected some of {', '.join(OPTIONS)}, got {', '.join(others)}")
         noise_level(self.scheduler, timestep)
         pixels, _ = self._pictures(images, height, width)
         batch = len(pixels)

@@ -139,6 +139,18 @@ def test_control_images_are_checked_before_any_forward(controlled, control, word
         handle.remove()
 
 
+@pytest.mark.parametrize("option", ["return_dict", "sigma", "num_noise", "noise", "generator", "colour"])
+def test_options_that_are_set_here_or_unknown(plain, option):
+    for call in (plain.extract_variants, plain.content_shift_score):
+        with pytest.raises(ValueError, match=f"options: expected some of as_tokens, .*, got {option}"):
+            call(tiny.image(2), Technique("a"), NAMES, **{option: None})
+
+
+def test_callables_must_give_a_context_manager(plain):
+    with pytest.raises(TypeError, match=r"technique 'a': apply\(\): expected a context manager, got None"):
+        plain.gate(tiny.image(2), Technique("a", apply=lambda _: None), **FAST)
+
+
 def test_a_control_of_another_size_is_resized(controlled):
     small = torch.rand(1, 3, 16, 24, generator=torch.Generator().manual_seed(0))
     technique = Technique("t", controlnet_image=small)
