@@ -124,7 +124,8 @@ def test_content_shift_snippet_judges_and_blends(monkeypatch, tmp_path):
     exec(compile(snippet, "README.md", "exec"), namespace)  # noqa: S102  (our own README)
     assert set(namespace["report"].verdict) == {"prompt", "edges"}
     assert all(row["control_gain"] is not None for row in namespace["report"].table)
-    assert (tmp_path / "gate.png").stat().st_size > 1000
+    assert (tmp_path / "gate" / "sheet_001.png").stat().st_size > 1000
+    assert "edges" in (tmp_path / "gate" / "gate.txt").read_text()
     assert namespace["fused"].shape[0] == 2
     assert namespace["penalty"] == 0
 

@@ -21,7 +21,7 @@ def squares(count, size=16, seed=0):
 
 @pytest.mark.slow
 def test_own_edges_beat_another_images_edges():
-    """Networks and guideline see the same pictures: seconds of training do not generalise, nor need they here."""
+    """Networks and guideline see the same pictures: seconds of training do not generalise, nor need they."""
     pictures, prompts = squares(16), [""] * 16
     # 64 channels: a latent has 48, which fewer could not tell apart.
     pipe = small_pipeline(("a",), channels=(64, 64))

@@ -1,5 +1,6 @@
 """A picture of pictures: an input, its reconstructions, and where each is still away from the input.
 
+>>> import torch
 >>> figure = draw_sheet(torch.zeros(3, 8, 8), {"basic": torch.ones(3, 8, 8)})
 >>> [ax.get_title() for ax in figure.axes][:2]
 ['input', 'basic']
