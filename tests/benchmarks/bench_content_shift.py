@@ -19,6 +19,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +103,7 @@ def arms(pipe: Any, batch: int) -> dict[str, tuple[Callable[[], Any], float | No
     return {
         "plain": (run(), 1.0),
         "prompt": (run(prompt="horse street"), 1.0),
+        "LoRA, fused": (run(adapters="lora", fuse=True), 1.0),
         "LoRA, not fused": (run(adapters="lora"), None),
         "ControlNet": (run(controlnet_image=EDGES), None),
         "ControlNet, 60 to 50": (run(controlnet_image=EDGES, denoise_from=60), None),
@@ -114,7 +117,7 @@ def cost(records: Records, where: dict[str, Any], quick: bool, full: bool) -> No
     pipe, batch, rounds = mid_size(), 2, 1 if quick else 7
     runs = arms(pipe, batch)
     counted = dict.fromkeys(runs, 0)
-    flops, times = {}, {name: [] for name in [*runs, "LoRA, fused"]}
+    flops, times = {}, {name: [] for name in runs}
     for name, (run, _) in runs.items():
         seen: list[int] = []
         handle = pipe.unet.register_forward_pre_hook(lambda *_, seen=seen: seen.append(1))
@@ -138,11 +141,6 @@ def cost(records: Records, where: dict[str, Any], quick: bool, full: bool) -> No
     for _ in range(rounds):
         for name, (run, _) in runs.items():
             times[name].append(_seconds(run))
-    # Weights with the adapter in them: the layers then cost what plain ones do.
-    pipe.unet.set_adapters(["lora"])
-    pipe.unet.fuse_lora()
-    pipe.unet.unload_lora()  # as unload_lora_weights of a source pipeline: plain layers stay
-    times["LoRA, fused"] = [_seconds(runs["plain"][0]) for _ in range(rounds)]
     base = times["plain"]
     ratios = {n: [a / b for a, b in zip(t, base, strict=True)] for n, t in times.items()}
     records.add(
@@ -160,7 +158,7 @@ def _seconds(run: Callable[[], Any]) -> float:
 
 
 def batches(records: Records, where: dict[str, Any], quick: bool, full: bool) -> None:
-    """Images and seeds in one forward against one by one; score against guideline; files against none."""
+    """Images, seeds and techniques in one forward or apart; score against guideline; files against none."""
     del full
     if records.has("batches"):
         return
@@ -168,7 +166,13 @@ def batches(records: Records, where: dict[str, Any], quick: bool, full: bool) ->
     images = torch.rand(count, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     techniques = [Technique("prompt", prompt="horse"), Technique("edges", controlnet_image=EDGES)]
     gate = {"num_inference_steps": 3 if quick else 10, "seeds": (0, 1), "negative_controls": False}
+    prompts = [Technique(word, prompt=word) for word in ("horse", "street", "horse street", "street horse")]
+    few = {**gate, "seeds": (0,), "batch_size": 8}
     runs = {
+        "four prompts and one image, together": lambda: pipe.gate(images[:1], prompts, **few),
+        "four prompts and one image, apart": lambda: pipe.gate(
+            images[:1], [replace(one, apply=lambda _: nullcontext()) for one in prompts], **few
+        ),
         "gate, batches of 8": lambda: pipe.gate(images, techniques, batch_size=8, **gate),
         "gate, one by one": lambda: pipe.gate(images, techniques, batch_size=1, **gate),
         "content_shift_score": lambda: pipe.content_shift_score(images, techniques, "up-level1-*-res-out"),

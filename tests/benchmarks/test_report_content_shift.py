@@ -54,6 +54,11 @@ def test_batches_have_a_bar(seconds, verdict):
     }  # fmt: skip
     text = render([{"section": "batches", "images": 4, "seconds": times}])
     assert verdict in text
+    assert "Techniques in one batch" not in text  # an older record
+    few = {"four prompts and one image, together": [2.0], "four prompts and one image, apart": [seconds]}
+    text = render([{"section": "batches", "images": 4, "seconds": times | few}])
+    assert "does not fill it" not in text
+    assert f"do not fill it: {verdict.replace('one by one', 'one technique after another')}" in text
     assert "score is 4.0 times as fast" in text
 
 

@@ -140,7 +140,8 @@ def test_content_shift_snippet_judges_and_blends(monkeypatch, tmp_path):
     namespace = run(text, images=tiny.image(2, 32, 32))
     assert set(namespace["report"].verdict) == {"prompt", "edges"}
     assert all(row["control_gain"] is not None for row in namespace["report"].table)
-    assert (tmp_path / "gate.png").stat().st_size > 1000
+    assert (tmp_path / "gate" / "sheet_001.png").stat().st_size > 1000
+    assert "edges" in (tmp_path / "gate" / "gate.txt").read_text()
     assert namespace["fused"].shape[0] == 2
     assert namespace["penalty"] == 0
 

@@ -15,9 +15,11 @@ from torch import Tensor
 from graftkit.core.validation import raise_invalid
 from graftkit.diffusers.arguments import read_source
 from graftkit.diffusers.conditioning import Text
+from graftkit.diffusers.controls import RolledEdges, control_images
 from graftkit.diffusers.images import encode_images, evaluating
+from graftkit.diffusers.lora import text_adapters
 from graftkit.diffusers.reconstruction import Conditions
-from graftkit.diffusers.techniques import applied, control_images, text_adapters
+from graftkit.diffusers.techniques import applied
 from graftkit.methods.content_shift import Technique
 
 __all__ = ["BASIC", "ConditionCalls", "read_labels", "same_noise", "some_rows"]
@@ -38,7 +40,8 @@ class ConditionCalls:
     ) -> Conditions:
         """Texts and control images, each made once."""
         batch = len(original)
-        with applied(self, technique):
+        # Fusing would change the denoiser's weights too, for nothing.
+        with applied(self, replace(technique, fuse=False)):
             text = self._text_rows(text_prompts(technique, prompt, batch), technique, memory)
             negative = None
             if technique.guidance_scale > 1:
@@ -47,17 +50,14 @@ class ConditionCalls:
         control = None
         if technique.controls:
             # Names of edges are made once an image, not once a technique.
-            key = (
-                ("control", technique.controls)
-                if all(isinstance(c, str) for c in technique.controls)
-                else None
-            )
+            named = all(isinstance(c, str | RolledEdges) for c in technique.controls)
+            key = ("control", technique.controls) if named else None
             control = memory.get(key) if key else None
             if control is None:
                 control = control_images(technique, original)
                 if key:
                     memory[key] = control
-            control = [one.to(original).expand(batch, *one.shape[1:]) for one in control or []]
+            control = [one.expand(batch, *one.shape[1:]) for one in control or []]
         return Conditions(
             text, negative, technique.guidance_scale, control, technique.controlnet_conditioning_scale, labels
         )
@@ -67,7 +67,8 @@ class ConditionCalls:
             return Text()
         # Adapters of the denoiser alone leave texts as they are.
         own = adapter_key(technique) if text_adapters(self) else ()
-        key = ("text", tuple(words), own)
+        # A callable may change the encoders too.
+        key = ("text", tuple(words), own, technique.apply and id(technique.apply))
         if key not in memory:
             distinct = list(dict.fromkeys(words))
             encoded = self.encode_text(distinct, batch=len(distinct))

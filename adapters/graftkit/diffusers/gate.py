@@ -7,17 +7,18 @@ Method: Meng et al., NeurIPS 2024, arXiv 2410.06719 (GATE), section 5.1; it is n
 {'edges': 'helps, but so does its control'}
 """
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from graftkit.core.validation import check_bool, check_choice, check_integer, raise_invalid
-from graftkit.diffusers.conditions import BASIC, ConditionCalls, read_labels, same_noise, some_rows
+from graftkit.diffusers.conditions import BASIC, ConditionCalls, read_labels, same_noise
+from graftkit.diffusers.controls import negative_control
+from graftkit.diffusers.paired_runs import PairedRuns
 from graftkit.diffusers.reconstruction import Reconstruction
 from graftkit.diffusers.technique_checks import check_technique
-from graftkit.diffusers.techniques import applied, negative_control
 from graftkit.methods.content_shift import (
     GateReport,
     Technique,
@@ -28,6 +29,9 @@ from graftkit.methods.content_shift import (
 from graftkit.methods.content_shift.similarity import DISTANCES, metric_name
 
 __all__ = ["Guideline"]
+
+# Techniques share batches, and a forward rounds otherwise in a batch of another size.
+ROUNDING = 1e-5
 
 
 class Guideline(ConditionCalls):
@@ -75,11 +79,13 @@ class Guideline(ConditionCalls):
         seeds : sequence of int, default=(0, 1, 2)
             One draw of noise each.
         metrics : str, callable or sequence of these, default=("mse", "edge")
-            "mse", "psnr", "ssim", "edge", or ``f(images, others)``; the first decides verdict and ranking.
+            "mse", "psnr", "ssim", "edge", or ``f(images, others)``, which sees a batch at a time; the first
+            decides verdict and ranking.
         negative_controls : bool, default=True
             Also run each technique with every image's own inputs given to another image; needs 2 images.
         batch_size : int, default=8
-            Images and seeds a forward; it alone sets peak memory.
+            Rows a forward, of several images, seeds and techniques; beside the inputs it alone sets peak
+            memory.
         keep_images : bool, default=False
             Keep the reconstructions for ``report.plot()``.
         class_labels : int, array-like of shape (1 or N,) or None, default=None
@@ -99,97 +105,79 @@ class Guideline(ConditionCalls):
         ValueError
             If a technique does not fit this pipeline or these images, or a value is refused; before any
             forward.
+
+        Warns
+        -----
+        UserWarning
+            If a technique has `denoise_from`, which means nothing here.
         """
         found = check_techniques(techniques)
+        (basic,) = check_techniques([basic])
         if any(one.name == basic.name for one in found):
             raise ValueError(f"techniques: duplicate name {basic.name!r}, which is the basic model's")
-        names = _metrics(metrics)
+        named = _metrics(metrics)
         seeds = _seeds(seeds)
+        if not isinstance(prompt, str):
+            raise_invalid("prompt", prompt, "one string, the basic model's", error=TypeError)
         check_bool("negative_controls", negative_controls)
         check_bool("keep_images", keep_images)
         size = check_integer("batch_size", batch_size, low=1)
         reconstruct = Reconstruction(self, strength, num_inference_steps)
         pixels, image_size = self._pictures(images, height, width)
-        batch = len(pixels)
+        batch, original = len(pixels), (pixels + 1) / 2
         for technique in (basic, *found):
             check_technique(self, technique, batch)
-        controls = [negative_control(one, batch) for one in found] if negative_controls else []
+            if technique.denoise_from is not None:
+                warnings.warn(
+                    f"technique {technique.name!r}: denoise_from is for features; a reconstruction takes "
+                    "steps anyway",
+                    stacklevel=3,
+                )
+        controls = [negative_control(one, batch) if negative_controls else None for one in found]
         labels = read_labels(class_labels, batch)
+        for metric in named.values():  # what it refuses, it refuses before any forward
+            image_distance(metric, original[:size].cpu(), original[:size].cpu())
         runs = [basic, *found, *(one for one in controls if one is not None)]
-        original = (pixels + 1) / 2
-        with self._ready(), self.progress_bar(total=len(runs)) as bar:
+        memory: dict[Any, Any] = {}
+        with self._ready():
+            conditions = [self._conditions(one, original, prompt, labels, memory) for one in runs]
             latents = self._latents(pixels, size)
             noise = torch.stack([same_noise(tuple(latents.shape), seed) for seed in seeds]).to(latents)
-            pictures = {}
-            memory: dict[Any, Any] = {}
-            for technique in runs:
-                pictures[technique.name] = self._reconstructions(
-                    technique, reconstruct, latents, noise, original, image_size, prompt, labels, size, memory
-                )
-                bar.update()
-        distances = {
-            name: {
-                metric_name(metric): torch.stack(
-                    [image_distance(metric, original.cpu(), p) for p in seen]
-                ).numpy()
-                for metric in metrics_of(metrics)
-            }
-            for name, seen in pictures.items()
-        }
+            measure = PairedRuns(self, reconstruct, original, image_size, named, size)
+            kept = range(1 + len(found)) if keep_images else ()
+            measured = measure(runs, conditions, latents, noise, kept)
+        place = {one.name: position for position, one in enumerate(runs)}
 
         def gains(name: str) -> dict[str, Any]:
-            return {m: paired_gain(distances[basic.name][m], distances[name][m]) for m in names}
+            return {
+                metric: paired_gain(d[0].numpy(), d[place[name]].numpy(), resolution=ROUNDING)
+                for metric, d in measured.distances.items()
+            }
 
-        kept = {name: pictures[name] for name in (basic.name, *(one.name for one in found))}
         return GateReport.from_gains(
             {one.name: gains(one.name) for one in found},
-            names,
-            {
-                one.name: gains(control.name)
-                for one, control in zip(found, controls or [None] * len(found), strict=True)
-                if control is not None
-            },
+            tuple(named),
+            {o.name: gains(c.name) for o, c in zip(found, controls, strict=True) if c is not None},
             settings={
-                "strength": strength,
-                "num_inference_steps": num_inference_steps,
+                "strength": float(strength),
+                "num_inference_steps": int(num_inference_steps),
                 "forwards": len(reconstruct.levels),
                 "seeds": list(seeds),
                 "images": batch,
                 "prompt": prompt,
-                "verdict_by": names[0],
+                "verdict_by": next(iter(named)),
+                "resolution": ROUNDING,
+                "techniques": [one.describe() for one in (basic, *found)],
             },
-            images=kept if keep_images else None,
+            images={runs[k].name: p for k, p in measured.pictures.items()} if keep_images else None,
             inputs=original.cpu() if keep_images else None,
         )
 
-    def _reconstructions(
-        self: Any, technique: Technique, reconstruct: Reconstruction, latents: Tensor, noise: Tensor,
-        original: Tensor, image_size: tuple[int, int], prompt: str, labels: Tensor | None, size: int,
-        memory: dict[Any, Any],
-    ) -> Tensor:  # fmt: skip
-        """Pictures of shape (seeds, N, c, H, W) on the CPU; images and seeds share forwards."""
-        seeds, batch = noise.shape[:2]
-        conditions = self._conditions(technique, original, prompt, labels, memory)
-        flat = noise.flatten(0, 1)
-        pictures = []
-        for start in range(0, seeds * batch, size):
-            index = torch.arange(start, min(start + size, seeds * batch))
-            images = index % batch
-            with applied(self, technique, lambda images=images: images):  # type: ignore[misc]
-                some = some_rows(conditions, images)
-                pictures.append(reconstruct(latents[images], flat[index], some, image_size).cpu())
-        joined: Tensor = torch.cat(pictures).unflatten(0, (seeds, batch))
-        return joined
 
-
-def metrics_of(metrics: Any) -> tuple[Any, ...]:
-    """One metric or several, as a tuple."""
-    return (metrics,) if isinstance(metrics, str) or callable(metrics) else tuple(metrics)
-
-
-def _metrics(metrics: Any) -> tuple[str, ...]:
-    given = metrics_of(metrics)
-    if not given:
+def _metrics(metrics: Any) -> dict[str, Any]:
+    """Metrics by name, in the given order."""
+    given = (metrics,) if isinstance(metrics, str) or callable(metrics) else metrics
+    if not isinstance(given, list | tuple) or not given:
         raise_invalid("metrics", metrics, "at least one metric")
     for one in given:
         if not callable(one):
@@ -197,7 +185,7 @@ def _metrics(metrics: Any) -> tuple[str, ...]:
     names = tuple(map(metric_name, given))
     if len(set(names)) != len(names):
         raise ValueError(f"metrics: expected different names, got {list(names)}")
-    return names
+    return dict(zip(names, given, strict=True))
 
 
 def _seeds(seeds: Any) -> tuple[int, ...]:

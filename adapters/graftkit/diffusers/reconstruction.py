@@ -48,7 +48,7 @@ def levels_of(scheduler: Any, strength: Any, steps: Any) -> list[NoiseLevel]:
     length = schedule_length(scheduler)
     if total > length:
         raise_invalid("num_inference_steps", total, f"at most the schedule's {length}")
-    # 0.3 * 10 is 3.0000000000000004 or 2.9999999999999996, which diffusers' int() would cut.
+    # 0.29 * 100 is 28.999999999999996, which diffusers' int() would cut.
     count = int(total * share + 1e-9)
     if count < 1:
         raise ValueError(

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from graftkit.core.validation import check_bool, check_choice, raise_invalid
-from graftkit.diffusers.conditions import BASIC
-from graftkit.diffusers.variants import Variants
+from graftkit.core.validation import check_bool, check_choice, check_integer, raise_invalid
+from graftkit.diffusers.conditions import BASIC, same_noise
+from graftkit.diffusers.noising import noise_level, schedule_length
+from graftkit.diffusers.variants import Given, Variants
 from graftkit.methods.content_shift import Technique, check_techniques, shift_score
 
 __all__ = ["ShiftScores"]
@@ -40,6 +41,8 @@ class ShiftScores(Variants):
         seed: int = 0,
         batch_size: int = 8,
         allow_varying_prompts: bool = False,
+        height: int | None = None,
+        width: int | None = None,
         **options: Any,
     ) -> dict[str, dict[str, Tensor]]:
         """Score how far features have moved from their images, one forward a technique and reference.
@@ -72,11 +75,13 @@ class ShiftScores(Variants):
         seed : int, default=0
             Of the noise, which all features share.
         batch_size : int, default=8
-            Images a forward.
+            Rows a forward; also the images whose features are held at a time.
         allow_varying_prompts : bool, default=False
             Allow ``attn`` under one prompt an image.
+        height, width : int or None, default=None
+            Resize to this size.
         **options : object
-            Further arguments of the call, such as `height`.
+            Further arguments of the call, such as `class_labels`.
 
         Returns
         -------
@@ -94,30 +99,46 @@ class ShiftScores(Variants):
         check_choice("metric", metric, ("laplacian", "cosine"))
         check_choice("padding", padding, ("replicate", "zeros"))
         check_bool("normalize", normalize)
+        noise_level(self.scheduler, timestep)
+        last = schedule_length(self.scheduler) - 1
+        check_integer("anchor_timestep", anchor_timestep, low=0, high=last)
         if anchor_timestep == timestep:
             raise_invalid(
                 "anchor_timestep", anchor_timestep, f"another timestep than {timestep}, a later one"
             )
         found = check_techniques(techniques)
+        (basic,) = check_techniques([basic])
         if basic.name not in {one.name for one in found}:
             found = (basic, *found)
+        size = check_integer("batch_size", batch_size, low=1)
+        check_integer("seed", seed, low=0)
+        given = self._given(
+            images, found, features, prompt, height, width, timestep=timestep, size=size,
+            allow_varying_prompts=allow_varying_prompts, options=options,
+        )  # fmt: skip
+        noise = [same_noise(tuple(given.latents.shape), seed).to(given.latents)]
+        place = [one.name for one in found].index(basic.name)
+        # Reference and anchor are taken where they are asked for, in one forward each.
         plain = [replace(one, denoise_from=None) for one in found]
-        shared = {
-            "features": features, "prompt": prompt, "seed": seed, "batch_size": batch_size,
-            "allow_varying_prompts": allow_varying_prompts, **options,
-        }  # fmt: skip
-        here = self.extract_variants(images, found, timestep=timestep, **shared)
-        anchor = self.extract_variants(images, [basic], timestep=anchor_timestep, **shared)[
-            basic.name
-        ].features
-        clean = self.extract_variants(images, plain if reference == "own" else [basic], timestep=0, **shared)
-        scores: dict[str, dict[str, Tensor]] = {}
-        for name, output in here.items():
-            at_zero = clean[name if reference == "own" else basic.name].features
-            scores[name] = {
-                key: shift_score(
-                    at_zero[key], feature, anchor[key], metric=metric, normalize=normalize, padding=padding
+        alone = ([plain[place]], Given(given.latents, [given.conditions[place]]))
+        scores: dict[str, dict[str, list[Tensor]]] = {one.name: {} for one in found}
+        with self._ready():
+            for rows in torch.arange(len(given.latents)).split(size):
+
+                def read(asked: Any, t: int, rows: Tensor = rows) -> Any:
+                    return self._read(*asked, noise, features, t, rows, size, options)
+
+                here, anchor = (
+                    read((found, given), timestep),
+                    read(alone, anchor_timestep)[basic.name].features,
                 )
-                for key, feature in output.features.items()
-            }
-        return scores
+                clean = read((plain, given) if reference == "own" else alone, 0)
+                for name, output in here.items():
+                    at_zero = clean[name if reference == "own" else basic.name].features
+                    for key, feature in output.features.items():
+                        score = shift_score(
+                            at_zero[key], feature, anchor[key],
+                            metric=metric, normalize=normalize, padding=padding,
+                        )  # fmt: skip
+                        scores[name].setdefault(key, []).append(score)
+        return {name: {key: torch.cat(s) for key, s in by.items()} for name, by in scores.items()}

@@ -9,7 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from graftkit.core.validation import raise_invalid
-from graftkit.diffusers.techniques import lora_layers, models_of
+from graftkit.diffusers.ip_adapters import projections
+from graftkit.diffusers.lora import lora_layers, models_of
+from graftkit.diffusers.noising import schedule_length
 from graftkit.methods.content_shift import Technique
 
 __all__ = ["check_technique"]
@@ -39,11 +41,12 @@ def check_technique(pipe: Any, technique: Technique, batch: int, timestep: int |
             "Call unfuse_lora() first, or unload_lora_weights() to make the fused model the basic one"
         )
     _check_embeds(pipe, technique, batch)
-    if technique.denoise_from is not None and timestep is not None and technique.denoise_from <= timestep:
+    start, last = technique.denoise_from, schedule_length(pipe.scheduler) - 1
+    if start is not None and timestep is not None and not timestep < start <= last:
         raise_invalid(
             f"technique {technique.name!r}: denoise_from",
-            technique.denoise_from,
-            f"a timestep above {timestep}",
+            start,
+            f"a timestep above {timestep}, to {last}",
         )
 
 
@@ -69,14 +72,18 @@ def _check_control(pipe: Any, technique: Technique, batch: int) -> None:
             label, f"{len(technique.controls)} image(s)", f"one for each of {len(nets)} controlnet(s)"
         )
     for net, control in zip(nets, technique.controls, strict=True):
-        for key in ("in_channels", "cross_attention_dim"):
+        for key in ("in_channels", "cross_attention_dim", "block_out_channels", "layers_per_block"):
             own, theirs = getattr(net.config, key, None), getattr(pipe.denoiser.config, key, None)
-            if own != theirs:
+            if _plain(own) != _plain(theirs):
                 raise ValueError(
                     f"technique {technique.name!r}: controlnet: expected {key}={theirs} as the U-Net has, "
                     f"got {own}"
                 )
         channels = getattr(net.config, "conditioning_channels", 3)
+        if channels != 3:
+            raise ValueError(
+                f"technique {technique.name!r}: controlnet: expected conditioning_channels=3, got {channels}"
+            )
         if isinstance(control, Tensor) and (
             control.ndim != 4 or control.shape[1] != channels or len(control) not in (1, batch)
         ):
@@ -87,8 +94,7 @@ def _check_embeds(pipe: Any, technique: Technique, batch: int) -> None:
     if technique.ip_adapter_image_embeds is None:
         return
     label = f"technique {technique.name!r}: ip_adapter_image_embeds"
-    projection = getattr(pipe.denoiser, "encoder_hid_proj", None)
-    layers = getattr(projection, "image_projection_layers", None)
+    layers = projections(pipe.denoiser)
     if layers is None:
         raise_invalid(
             label, "embeddings", "None: no IP-Adapter is loaded", fix="Use the source's load_ip_adapter."
@@ -103,3 +109,8 @@ def _check_embeds(pipe: Any, technique: Technique, batch: int) -> None:
 
 def _adapters(pipe: Any) -> set[str]:
     return {name for model in models_of(pipe) for layer in lora_layers(model) for name in layer.scaling}
+
+
+def _plain(value: Any) -> Any:
+    """Configurations read from JSON hold lists where others hold tuples."""
+    return tuple(value) if isinstance(value, list) else value

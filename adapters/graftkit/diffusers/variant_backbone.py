@@ -14,13 +14,16 @@ from torch import Tensor, nn
 
 from graftkit.core.validation import raise_invalid
 from graftkit.diffusers.backbone import DiffusionBackbone, FeatureInfo
-from graftkit.diffusers.conditioning import Text
 from graftkit.diffusers.conditions import same_noise
+from graftkit.diffusers.controls import control_images
 from graftkit.diffusers.images import encode_images
+from graftkit.diffusers.requests import aggregate_maps
+from graftkit.diffusers.stored_text import stored_text
 from graftkit.diffusers.technique_checks import check_technique
-from graftkit.diffusers.techniques import applied, control_images
+from graftkit.diffusers.techniques import applied
 from graftkit.diffusers.variants import call_control, text_arguments
 from graftkit.methods.content_shift import FeatureAmalgamation, Technique, check_techniques
+from graftkit.methods.diffusion_feature.aggregation import resize_map
 
 __all__ = ["VariantBackbone"]
 
@@ -42,6 +45,11 @@ class VariantBackbone(DiffusionBackbone):
     amalgamation : mapping or None, default=None
         Arguments of :class:`FeatureAmalgamation`, such as ``{"kind": "conv", "num_assigners": 2}``, for one
         module a level; None is the training-free mean.
+    attention : Technique or None, default=None
+        How the one attention feature is taken that is joined behind every level, as the paper does: cross
+        maps under one fixed prompt, averaged over layers of one resolution, not weighed.
+    attention_maps : str or list of str, default="up-*-cross-map"
+        Names and globs of those maps.
     prompt : str or None, default=None
         Of techniques that have none.
     timestep : int, default=50
@@ -77,6 +85,8 @@ class VariantBackbone(DiffusionBackbone):
         levels: Sequence[Sequence[str]] | None = None,
         amalgamation: Mapping[str, Any] | None = None,
         *,
+        attention: Technique | None = None,
+        attention_maps: str | Sequence[str] = "up-*-cross-map",
         prompt: str | None = None,
         timestep: int = 50,
         seed: int = 0,
@@ -88,25 +98,39 @@ class VariantBackbone(DiffusionBackbone):
         if amalgamation is not None and not isinstance(amalgamation, Mapping):
             raise_invalid("amalgamation", amalgamation, "a mapping of arguments, or None", error=TypeError)
         super().__init__(pipe, levels, prompt, timestep, seed=seed, mean=mean, std=std, size=size)
-        for technique in found:
+        self.attention = None if attention is None else check_techniques([attention])[0]
+        every = found if self.attention is None else (*found, self.attention)
+        for technique in every:
             if isinstance(technique.prompt, tuple) and len(technique.prompt) > 1:
                 raise_invalid(
                     f"technique {technique.name!r}: prompt", technique.prompt, "one text for all images"
                 )
             check_technique(pipe, technique, 1, self.timestep)
         self.techniques = found
-        self.texts = nn.ModuleList(_stored(pipe, technique, prompt) for technique in found)
+        # The attention feature's text, where there is one, comes last.
+        self.texts = nn.ModuleList(stored_text(pipe, technique, prompt) for technique in every)
+        self.attention_maps: list[str] = []
         self.controlnet = pipe.controlnet
         self.pipe.register_modules(controlnet=pipe.controlnet)
+        joined = 0 if self.attention is None else self._attention_channels(pipe, attention_maps, size)
         options = {"kind": "mean"} if amalgamation is None else dict(amalgamation)
         info = self.feature_info.info
         self.amalgamations = nn.ModuleList(
             FeatureAmalgamation(level["num_chs"], len(found), **options) for level in info
         )
         assigners = self.amalgamations[0].num_assigners
-        self.feature_info = FeatureInfo([{**v, "num_chs": assigners * v["num_chs"]} for v in info])
+        self.feature_info = FeatureInfo([{**v, "num_chs": assigners * v["num_chs"] + joined} for v in info])
         self.penalty = torch.zeros(())
         self._freeze()
+
+    def _attention_channels(self, pipe: Any, asked: Any, size: tuple[int, int] | None) -> int:
+        """Remember the maps; their channels are tokens, side by side for every resolution."""
+        maps = pipe.activation_info(asked, *(size or (None, None)))
+        if wrong := [name for name in maps if not name.endswith("-cross-map")]:
+            raise_invalid("attention_maps", wrong, "names of cross-attention maps")
+        self.attention_maps = list(maps)
+        text: Any = self.texts[-1]
+        return len({tuple(one["size"]) for one in maps.values()}) * int(text.embeds.shape[1])
 
     def train(self, mode: bool = True) -> "VariantBackbone":
         """Training mode of the assigners alone.
@@ -136,7 +160,7 @@ class VariantBackbone(DiffusionBackbone):
 
         Returns
         -------
-        list of Tensor of shape (B, n * C, h, w)
+        list of Tensor of shape (B, n * C [+ A], h, w)
             One a level; ``penalty`` belongs to them.
 
         Raises
@@ -145,10 +169,12 @@ class VariantBackbone(DiffusionBackbone):
             If `x` is not 4-D.
         """
         variants = self.variants(x)
+        attention = None if self.attention is None else self._attention(x)
         fused, penalties = [], []
         for blend, level in zip(self.amalgamations, self.levels, strict=True):
             stacked = torch.stack([self.aggregate([maps[name] for name in level]) for maps in variants], 1)
-            one, penalty = blend(stacked)
+            grid = (stacked.shape[-2], stacked.shape[-1])
+            one, penalty = blend(stacked, None if attention is None else resize_map(attention, grid))
             fused.append(one)
             penalties.append(penalty)
         self.penalty = torch.stack(penalties).sum()
@@ -173,17 +199,29 @@ class VariantBackbone(DiffusionBackbone):
         ValueError
             If `x` is not 4-D.
         """
+        names = list(dict.fromkeys(name for level in self.levels for name in level))
+        return self._features(x, self.techniques, self.texts, names)
+
+    @torch.no_grad()
+    def _attention(self, x: Tensor) -> Tensor:
+        """The attention feature of shape (B, A, h, w)."""
+        asked: Any = [self.attention]
+        (maps,) = self._features(x, asked, self.texts[-1:], self.attention_maps)
+        rows, columns = self._pixels(x).shape[-2:]
+        return aggregate_maps([maps[name] for name in self.attention_maps], (rows, columns))
+
+    def _features(
+        self, x: Tensor, techniques: Sequence[Technique], texts: Any, names: Sequence[str]
+    ) -> list[dict[str, Tensor]]:
         x = self._pixels(x)
         latents = x.float() if self.vae is None else encode_images(self.vae, x).float()
         noise = same_noise((1, *latents.shape[1:]), self.seed).to(latents).expand_as(latents)
-        names = list(dict.fromkeys(name for level in self.levels for name in level))
         found = []
         pipe: Any = self.pipe
-        for technique, stored in zip(self.techniques, self.texts, strict=True):
-            text: Any = stored
+        for technique, text in zip(techniques, texts, strict=False):
             with applied(pipe, technique):
                 output = pipe(
-                    latents=latents, noise=noise, features=names, timestep=self.timestep,
+                    latents=latents, noise=noise, features=list(names), timestep=self.timestep,
                     denoise_from=technique.denoise_from,
                     controlnet_image=call_control(pipe, control_images(technique, (x + 1) / 2)),
                     controlnet_conditioning_scale=technique.controlnet_conditioning_scale,
@@ -200,23 +238,3 @@ class VariantBackbone(DiffusionBackbone):
         super()._freeze()
         if (net := getattr(self, "controlnet", None)) is not None:
             net.requires_grad_(False)
-
-
-class _StoredText(nn.Module):
-    """An encoded prompt that moves and is saved with the module."""
-
-    def __init__(self, text: Text) -> None:
-        super().__init__()
-        for key, tensor in vars(text).items():
-            self.register_buffer(key, None if tensor is None else tensor.detach().clone())
-
-    def read(self) -> Text:
-        """The text."""
-        return Text(**dict(self._buffers))
-
-
-def _stored(pipe: Any, technique: Technique, prompt: str | None) -> _StoredText:
-    words = technique.prompt[0] if isinstance(technique.prompt, tuple) else technique.prompt
-    # Text encoders may carry a LoRA too.
-    with applied(pipe, technique), torch.no_grad():
-        return _StoredText(pipe.encode_text(prompt if words is None else words))

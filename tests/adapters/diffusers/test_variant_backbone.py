@@ -94,6 +94,35 @@ def test_each_technique_counts_and_the_pipeline_is_left_alone(pipe):
     torch.testing.assert_close(two, plain, atol=1e-4, rtol=1e-4)
 
 
+def test_the_attention_feature_is_joined_behind_every_level(pipe):
+    """The cross maps of one technique, by hand; not weighed, and announced."""
+    street = Technique("attention", prompt="a street")
+    amalgamation = {"kind": "conv", "num_assigners": 2}
+    backbone = VariantBackbone(pipe, BOTH, LEVELS, amalgamation, attention=street, size=(32, 48)).eval()
+    plain = VariantBackbone(pipe, BOTH, LEVELS, amalgamation, size=(32, 48)).eval()
+    plain.amalgamations.load_state_dict(backbone.amalgamations.state_dict())
+    found, without = backbone(pixels()), plain(pixels())
+    assert backbone.feature_info.channels() == [m.shape[1] for m in found]
+    for row in range(2):
+        picture = tiny.image()[row : row + 1]
+        asked = {"seed": 0, "map_resolutions": (1e-3, 1.0)}
+        attn = pipe.extract_variants(picture, street, ["attn"], **asked)["attention"].features["attn"]
+        for level, base in zip(found, without, strict=True):
+            torch.testing.assert_close(level[:, : base.shape[1]], base, atol=1e-5, rtol=1e-4)
+            joined = level[row : row + 1, base.shape[1] :]
+            expected = torch.nn.functional.interpolate(
+                attn, joined.shape[-2:], mode="bilinear", align_corners=False, antialias=False
+            )
+            assert joined.shape == expected.shape
+            assert torch.corrcoef(torch.stack([joined.flatten(), expected.flatten()]))[0, 1] > 0.99
+    with pytest.raises(ValueError, match="attention_maps: expected names of cross-attention maps"):
+        VariantBackbone(pipe, BOTH, LEVELS, attention=street, attention_maps=NAMES)
+    with pytest.raises(ValueError, match="technique 'a': prompt: expected one text for all images"):
+        VariantBackbone(pipe, BOTH, LEVELS, attention=Technique("a", prompt=["a", "of"]))
+    with pytest.raises(TypeError, match="techniques"):
+        VariantBackbone(pipe, BOTH, LEVELS, attention="attn")
+
+
 @pytest.mark.parametrize(
     ("techniques", "options", "error", "words"),
     [

@@ -40,6 +40,22 @@ def test_a_seed_decides_and_the_global_generator_rests():
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_global_generators_are_seeded_nowhere(monkeypatch):
+    """torch.manual_seed reaches every device's generator, fork_rng puts back those it was told of."""
+
+    def forbidden(*_):
+        raise AssertionError("a global generator was seeded")
+
+    maps, labels = planted(6)
+    blend = FeatureAmalgamation(4, 3)
+    monkeypatch.setattr(torch, "manual_seed", forbidden)
+    monkeypatch.setattr(torch.cuda, "manual_seed", forbidden)
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", forbidden)
+    before = torch.get_rng_state()
+    fit_amalgamation(blend, maps, labels, steps=2, random_state=0)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_unlabelled_pixels_do_not_count():
     maps, labels = planted(6)
     losses = []

@@ -1,8 +1,11 @@
 """Gains, their test and the verdict in words; distances; the report."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
+from scipy.stats import norm
 
 from graftkit.methods.content_shift import (
     GainSummary,
@@ -114,8 +117,37 @@ def test_nothing_changed_has_p_of_1():
     assert verdict(found) == "no evidence"
 
 
+def test_pairs_without_a_change_count_on_both_sides():
+    """Forty pairs without a change beside six gains: ranks of zeros are split between the two sides.
+
+    Zeros share ranks 1 to 40, sum 820: 410 a side. The gains have 41 to 46, sum 261: 671 against 410.
+    With n = 46 the mean is n (n + 1) / 4 = 540.5, the variance n (n + 1) (2 n + 1) / 24 = 8377.75 less
+    (40^3 - 40) / 48 = 1332.5 for the tie of zeros. Thrown away, zeros would leave six gains and p = 2 / 64.
+    """
+    found = summarise(SIX + 40 * [0.0])
+    z = (410 - 540.5) / (8377.75 - 1332.5) ** 0.5
+    assert found.p_value == pytest.approx(2 * norm.cdf(z), rel=1e-6)
+    assert summarise(SIX).p_value < 0.05 < found.p_value
+    assert found.n == 46
+
+
+SIX = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
+
+
+def test_gains_of_rounding_are_none():
+    gains = paired_gain([1.0, 1.0, 1.0, 0.0], [1 - 1e-6, 1 + 1e-6, 0.99, 0.5], resolution=1e-5)
+    assert gains.tolist() == [0.0, 0.0, pytest.approx(0.01), -np.inf]
+    assert paired_gain([1.0], [1 - 1e-6]).item() == pytest.approx(1e-6, rel=1e-6)
+    with pytest.raises(ValueError, match="resolution"):
+        paired_gain([1.0], [1.0], resolution=-1.0)
+    with pytest.raises(TypeError, match="resolution"):
+        paired_gain([1.0], [1.0], resolution="small")
+
+
 def test_infinite_losses_and_single_pairs_are_summarised():
-    assert summarise([-np.inf, -0.5, -0.1, -0.2, -0.3, -0.4]).mean == -np.inf
+    worst = summarise([-np.inf, -0.5, -0.1, -0.2, -0.3, -0.4])
+    assert worst.mean == -np.inf
+    assert worst.p_value == pytest.approx(2 / 64)  # the largest loss by rank, however large
     assert np.isnan(summarise([0.5]).sd)
 
 
@@ -178,7 +210,7 @@ def test_report_comes_back_from_json(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["gate.json"]
 
 
-@pytest.mark.parametrize("text", ["{}", "[1]", "nonsense", '{"table": 1}'])
+@pytest.mark.parametrize("text", ["{}", "[1]", "nonsense", '{"table": 1}', '{"table": [1]}'])
 def test_other_files_are_no_reports(tmp_path, text):
     (tmp_path / "x.json").write_text(text)
     with pytest.raises(ValueError, match="a report written by to_json"):
@@ -196,3 +228,30 @@ def test_sheet_shows_input_reconstructions_and_shifts():
         found.plot(image=2)
     with pytest.raises(ValueError, match="keep_images=True"):
         report().plot()
+
+
+def test_an_infinite_loss_is_kept_in_json_that_others_read_too(tmp_path):
+    gains = {"bad": {"mse": [[-np.inf, -0.1, -0.2]]}}
+    found = GateReport.from_gains(gains, ("mse",), {"bad": {"mse": [[-np.inf, 0.1, 0.2]]}})
+    found.to_json(tmp_path / "gate.json")
+    stored = json.loads((tmp_path / "gate.json").read_text(), parse_constant=pytest.fail)
+    assert stored["table"][0]["gain_mean"] == "-inf"
+    assert GateReport.from_json(tmp_path / "gate.json") == found
+    assert found.table[0]["control_gain"] == -np.inf
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_folder_holds_table_json_and_a_sheet_an_image(tmp_path, channels):
+    from matplotlib import pyplot as plt
+
+    before = plt.get_fignums()
+    pictures = {name: torch.rand(2, 2, channels, 8, 8) for name in ("basic", "prompt", "edges")}
+    found = report(images=pictures, inputs=torch.rand(2, channels, 8, 8))
+    written = found.save(tmp_path / "new", seed=1)
+    assert [path.name for path in written] == ["gate.json", "gate.txt", "sheet_000.png", "sheet_001.png"]
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == sorted(p.name for p in written)
+    assert "helps, but so does its control" in written[1].read_text()
+    assert GateReport.from_json(written[0]) == found
+    assert plt.imread(written[2]).std() > 0
+    assert plt.get_fignums() == before
+    assert [path.name for path in report().save(tmp_path / "plain")] == ["gate.json", "gate.txt"]

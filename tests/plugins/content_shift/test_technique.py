@@ -19,6 +19,19 @@ def test_json_round_trip():
     assert Technique("plain").to_dict() == {"name": "plain"}
 
 
+def test_a_description_holds_what_json_cannot():
+    found = Technique(
+        "t", controlnet_image=(torch.zeros(1, 3, 2, 2), "input-canny", len), adapters="x", fuse=True,
+        ip_adapter_image_embeds=torch.zeros(1, 2, 3), apply=print,
+    ).describe()  # fmt: skip
+    assert found == {
+        "name": "t", "controlnet_image": ["tensor of shape (1, 3, 2, 2)", "input-canny", "callable len"],
+        "adapters": ["x"], "fuse": True, "ip_adapter_image_embeds": ["tensor of shape (1, 2, 3)"],
+        "apply": "callable print",
+    }  # fmt: skip
+    assert Technique("x", adapters="x", fuse=True).to_dict() == {"name": "x", "adapters": ["x"], "fuse": True}
+
+
 @pytest.mark.parametrize("field", ["controlnet_image", "ip_adapter_image_embeds"])
 def test_tensors_and_callables_cannot_become_json(field):
     with pytest.raises(ValueError, match=f"technique 't': {field}: expected text and numbers"):
@@ -66,6 +79,10 @@ def test_stored_techniques_are_checked(stored, error, words):
         ({"denoise_from": 0}, ValueError, "denoise_from"),
         ({"denoise_from": 1.5}, TypeError, "denoise_from"),
         ({"apply": "x"}, TypeError, "apply"),
+        ({"fuse": True}, ValueError, "technique 't': fuse: expected False without adapters"),
+        ({"fuse": 1, "adapters": "a"}, TypeError, "technique 't': fuse"),
+        ({"adapters": ["a", "a"]}, ValueError, "technique 't': adapters: expected each name once"),
+        ({"adapters": 3}, TypeError, "technique 't': adapters"),
     ],
 )
 def test_bad_techniques(options, error, words):

@@ -91,10 +91,15 @@ def fit_amalgamation(
     generator = torch_generator(random_state)
     maps = maps.detach()
     width = blend.num_assigners * blend.channels
-    devices = [maps.device] if maps.device.type == "cuda" else []
-    # Layers start, and dropout draws, from the global generators: theirs are put back.
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator)))
+    on_cuda = maps.device.type == "cuda"
+    # Layers start, and dropout draws, from the global generators: theirs are put back. torch.manual_seed
+    # would seed those of all devices, also the ones that nobody puts back.
+    with torch.random.fork_rng([maps.device] if on_cuda else []):
+        start = int(torch.randint(2**62, (1,), generator=generator))
+        torch.default_generator.manual_seed(start)
+        if on_cuda:
+            with torch.cuda.device(maps.device):
+                torch.cuda.manual_seed(start)
         head = nn.Sequential(nn.BatchNorm2d(width, affine=False), nn.Conv2d(width, int(known.max()) + 1, 1))
         head.to(maps)
         optimizer = torch.optim.AdamW([*blend.parameters(), *head.parameters()], lr=lr)

@@ -53,7 +53,7 @@ class GainSummary:
     n: int
 
 
-def paired_gain(d_reference: Any, d_candidate: Any) -> npt.NDArray[np.float64]:
+def paired_gain(d_reference: Any, d_candidate: Any, resolution: float = 0.0) -> npt.NDArray[np.float64]:
     """Relative reduction of the distance to the image.
 
     Parameters
@@ -62,6 +62,8 @@ def paired_gain(d_reference: Any, d_candidate: Any) -> npt.NDArray[np.float64]:
         Distances of the plain reconstructions, finite and not negative.
     d_candidate : array-like of the same shape
         Distances of the reconstructions with the technique.
+    resolution : float, default=0.0
+        Gains not larger than this in size count as 0: what rounding does is no effect.
 
     Returns
     -------
@@ -71,14 +73,17 @@ def paired_gain(d_reference: Any, d_candidate: Any) -> npt.NDArray[np.float64]:
 
     Raises
     ------
+    TypeError
+        If `resolution` is no number.
     ValueError
-        If shapes differ, or a distance is negative or not finite.
+        If shapes differ, a distance is negative or not finite, or `resolution` is negative.
 
     Examples
     --------
     >>> paired_gain([1.0, 2.0, 0.0], [0.5, 3.0, 0.0])
     array([ 0.5, -0.5,  0. ])
     """
+    least = check_number("resolution", resolution, low=0)
     reference = np.asarray(d_reference, dtype=np.float64)
     candidate = np.asarray(d_candidate, dtype=np.float64)
     if reference.shape != candidate.shape:
@@ -88,7 +93,8 @@ def paired_gain(d_reference: Any, d_candidate: Any) -> npt.NDArray[np.float64]:
             raise_invalid(name, values, "finite distances, none negative")
     worse = np.where(candidate == 0, 0.0, -np.inf)
     safe = np.where(reference == 0, 1.0, reference)
-    return np.asarray(np.where(reference == 0, worse, (reference - candidate) / safe))
+    gains = np.where(reference == 0, worse, (reference - candidate) / safe)
+    return np.asarray(np.where(np.abs(gains) <= least, 0.0, gains))
 
 
 def summarise(gains: Any) -> GainSummary:
@@ -113,8 +119,7 @@ def summarise(gains: Any) -> GainSummary:
     if values.size == 0 or np.isnan(values).any():
         raise_invalid("gains", values, "at least one gain, none NaN")
     # Ranks care for order alone: minus infinity is the largest loss.
-    ranked = np.clip(values, -1e300, None)
-    p = 1.0 if not values.any() else float(wilcoxon(ranked, zero_method="zsplit").pvalue)
+    p = 1.0 if not values.any() else float(wilcoxon(values, zero_method="zsplit").pvalue)
     sd = float(values.std(ddof=1)) if values.size > 1 and np.isfinite(values).all() else float("nan")
     return GainSummary(float(values.mean()), sd, float((values > 0).mean()), p, values.size)
 

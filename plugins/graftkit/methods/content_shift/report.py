@@ -13,19 +13,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from torch import Tensor
 
-from graftkit.core.extras import require
 from graftkit.core.files import whole_file
 from graftkit.core.validation import check_integer, raise_invalid
 from graftkit.methods.content_shift.gains import summarise, verdict
+from graftkit.methods.content_shift.sheet import close_sheet, draw_sheet
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["GateReport"]
 
+GAINS = ("gain_mean", "control_gain")
 STORED = ("table", "verdict", "ranking", "settings")
 COLUMNS = ("technique", "metric", "gain_mean", "gain_sd", "improved_share", "p_value", "n", "control_gain")
 
@@ -134,9 +134,9 @@ class GateReport:
         path : str or Path
             The file.
         """
-        stored = {name: getattr(self, name) for name in STORED}
+        stored = {name: getattr(self, name) for name in STORED} | {"table": list(map(_plain, self.table))}
         with whole_file(path) as part:
-            part.write(json.dumps(stored, indent=1).encode())
+            part.write(json.dumps(stored, indent=1, allow_nan=False).encode())
 
     @classmethod
     def from_json(cls, path: str | Path) -> "GateReport":
@@ -159,8 +159,10 @@ class GateReport:
         """
         try:
             stored = json.loads(Path(path).read_text(encoding="utf-8"))
+            for row in stored["table"]:
+                row.update({key: float(row[key]) for key in GAINS if isinstance(row[key], str)})
             return cls(**{name: stored[name] for name in STORED})
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"path: expected a report written by to_json, got {path} ({error})") from error
 
     def plot(self, image: int = 0, seed: int = 0) -> "Figure":
@@ -192,33 +194,54 @@ class GateReport:
         seeds, count = next(iter(self.images.values())).shape[:2]
         check_integer("image", image, low=0, high=count - 1)
         check_integer("seed", seed, low=0, high=seeds - 1)
-        pyplot = require("matplotlib.pyplot", extra="examples", distribution="matplotlib")
-        columns = len(self.images) + 1
-        figure, axes = pyplot.subplots(2, columns, figsize=(2.2 * columns, 5), squeeze=False)
-        source = _picture(self.inputs[image])
-        axes[0, 0].imshow(source)
-        axes[0, 0].set_title("input")
-        first = self.table[0]["metric"]
+        first = self.table[0]["metric"] if self.table else ""
         means = {row["technique"]: row["gain_mean"] for row in self.table if row["metric"] == first}
-        shifts = {name: np.abs(_picture(p[seed, image]) - source).mean(2) for name, p in self.images.items()}
-        top = max((float(shift.max()) for shift in shifts.values()), default=1.0) or 1.0
-        for ax, (name, pictures) in zip(axes[0, 1:], self.images.items(), strict=True):
-            ax.imshow(_picture(pictures[seed, image]))
-            gain = f"\ngain in {first} {means[name]:+.1%}" if name in means else ""
-            ax.set_title(f"{name}{gain}", fontsize=9)
-        for ax, shift in zip(axes[1, 1:], shifts.values(), strict=True):
-            ax.imshow(shift, cmap="magma", vmin=0, vmax=top)
-        axes[1, 1].set_ylabel("shift")
-        for ax in axes.flat:
-            ax.set(xticks=[], yticks=[])
-        axes[1, 0].axis("off")
-        figure.tight_layout()
-        return figure  # type: ignore[no-any-return]
+        titles = {
+            name: f"{name}\ngain in {first} {means[name]:+.1%}" if name in means else name
+            for name in self.images
+        }
+        pictures = {titles[name]: shown[seed, image] for name, shown in self.images.items()}
+        return draw_sheet(self.inputs[image], pictures)
+
+    def save(self, folder: str | Path, seed: int = 0) -> list[Path]:
+        """Write what people look at: the table, a sheet for each image, and JSON beside them.
+
+        Parameters
+        ----------
+        folder : str or Path
+            Made where there is none.
+        seed : int, default=0
+            Which of the seeds the sheets show, by position.
+
+        Returns
+        -------
+        list of Path
+            ``gate.json``, ``gate.txt``, and ``sheet_000.png`` and so on where the report holds pictures.
+
+        Raises
+        ------
+        ImportError
+            Without matplotlib, where there are pictures.
+        """
+        target = Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        written = [target / "gate.json", target / "gate.txt"]
+        self.to_json(written[0])
+        with whole_file(written[1]) as part:
+            part.write(f"{self}\n".encode())
+        for image in range(0 if self.images is None or self.inputs is None else len(self.inputs)):
+            figure = self.plot(image, seed)
+            written.append(target / f"sheet_{image:03d}.png")
+            with whole_file(written[-1]) as part:
+                figure.savefig(part, format="png", dpi=120)
+            close_sheet(figure)
+        return written
 
 
 def _figure(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
 
 
-def _picture(image: Tensor) -> Any:
-    return image.detach().float().clamp(0, 1).permute(1, 2, 0).cpu().numpy()
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    """A row that JSON can hold: an infinite gain as a string."""
+    return {key: str(v) if isinstance(v, float) and math.isinf(v) else v for key, v in row.items()}

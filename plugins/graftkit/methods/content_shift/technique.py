@@ -12,11 +12,17 @@ from typing import Any
 
 from torch import Tensor
 
-from graftkit.core.validation import check_choice, check_integer, check_number, raise_invalid
+from graftkit.core.validation import check_bool, check_integer, check_number, raise_invalid
+from graftkit.methods.content_shift.technique_fields import (
+    read_adapters,
+    read_controls,
+    read_embeds,
+    read_scale,
+    read_texts,
+    read_weights,
+)
 
 __all__ = ["Technique", "check_techniques"]
-
-INPUT_EDGES = ("input-canny", "input-sobel")
 
 
 @dataclass(frozen=True)
@@ -43,9 +49,14 @@ class Technique:
         Names of loaded LoRA adapters to activate.
     adapter_weights : float, sequence of float or None, default=None
         Their weights; None is 1 each.
+    fuse : bool, default=False
+        Add the adapters to the model's weights while the technique is applied: forwards then cost what plain
+        ones do, and the old weights come back afterwards, bit by bit. Needs memory for a second copy of the
+        adapted layers.
     ip_adapter_image_embeds : Tensor of shape (1 or N, k, d), sequence of these or None, default=None
-        What a loaded IP-Adapter sees, one tensor an adapter, as the source pipeline's
-        ``prepare_ip_adapter_image_embeds`` gives it.
+        What loaded IP-Adapters see, one tensor an adapter, as the source pipeline's
+        ``prepare_ip_adapter_image_embeds`` gives it without guidance; of shape (1 or N, k, T, d) for
+        adapters that read tokens. None switches them off.
     ip_adapter_scale : float, default=1.0
         Its weight.
     denoise_from : int or None, default=None
@@ -69,6 +80,7 @@ class Technique:
     controlnet_conditioning_scale: float | tuple[float, ...] = 1.0
     adapters: tuple[str, ...] = ()
     adapter_weights: tuple[float, ...] | None = None
+    fuse: bool = False
     ip_adapter_image_embeds: Any = None
     ip_adapter_scale: float = 1.0
     denoise_from: int | None = None
@@ -77,25 +89,23 @@ class Technique:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
             raise_invalid("name", self.name, "a non-empty string", error=TypeError)
-        self._set("prompt", _texts(self._label("prompt"), self.prompt))
+        self._set("prompt", read_texts(self._label("prompt"), self.prompt))
         if self.negative_prompt is not None and not isinstance(self.negative_prompt, str):
             raise_invalid(
                 self._label("negative_prompt"), self.negative_prompt, "a string or None", error=TypeError
             )
         check_number(self._label("guidance_scale"), self.guidance_scale, low=0)
-        self._check_controls()
-        names = (self.adapters,) if isinstance(self.adapters, str) else tuple(self.adapters or ())
-        if not all(isinstance(one, str) for one in names):
-            raise_invalid(self._label("adapters"), self.adapters, "names of adapters", error=TypeError)
-        self._set("adapters", names)
-        if self.adapter_weights is not None:
-            weights = _numbers(self._label("adapter_weights"), self.adapter_weights, low=None)
-            if len(weights) != len(names):
-                raise_invalid(
-                    self._label("adapter_weights"), weights, f"{len(names)} weights, one an adapter"
-                )
-            self._set("adapter_weights", weights)
-        self._check_embeds()
+        self._set("controlnet_image", read_controls(self._label("controlnet_image"), self.controlnet_image))
+        scale, label = self.controlnet_conditioning_scale, self._label("controlnet_conditioning_scale")
+        self._set("controlnet_conditioning_scale", read_scale(label, scale, len(self.controls)))
+        self._set("adapters", read_adapters(self._label("adapters"), self.adapters))
+        weights, label = self.adapter_weights, self._label("adapter_weights")
+        self._set("adapter_weights", read_weights(label, weights, len(self.adapters)))
+        check_bool(self._label("fuse"), self.fuse)
+        if self.fuse and not self.adapters:
+            raise_invalid(self._label("fuse"), self.fuse, "False without adapters")
+        embeds = read_embeds(self._label("ip_adapter_image_embeds"), self.ip_adapter_image_embeds)
+        self._set("ip_adapter_image_embeds", embeds)
         check_number(self._label("ip_adapter_scale"), self.ip_adapter_scale, low=0)
         if self.denoise_from is not None:
             check_integer(self._label("denoise_from"), self.denoise_from, low=1)
@@ -122,16 +132,24 @@ class Technique:
         ValueError
             If a tensor or a callable is part of the technique.
         """
-        found = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name != "name" and value == field.default if not isinstance(value, Tensor) else False:
-                continue
-            parts = value if isinstance(value, tuple) else (value,)
-            if any(isinstance(part, Tensor) or callable(part) for part in parts):
-                raise_invalid(self._label(field.name), value, "text and numbers, which JSON can hold")
-            found[field.name] = list(value) if isinstance(value, tuple) else value
-        return found
+        for name, value in self._changed().items():
+            if not all(isinstance(part, str | int | float) for part in _parts(value)):
+                raise_invalid(self._label(name), value, "text and numbers, which JSON can hold")
+        return self.describe()
+
+    def describe(self) -> dict[str, Any]:
+        """Everything that is not a default, in words where JSON cannot hold it.
+
+        Returns
+        -------
+        dict
+            Text, numbers and lists of these: a record, which `from_dict` does not read where a tensor or a
+            callable was part of the technique.
+        """
+        return {
+            name: list(map(_word, value)) if isinstance(value, tuple) else _word(value)
+            for name, value in self._changed().items()
+        }
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> "Technique":
@@ -164,40 +182,15 @@ class Technique:
         values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in stored.items()}
         return cls(**values)
 
-    def _check_embeds(self) -> None:
-        if self.ip_adapter_image_embeds is None:
-            return
-        given = self.ip_adapter_image_embeds
-        embeds = tuple(given) if isinstance(given, list | tuple) else (given,)
-        if not embeds or not all(isinstance(one, Tensor) and one.ndim == 3 for one in embeds):
-            raise_invalid(
-                self._label("ip_adapter_image_embeds"), given, "a tensor of shape (1 or N, k, d), or several",
-                error=TypeError,
-            )  # fmt: skip
-        self._set("ip_adapter_image_embeds", embeds)
-
-    def _check_controls(self) -> None:
-        image = self.controlnet_image
-        if isinstance(image, list | tuple):
-            if not len(image):
-                raise_invalid(self._label("controlnet_image"), image, "one control a ControlNet")
-            self._set("controlnet_image", tuple(image))
-        for one in self.controls:
-            if isinstance(one, str):
-                check_choice(self._label("controlnet_image"), one, INPUT_EDGES)
-            elif not isinstance(one, Tensor) and not callable(one):
-                raise_invalid(
-                    self._label("controlnet_image"), one, "a tensor, a callable or a name", error=TypeError
-                )
-        scale = self.controlnet_conditioning_scale
-        if isinstance(scale, list | tuple):
-            label = self._label("controlnet_conditioning_scale")
-            scale = _numbers(label, scale, low=0)
-            if len(scale) != len(self.controls):
-                raise_invalid(label, scale, f"{len(self.controls)} numbers, one a control image")
-            self._set("controlnet_conditioning_scale", scale)
-        else:
-            check_number(self._label("controlnet_conditioning_scale"), scale, low=0)
+    def _changed(self) -> dict[str, Any]:
+        """The name, and what is not a default."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        defaults = {field.name: field.default for field in fields(self)}
+        return {
+            name: value
+            for name, value in values.items()
+            if name == "name" or isinstance(value, Tensor) or value != defaults[name]
+        }
 
     def _label(self, argument: str) -> str:
         return f"technique {self.name!r}: {argument}"
@@ -240,17 +233,13 @@ def check_techniques(techniques: Any) -> tuple[Technique, ...]:
     return tuple(found)
 
 
-def _texts(label: str, prompt: Any) -> Any:
-    if prompt is None or isinstance(prompt, str):
-        return prompt
-    if not isinstance(prompt, Sequence) or not all(isinstance(text, str) for text in prompt):
-        raise_invalid(label, prompt, "a string, a sequence of strings or None", error=TypeError)
-    if not len(prompt):
-        raise_invalid(label, prompt, "at least one text")
-    return tuple(prompt)
+def _parts(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else (value,)
 
 
-def _numbers(label: str, values: Any, *, low: float | None) -> tuple[float, ...]:
-    if not isinstance(values, list | tuple):
-        values = (values,)
-    return tuple(check_number(label, value, low=low) for value in values)
+def _word(value: Any) -> Any:
+    if isinstance(value, str | int | float):
+        return value
+    if isinstance(value, Tensor):
+        return f"tensor of shape {tuple(value.shape)}"
+    return f"callable {getattr(value, '__name__', type(value).__name__)}"
