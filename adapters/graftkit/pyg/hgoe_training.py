@@ -29,6 +29,7 @@ def fit_outlier_exposure(
     epochs: int = 40,
     callbacks: Sequence[Callable[[dict[str, float]], Any]] = (),
     verbose: int = 0,
+    start_epoch: int = 0,
 ) -> list[dict[str, float]]:
     """Train a detector on ID graphs, with outliers where the loader gives them.
 
@@ -49,11 +50,14 @@ def fit_outlier_exposure(
         Each gets the epoch's record.
     verbose : int, default=0
         1 shows a progress bar.
+    start_epoch : int, default=0
+        Epochs that are done, for a detector and an optimizer whose states were loaded: the detector is not
+        prepared again, and a loader with ``set_epoch`` goes on in that epoch's order.
 
     Returns
     -------
     list of dict
-        "epoch", "loss", "id_loss", "oe_loss" and "seconds" of each epoch.
+        "epoch", "loss", "id_loss", "oe_loss" and "seconds" of each epoch that was trained here.
 
     Raises
     ------
@@ -73,15 +77,19 @@ def fit_outlier_exposure(
     if optimizer is not None and not isinstance(optimizer, torch.optim.Optimizer):
         raise_invalid("optimizer", optimizer, "a torch optimizer or None", error=TypeError)
     check_integer("epochs", epochs, low=0)
+    check_integer("start_epoch", start_epoch, low=0)
     device = _device(detector)
     if optimizer is None:
         optimizer = torch.optim.Adam(detector.parameters(), lr=1e-3)
     detector.train()
-    id_loader: Any = getattr(loader, "id_loader", None)
-    prepare: Any = detector.prepare  # checked above; torch types a module's attributes as tensors
-    prepare(_id_side(loader) if id_loader is None else id_loader())
+    if start_epoch == 0:
+        id_loader: Any = getattr(loader, "id_loader", None)
+        prepare: Any = detector.prepare  # checked above; torch types a module's attributes as tensors
+        prepare(_id_side(loader) if id_loader is None else id_loader())
+    elif hasattr(loader, "set_epoch"):
+        loader.set_epoch(start_epoch)
     history = []
-    for epoch in progress_bar(range(epochs), verbose=verbose, desc="outlier exposure"):
+    for epoch in progress_bar(range(start_epoch, epochs), verbose=verbose, desc="outlier exposure"):
         start = time.perf_counter()
         totals, steps = torch.zeros(3), 0
         for step in loader:
