@@ -196,7 +196,7 @@ def diffusion_feature(folder: Path) -> State:
 
 
 def aucseg(folder: Path) -> State:
-    """mmengine's Runner with the loss and the memory bank, a checkpoint every other iteration."""
+    """mmengine's Runner with the loss and the memory bank, a checkpoint every iteration."""
     warnings.simplefilter("ignore")  # the host's own, dozens
     from tests.adapters.mmseg.aucseg_cases import hook_of, scene_config, trained, weights, write_scenes
 
@@ -204,7 +204,7 @@ def aucseg(folder: Path) -> State:
     if not scenes.exists():
         write_scenes(scenes)
     last = folder / "work" / "last_checkpoint"
-    cfg = scene_config(scenes, folder / "work", iterations=6, resume=last.exists())
+    cfg = scene_config(scenes, folder / "work", iterations=24, resume=last.exists())
     cfg.default_hooks.checkpoint.interval = 1
     note_start(folder, int(Path(last.read_text()).stem.split("_")[1]) if last.exists() else 0)
     runner = trained(cfg)
@@ -240,7 +240,7 @@ def resume(folder: Path, parts: dict[str, Any]) -> int:
 # one differ by rounding; everything else is the same to the bit.
 TRAININGS: dict[str, tuple[Callable[[Path], State], int, float]] = {
     "sse_sam": (sse_sam, 8, 0.0),
-    "aucseg": (aucseg, 4, 0.0),
+    "aucseg": (aucseg, 5, 0.0),
     "bilt": (bilt, 6, 0.0),
     "edge": (edge, 8, 0.0),
     "hgoe_svdd": (hgoe_svdd, 6, 0.0),
