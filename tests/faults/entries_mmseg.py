@@ -39,5 +39,3 @@ def entries() -> list[Entry]:
                        "update": "random", "scope": "image", "protect_tail": False, "ignore_index": 255,
                        "max_bytes": 2**28, "seed": 0, "start_iter": 0, "stop_iter": 9, "log_interval": 50}),
     ]  # fmt: skip
-
-

@@ -32,8 +32,9 @@ def transformed(cls: Any) -> Any:
     return lambda **arguments: cls(**arguments)(graphs()[0])
 
 
-
 def weights(arguments: dict[str, Any]) -> Any:
+    if not isinstance(arguments["detector"], torch.nn.Module):
+        return []
     return [value.clone() for value in arguments["detector"].state_dict().values()]
 
 
@@ -65,13 +66,13 @@ def entries() -> list[Entry]:
               lambda **a: host.GraphOutlierDetector(host.GraphSVDD(1, hidden=4, layers=1), epochs=1).fit(**a),
               lambda: {"graphs": graphs(), "outliers": outliers()}),
         Entry("Graphon", host.Graphon, lambda: {"matrix": matrix, "num_graphs": 3, "meta": {}}),
-        Entry("Graphon.resize", graphon.resize, lambda: {"n": 3, "mode": "crop_pad"}, sizes=("n",)),
+        Entry("Graphon.resize", graphon.resize, lambda: {"n": 3, "mode": "crop_pad"}, sizes=("n",), says={"n": ("size",)}),
         Entry("Graphon.mix", graphon.mix, lambda: {"other": graphon, "lam": 0.5, "n": 4, "mode": "crop_pad"},
-              sizes=("n",)),
+              sizes=("n",), says={"n": ("size",)}),
         Entry("Graphon.sample", graphon.sample, lambda: {"num": 1, "generator": 0, "size": 4, "max_tries": 9},
-              sizes=("num",)),
-        Entry("GraphonMixup", lambda graphs, **a: host.GraphonMixup(**a)(graphs),
-              lambda: {"graphs": graphs(), "config": FAST, "seed": 0, "label": "outlier"}),
+              sizes=("num",), says={"generator": ("random_state",)}),
+        Entry("GraphonMixup", host.GraphonMixup,
+              lambda: {"config": FAST, "seed": 0, "label": "outlier"}),
         Entry("HGOEAlignFeatures", lambda **a: host.HGOEAlignFeatures(**a),
               lambda: {"close_k": 1, "rw_dim": 4, "degree_dim": 4, "pool_size": 50, "seed": 0}),
         Entry("HGOEConfig", host.HGOEConfig, lambda: dict(config)),
@@ -89,7 +90,7 @@ def entries() -> list[Entry]:
         Entry("OutlierExposureLoader.set_epoch", loader.set_epoch, lambda: {"epoch": 1}),
         Entry("estimate_graphon", host.estimate_graphon,
               lambda: {"graphs": graphs(), "resolution": 5, "threshold": 0.2, "normalize": "all",
-                       "estimator": "usvt"}, sizes=("resolution",)),
+                       "estimator": "usvt"}, sizes=("resolution",), callables=("estimator",)),
         Entry("fit_outlier_exposure", host.fit_outlier_exposure,
               lambda: {"detector": host.GraphSVDD(1, hidden=4, layers=1), "loader": loader,
                        "loss": host.BoundaryAwareOELoss(), "optimizer": None, "epochs": 1, "callbacks": (),
@@ -100,5 +101,3 @@ def entries() -> list[Entry]:
         Entry("score_graphs", host.score_graphs,
               lambda: {"detector": host.EnergyGIN(1, 2, 4, 1), "loader": DataLoader(graphs(), 6)}),
     ]  # fmt: skip
-
-

@@ -64,7 +64,9 @@ def energy() -> Any:
 
 @cache
 def probe() -> Any:
-    return host.DenseProbe(pixels_per_image=4).fit(RNG.normal(size=(2, 3, 4, 4)), RNG.integers(0, 2, (2, 4, 4)))
+    return host.DenseProbe(pixels_per_image=4).fit(
+        RNG.normal(size=(2, 3, 4, 4)), RNG.integers(0, 2, (2, 4, 4))
+    )
 
 
 def arrays(model: Any) -> dict[str, Any]:
@@ -101,7 +103,7 @@ def entries() -> list[Entry]:
             "score_pairs": embedding, "score_users": {"user_ids": [0]}, "similar_items": {"item_ids": [0], "n": 3},
             "explain": {"user_id": 0, "item_id": 1}, "get_user_vectors": {"user_ids": [0], "padded": True},
             "to_ann": {"kind": "arrays"}, "transform": {"X": X}, "score": {"X": X, "users": "auto"},
-        }, says={"user_id": ("user",), "item_id": ("item",)}),
+        }, sizes=("n",)),
         Entry("DPCML.partial_fit", lambda X, allow_growth: recommender().partial_fit(X, allow_growth=allow_growth),
               lambda: {"X": X, "allow_growth": False}, only=("X",), state=lambda _: arrays(recommender())),
         Entry("DPCML.from_preset", host.DPCML.from_preset, lambda: {"name": "dpcml2"}),
@@ -170,5 +172,3 @@ def pyod_entries() -> list[Entry]:
               sizes=("hidden_layer_sizes", "latent_dim", "n_epochs", "batch_size", "memory_size", "n_jobs")),
         Entry("RCPMODDetector.fit", lambda X: RCPMODDetector(**SMALL).fit(X), lambda: {"X": VIEWS}),
     ]  # fmt: skip
-
-

@@ -26,11 +26,11 @@ def entries() -> list[Entry]:
     model = small()
     return [
         Entry("SSESAM", step, lambda: {"base_optimizer": "sgd", "lr": 0.1, "momentum": 0.9, "rho": 0.05, "tail_classes": [2],
-                                       "switch_step": 3}),
+                                       "switch_step": 3},
+              only=("rho", "tail_classes", "switch_step"), callables=("base_optimizer",)),
         Entry("HierarchicalClassifier", host.HierarchicalClassifier,
-              lambda: {"backbone": backbone(), "tree": TREE, "neck": 8, "beta": 0.5, "rank": 2},
+              lambda: {"backbone": backbone(), "tree": TREE, "neck": 8, "beta": 0.5, "rank": 2}, says={"backbone": ("model",)},
               sizes=("neck", "rank")),
-        Entry("HierarchicalClassifier.forward", model.forward, lambda: {"x": pictures(2, 32)[0]}),
         Entry("HierarchicalClassifier.param_groups", model.param_groups,
               lambda: {"lr": 0.1, "backbone_lr_scale": 0.1}),
         Entry("HierarchicalClassifier.reset_classifier", model.reset_classifier, lambda: {"num_classes": TREE},
@@ -38,11 +38,11 @@ def entries() -> list[Entry]:
         Entry("wrap_timm", host.wrap_timm,
               lambda: {"model": "test_resnet", "tree": TREE, "pretrained": False, "neck": 8, "beta": 0.5,
                        "chain": True, "levels": "all", "aigdl": True, "activation": "elu",
-                       "detach_delta_prob": False, "rank": None, "compat": None}, sizes=("neck", "rank")),
+                       "detach_delta_prob": False, "rank": None, "compat": None}, sizes=("neck", "rank"),
+              only=("model", "tree", "neck", "beta", "chain", "levels", "aigdl", "activation", "detach_delta_prob",
+                    "rank", "compat")),
         Entry("read_tree", read_tree, lambda: {"tree": TREE}),
         Entry("pooled_features", host.pooled_features,
               lambda: {"model": backbone(), "loader": [pictures(2, 32)[0]], "device": None, "verbose": 0},
               sizes=("verbose",)),
     ]  # fmt: skip
-
-

@@ -21,4 +21,5 @@ class Entry:
     sizes: tuple[str, ...] = ()
     says: dict[str, tuple[str, ...]] = field(default_factory=dict)
     only: tuple[str, ...] | None = None  # the arguments to spoil; all by default
+    callables: tuple[str, ...] = ()  # a function or module in their place fails with an error of its own
     state: Callable[[dict[str, Any]], Any] | None = None

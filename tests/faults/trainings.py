@@ -38,7 +38,9 @@ def flat(**parts: Any) -> State:
         if isinstance(value, Tensor):
             found[name] = value.detach().clone()
         elif isinstance(value, dict):
-            found |= {f"{name}/{key}": each for key, each in flat(**{str(k): v for k, v in value.items()}).items()}
+            found |= {
+                f"{name}/{key}": each for key, each in flat(**{str(k): v for k, v in value.items()}).items()
+            }
         elif isinstance(value, list | tuple):
             found |= flat(**{f"{name}/{k}": each for k, each in enumerate(value)})
         elif isinstance(value, int | float):
@@ -58,7 +60,9 @@ def sse_sam(folder: Path) -> State:
     from tests.plugins.sse_sam.loops import by_loop, mixed_batches
 
     batches = mixed_batches(n=40)
-    model = seeded(lambda: nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 4)).double())
+    model = seeded(
+        lambda: nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 4)).double()
+    )
     criterion = nn.CrossEntropyLoss()
     optimizer = SSESAM(model.parameters(), lr=0.1, momentum=0.9, tail_classes=[3], switch_step=20)
     optimizer.watch(model, criterion)
@@ -132,7 +136,11 @@ def _hgoe(folder: Path, make: Callable[[], Any]) -> State:
 
     encode, inside, trees = _graphs()
     outliers = OutlierExposureDataset(
-        inside, {"trees": trees}, HGOEConfig(rate_external=0.8), transform=encode, cache_dir=folder / "outliers"
+        inside,
+        {"trees": trees},
+        HGOEConfig(rate_external=0.8),
+        transform=encode,
+        cache_dir=folder / "outliers",
     )
     detector = make()
     optimizer = torch.optim.Adam(detector.parameters(), lr=0.01)
@@ -147,7 +155,9 @@ def _hgoe(folder: Path, make: Callable[[], Any]) -> State:
     fit_outlier_exposure(
         detector, loader, BoundaryAwareOELoss(), optimizer, epochs=6, callbacks=[keep], start_epoch=first
     )
-    return flat(outliers=outliers._data.to_dict(), **{name: part.state_dict() for name, part in parts.items()})
+    return flat(
+        outliers=outliers._data.to_dict(), **{name: part.state_dict() for name, part in parts.items()}
+    )
 
 
 def hgoe_svdd(folder: Path) -> State:
@@ -192,7 +202,9 @@ def diffusion_feature(folder: Path) -> State:
     pictures = list(tiny.image(24, 16, 16))
     found = extract_features(make_pipe(), pictures, folder / "cache", features=NAMES, batch_size=4, seed=3)
     keys = "".join(found.order).encode()
-    return flat(order=torch.frombuffer(bytearray(keys), dtype=torch.uint8), maps=[found[i] for i in range(24)])
+    return flat(
+        order=torch.frombuffer(bytearray(keys), dtype=torch.uint8), maps=[found[i] for i in range(24)]
+    )
 
 
 def aucseg(folder: Path) -> State:

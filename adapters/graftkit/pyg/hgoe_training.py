@@ -14,7 +14,7 @@ from torch import Tensor
 from torch_geometric.data import Batch
 
 from graftkit.core.progress import progress_bar
-from graftkit.core.validation import check_integer, raise_invalid
+from graftkit.core.validation import check_integer, check_iterable, raise_invalid
 from graftkit.pyg.hgoe_batches import join_batches
 from graftkit.pyg.hgoe_detector import Scores, check_detector
 
@@ -76,6 +76,9 @@ def fit_outlier_exposure(
         raise_invalid("loss", loss, "a callable or None", error=TypeError)
     if optimizer is not None and not isinstance(optimizer, torch.optim.Optimizer):
         raise_invalid("optimizer", optimizer, "a torch optimizer or None", error=TypeError)
+    for callback in check_iterable("callbacks", callbacks, "a sequence of callables"):
+        if not callable(callback):
+            raise_invalid("callbacks", callback, "a sequence of callables", error=TypeError)
     check_integer("epochs", epochs, low=0)
     check_integer("start_epoch", start_epoch, low=0)
     device = _device(detector)

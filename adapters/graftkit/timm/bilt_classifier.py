@@ -210,13 +210,13 @@ class HierarchicalClassifier(nn.Module):
         Raises
         ------
         TypeError
-            If `num_classes` is a boolean.
+            If `num_classes` is neither.
         ValueError
             If another number of classes comes without its tree, or features are not pooled; the model is
             then as it was.
         """
         tree = num_classes
-        if isinstance(tree, bool):
+        if not isinstance(tree, LabelTree | int) or isinstance(tree, bool):
             raise_invalid("num_classes", tree, "a LabelTree or an integer", error=TypeError)
         if not isinstance(tree, LabelTree) and tree != 0:
             if tree != self.num_classes or self.num_classes == 0:
@@ -377,4 +377,6 @@ def check_options(tree: LabelTree, options: Mapping[str, Any]) -> None:
         Keywords of `HierarchicalHead`.
     """
     with torch.random.fork_rng(devices=[]):  # a trial head draws no number that the user's would
-        HierarchicalHead(1, tree, **{**options, "rank": options.get("rank") or 1})
+        HierarchicalHead(
+            1, tree, **{**options, "rank": 1 if options.get("rank") is None else options["rank"]}
+        )

@@ -12,7 +12,9 @@ from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import Any, NoReturn
 
-__all__ = ["check_bool", "check_choice", "check_integer", "check_number", "describe", "raise_invalid"]
+__all__ = [
+    "check_bool", "check_choice", "check_integer", "check_iterable", "check_number", "describe", "raise_invalid",
+]  # fmt: skip
 
 
 def describe(value: Any) -> str:
@@ -95,7 +97,7 @@ def check_integer(name: str, value: Any, *, low: int | None = None, high: int | 
     TypeError
         If `value` is no integer.
     ValueError
-        If it is out of bounds.
+        If it is out of bounds, or has more than 64 bits.
     """
     expected = f"an integer{_interval(low, high, '[]')}"
     if isinstance(value, bool) or not isinstance(value, Integral):
@@ -103,7 +105,39 @@ def check_integer(name: str, value: Any, *, low: int | None = None, high: int | 
     number = int(value)
     if (low is not None and number < low) or (high is not None and number > high):
         raise_invalid(name, value, expected)
+    if not -(2**63) <= number < 2**63:
+        raise_invalid(name, value, f"{expected} of 64 bits")
     return number
+
+
+def check_iterable(name: str, value: Any, expected: str) -> Any:
+    """Return `value` if it can be iterated and is no string; it is not iterated here.
+
+    Parameters
+    ----------
+    name : str
+        The argument's name.
+    value : object
+        What came. Arrays and tensors without an axis are refused, as strings are: their items are letters.
+    expected : str
+        What would have been right.
+
+    Returns
+    -------
+    object
+        The value.
+
+    Raises
+    ------
+    TypeError
+        If `value` cannot be iterated or is a string.
+    """
+    # Not by iter(): a loader would start its workers.
+    kind = type(value)
+    walkable = hasattr(kind, "__iter__") or hasattr(kind, "__getitem__")
+    if isinstance(value, str | bytes) or not walkable or getattr(value, "shape", None) == ():
+        raise_invalid(name, value, expected, error=TypeError)
+    return value
 
 
 def check_number(

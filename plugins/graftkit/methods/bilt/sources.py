@@ -11,7 +11,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from graftkit.core.validation import raise_invalid
+from graftkit.core.validation import check_iterable, raise_invalid
 from graftkit.methods.bilt.growth import listed
 
 __all__ = ["read_edges", "read_rows", "read_graph", "rows_to_parents"]
@@ -161,8 +161,7 @@ def read_edges(edges: Any) -> list[tuple[str, str]]:
             if words:
                 pairs.append((words[0], words[1]))
         return pairs
-    if not isinstance(edges, Iterable):
-        raise_invalid("edges", edges, "pairs (parent, child) or a path", error=TypeError)
+    check_iterable("edges", edges, "pairs (parent, child) or a path")
     pairs = []
     for position, pair in enumerate(edges):
         if not isinstance(pair, Sequence) or isinstance(pair, str) or len(pair) != 2:

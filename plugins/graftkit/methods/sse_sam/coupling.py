@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
+from graftkit.core.validation import raise_invalid
+
 __all__ = ["RecordedStatistics", "coupled_modules", "frozen_running_stats"]
 
 
@@ -41,6 +43,8 @@ def coupled_modules(model: nn.Module) -> list[str]:
     >>> coupled_modules(torch.nn.GroupNorm(1, 4))
     []
     """
+    if not isinstance(model, nn.Module):
+        raise_invalid("model", model, "a torch module", error=TypeError)
     return [name or type(module).__name__ for name, module in model.named_modules() if _couples(module)]
 
 
@@ -66,6 +70,8 @@ def frozen_running_stats(model: nn.Module) -> Iterator[None]:
     None
         Batch statistics are used as before; on exit, also by an exception, everything is as it was.
     """
+    if not isinstance(model, nn.Module):
+        raise_invalid("model", model, "a torch module", error=TypeError)
     tracked: list[nn.Module] = []
     buffers: list[tuple[nn.Module, Tensor | None, Tensor | None]] = []
     try:
