@@ -15,10 +15,35 @@ def entries() -> list[Entry]:
         return PyTorchClassifier(network(), nn.CrossEntropyLoss(), (1, 8, 8), 4, **options)
 
     return [
-        Entry("QEDGExtraction", host.QEDGExtraction,
-              lambda: {"classifier": victim(), "batch_size_fit": 8, "batch_size_query": 8, "nb_epochs": 1,
-                       "nb_stolen": 8, "use_probability": False, "config": TINY, "seed": 0,
-                       "owner_confirmation": True, "target_id": "x", "baselines": (), "verbose": False},
-              only=("batch_size_fit", "batch_size_query", "nb_epochs", "nb_stolen", "use_probability", "config",
-                    "seed", "owner_confirmation", "target_id", "baselines", "verbose")),
-    ]  # fmt: skip
+        Entry(
+            "QEDGExtraction",
+            host.QEDGExtraction,
+            lambda: {
+                "classifier": victim(),
+                "batch_size_fit": 8,
+                "batch_size_query": 8,
+                "nb_epochs": 1,
+                "nb_stolen": 8,
+                "use_probability": False,
+                "config": TINY,
+                "seed": 0,
+                "owner_confirmation": True,
+                "target_id": "x",
+                "baselines": (),
+                "verbose": False,
+            },
+            only=(
+                "batch_size_fit",
+                "batch_size_query",
+                "nb_epochs",
+                "nb_stolen",
+                "use_probability",
+                "config",
+                "seed",
+                "owner_confirmation",
+                "target_id",
+                "baselines",
+                "verbose",
+            ),
+        ),
+    ]

@@ -9,9 +9,9 @@ from typing import Any
 class Entry:
     """A call that works.
 
-    ``name`` is the public name it stands for, ``make`` builds fresh arguments, ``sizes`` names arguments whose
-    large values are legitimate and merely take long or much memory, ``says`` gives, for an argument, other words
-    by which a message may name it (the host's own, or that of what the argument is turned into).
+    ``name`` is the public name it stands for, ``make`` builds fresh arguments, ``sizes`` names arguments
+    whose large values are legitimate and merely take long or much memory, ``says`` gives, for an argument,
+    other words by which a message may name it (the host's own, or that of what the argument is turned into).
     ``state`` reads what a failed call must leave as it was.
     """
 

@@ -42,7 +42,7 @@ def forked(name: str, folder: Path, wait: float | None) -> int:
 
 
 def differing(found: State, expected: State, tolerance: float) -> list[str]:
-    names = [name for name in sorted(found.keys() ^ expected.keys())]
+    names = sorted(found.keys() ^ expected.keys())
     for name in found.keys() & expected.keys():
         a, b = found[name], expected[name]
         same = a.shape == b.shape and a.dtype == b.dtype

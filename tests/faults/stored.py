@@ -1,4 +1,4 @@
-"""Everything that graftkit writes to disk and reads again, small: a writer and, where there is one, a reader."""
+"""What graftkit writes to disk and reads again, small: a writer and, where there is one, a reader."""
 
 import json
 from collections.abc import Callable
@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import scipy.sparse as sp
 import torch
 
@@ -90,8 +89,10 @@ def run_folder(path: Path, resume: bool = False) -> Any:
     from graftkit.methods.qedg.checkpoint import STATE, RunFolder
 
     return RunFolder(path.parent / "run", {"seed": 0}, resume=resume), {
-        **dict.fromkeys(STATE, 0), "labels": torch.zeros(2), "images": torch.zeros(2, 64)
-    }  # fmt: skip
+        **dict.fromkeys(STATE, 0),
+        "labels": torch.zeros(2),
+        "images": torch.zeros(2, 64),
+    }
 
 
 def write_state(_: Any, path: Path) -> None:
@@ -189,34 +190,81 @@ def write_picture(pixels: Any, path: Path) -> None:
 
 
 STORED: dict[str, Stored] = {
-    "DPCML": Stored(recommender, lambda model, path: model.save(path), load_recommender, "model.npz",
-                    needed="sklearn", plain=False),
-    "Graphon": Stored(graphon, lambda one, path: one.save(path), load_graphon, "graphon.pt",
-                      needed="torch_geometric", plain=False),
-    "LabelTree as JSON": Stored(tree, lambda one, path: path.write_text(one.to_json()), read_tree, "tree.json",
-                                needed="timm"),
-    "LabelTree as CSV": Stored(tree, lambda one, path: one.to_csv(path), read_tree, "tree.csv", needed="timm"),
-    "LabelTree as edges": Stored(lambda: "root a\nroot b\na x\na y\n", lambda text, path: path.write_text(text),
-                                 read_tree, "tree.txt", needed="timm"),
-    "HierarchicalClassifier": Stored(classifier, lambda model, path: model.save_weights(path), load_classifier,
-                                     "weights.safetensors", needed="timm"),
+    "DPCML": Stored(
+        recommender,
+        lambda model, path: model.save(path),
+        load_recommender,
+        "model.npz",
+        needed="sklearn",
+        plain=False,
+    ),
+    "Graphon": Stored(
+        graphon,
+        lambda one, path: one.save(path),
+        load_graphon,
+        "graphon.pt",
+        needed="torch_geometric",
+        plain=False,
+    ),
+    "LabelTree as JSON": Stored(
+        tree, lambda one, path: path.write_text(one.to_json()), read_tree, "tree.json", needed="timm"
+    ),
+    "LabelTree as CSV": Stored(
+        tree, lambda one, path: one.to_csv(path), read_tree, "tree.csv", needed="timm"
+    ),
+    "LabelTree as edges": Stored(
+        lambda: "root a\nroot b\na x\na y\n",
+        lambda text, path: path.write_text(text),
+        read_tree,
+        "tree.txt",
+        needed="timm",
+    ),
+    "HierarchicalClassifier": Stored(
+        classifier,
+        lambda model, path: model.save_weights(path),
+        load_classifier,
+        "weights.safetensors",
+        needed="timm",
+    ),
     "GateReport": Stored(gate_report, lambda one, path: one.to_json(path), load_report, "gate.json"),
     "AuditResult as JSON": Stored(audit, lambda one, path: one.to_json(path), None, "audit.json"),
     "AuditResult as CSV": Stored(audit, lambda one, path: one.to_csv(path), None, "audit.csv"),
-    "AuditResult's page": Stored(audit, lambda one, path: one.to_html(path, figure=False), None, "audit.html"),
+    "AuditResult's page": Stored(
+        audit, lambda one, path: one.to_html(path, figure=False), None, "audit.html"
+    ),
     "AuditResult's queries": Stored(audit, lambda one, path: one.export_queries(path), None, "queries.npz"),
     "QEDG's state": Stored(lambda: None, write_state, read_state, "qedg.pt"),
-    "FeatureCache's maps": Stored(lambda: {"a": torch.arange(64.0).reshape(1, 8, 8)}, put_features, get_features,
-                                  "ab/abcd.safetensors", needed="diffusers"),
-    "FeatureCache's manifest": Stored(lambda: ["abcd", "efgh"], write_manifest, read_manifest, "manifest.json",
-                                      needed="diffusers"),
-    "selection": Stored(lambda: {"unet-out": True}, lambda one, path: path.write_text(json.dumps(one)),
-                        load_selection, "selection.json", own=(TypeError,)),
-    "libcml split": Stored(lambda: sp.eye(4, format="csr"), lambda one, path: sp.save_npz(path, one), split_part,
-                           "user_val_matrix.npz", needed="sklearn"),
-    "users.dat": Stored(lambda: "2 0 1\n1 2\n", lambda text, path: path.write_text(text), load_users,
-                        "users.dat", needed="sklearn"),
+    "FeatureCache's maps": Stored(
+        lambda: {"a": torch.arange(64.0).reshape(1, 8, 8)},
+        put_features,
+        get_features,
+        "ab/abcd.safetensors",
+        needed="diffusers",
+    ),
+    "FeatureCache's manifest": Stored(
+        lambda: ["abcd", "efgh"], write_manifest, read_manifest, "manifest.json", needed="diffusers"
+    ),
+    "selection": Stored(
+        lambda: {"unet-out": True},
+        lambda one, path: path.write_text(json.dumps(one)),
+        load_selection,
+        "selection.json",
+        own=(TypeError,),
+    ),
+    "libcml split": Stored(
+        lambda: sp.eye(4, format="csr"),
+        lambda one, path: sp.save_npz(path, one),
+        split_part,
+        "user_val_matrix.npz",
+        needed="sklearn",
+    ),
+    "users.dat": Stored(
+        lambda: "2 0 1\n1 2\n",
+        lambda text, path: path.write_text(text),
+        load_users,
+        "users.dat",
+        needed="sklearn",
+    ),
     "Records": Stored(lambda: None, add_record, records, "records.json"),
-    # Pillow names the file in an OSError of its own.
-    "label map": Stored(lambda: np.zeros((8, 8), np.uint8), write_picture, counted, "label.png", own=(OSError,)),
-}  # fmt: skip
+    "label map": Stored(lambda: np.zeros((8, 8), np.uint8), write_picture, counted, "label.png"),
+}

@@ -1,7 +1,7 @@
-"""No line of the library unpickles a file: torch.load is weights_only=True, np.load without pickle, joblib never.
+"""No line of the library unpickles a file: torch.load is weights_only=True, np.load without pickle.
 
-scikit-learn estimators are pickled by their users, as all of scikit-learn's are; the library itself neither writes
-nor reads such a file.
+scikit-learn estimators are pickled by their users, as all of scikit-learn's are; the library itself neither
+writes nor reads such a file.
 """
 
 import ast
@@ -68,5 +68,5 @@ def test_the_scan_sees(line):
 
 
 def test_the_scan_lets_pass():
-    good = "torch.load(path, weights_only=True); np.load(path, allow_pickle=False); json.load(file); pickle.dumps(x)"
+    good = "torch.load(path, weights_only=True); np.load(path, allow_pickle=False); json.load(f); pickle.dumps(x)"
     assert faults_of(good) == []

@@ -248,8 +248,8 @@ def resume(folder: Path, parts: dict[str, Any]) -> int:
     return int(step)
 
 
-# By name: the training, the kills, and how far floats may be apart. Whole batches of the denoiser and parts of
-# one differ by rounding; everything else is the same to the bit.
+# By name: the training, the kills, and how far floats may be apart. Whole batches of the denoiser and parts
+# of one differ by rounding; everything else is the same to the bit.
 TRAININGS: dict[str, tuple[Callable[[Path], State], int, float]] = {
     "sse_sam": (sse_sam, 8, 0.0),
     "aucseg": (aucseg, 5, 0.0),

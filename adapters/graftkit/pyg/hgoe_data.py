@@ -85,7 +85,11 @@ class OutlierExposureDataset(InMemoryDataset):
             raise_invalid("config", config, "an HGOEConfig or None", error=TypeError)
         for name, value in (("forbid", forbid), ("ignore", ignore)):
             check_iterable(name, value, "a sequence of names")
-            if not isinstance(value, Collection) or not all(isinstance(entry, str) for entry in value):
+            if (
+                not isinstance(value, Collection)
+                or isinstance(value, Tensor)
+                or not all(isinstance(entry, str) for entry in value)
+            ):
                 raise_invalid(name, value, "a sequence of names", error=TypeError)
         self.config = config or HGOEConfig()
         self.seed = check_integer("seed", seed, low=0)

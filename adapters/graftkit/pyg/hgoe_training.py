@@ -68,6 +68,7 @@ def fit_outlier_exposure(
         If scores have the wrong shape or are not finite, or the loader is empty.
     """
     check_detector(detector)
+    check_iterable("loader", loader, "a loader or a list of batches")
     if isinstance(loader, Iterator):  # iter(loader) would start its workers
         raise_invalid(
             "loader", loader, "a loader or a list of batches, iterated once an epoch", error=TypeError
@@ -140,10 +141,13 @@ def score_graphs(detector: Any, loader: Iterable[Any]) -> Tensor:
     Raises
     ------
     TypeError
-        If the loader gives no batches.
+        If `detector` is none, or the loader gives no batches.
     ValueError
         If scores have the wrong shape or are not finite, or the loader is empty.
     """
+    if not isinstance(detector, torch.nn.Module) or not hasattr(detector, "score"):
+        raise_invalid("detector", detector, "a torch.nn.Module with score", error=TypeError)
+    check_iterable("loader", loader, "a loader or a list of batches")
     device = _device(detector)
     mode = detector.training
     detector.eval()
@@ -210,9 +214,9 @@ def _add(scores: Mapping[str, Tensor]) -> Tensor:
 
 def _sides(step: Any) -> tuple[Any, Any]:
     sides = (step[0], step[1]) if isinstance(step, tuple | list) else (step, None)
-    for batch in sides:
-        if batch is not None:
-            _check_batch(batch)
+    _check_batch(sides[0])
+    if sides[1] is not None:
+        _check_batch(sides[1])
     return sides
 
 

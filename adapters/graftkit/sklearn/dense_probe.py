@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graftkit.core.random import numpy_generator
-from graftkit.core.validation import raise_invalid
+from graftkit.core.validation import check_integer, check_iterable, raise_invalid
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context, clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -107,6 +107,10 @@ class DenseProbe(ClassifierMixin, BaseEstimator):
         """
         from graftkit.methods.diffusion_feature.pixels import pixel_table
 
+        check_iterable("X", X, "maps of shape (n, C, h, w), or a list of maps")
+        check_iterable("y", y, "label maps of shape (n, H, W), or a list of them")
+        if self.pixels_per_image is not None:
+            check_integer("pixels_per_image", self.pixels_per_image, low=1)
         maps = _read_maps(X)
         labels = _read_labels(y, len(maps))
         table, target = pixel_table(
@@ -140,11 +144,17 @@ class DenseProbe(ClassifierMixin, BaseEstimator):
         ------
         ValueError
             If channels differ from `fit`'s, or there is no size.
+        TypeError
+            If `size` is no pair of integers.
         """
         check_is_fitted(self)
         chosen = self.label_size_ if size is None else size
         if chosen is None:
             raise_invalid("size", None, "a size, as the label maps in fit differed")
+        if not isinstance(chosen, tuple | list) or len(chosen) != 2:
+            raise_invalid("size", chosen, "a pair (H, W)", error=TypeError)
+        chosen = [check_integer("size", side, low=1) for side in chosen]
+        check_iterable("X", X, "maps of shape (n, C, h, w), or a list of maps")
         return np.stack([self._predict_one(m, (int(chosen[0]), int(chosen[1]))) for m in self._checked(X)])
 
     def score(self, X: Any, y: Any, sample_weight: None = None) -> float:
@@ -172,6 +182,9 @@ class DenseProbe(ClassifierMixin, BaseEstimator):
             If shapes do not fit, `sample_weight` is given, or no pixel is labelled.
         """
         from graftkit.methods.diffusion_feature.metrics import confusion_matrix, mean_iou
+
+        check_iterable("X", X, "maps of shape (n, C, h, w), or a list of maps")
+        check_iterable("y", y, "label maps of shape (n, H, W), or a list of them")
 
         check_is_fitted(self)
         if sample_weight is not None:

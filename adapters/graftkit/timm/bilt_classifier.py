@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from graftkit.core.files import whole_file
+from graftkit.core.files import readable_file, whole_file
 from graftkit.core.validation import check_number, raise_invalid
 from graftkit.methods.bilt.decoding import decode as decode_output
 from graftkit.methods.bilt.head import HierarchicalHead, HierarchicalOutput
@@ -362,8 +362,17 @@ class HierarchicalClassifier(nn.Module):
         ----------
         path : str or path-like
             A safetensors file.
+
+        Raises
+        ------
+        ValueError
+            If the file is damaged or of another kind, or holds weights of another tree.
+        RuntimeError
+            If it holds weights of another backbone, as in torch.
         """
-        self.load_state_dict(load_file(path))
+        with readable_file(path, "weights in safetensors"):
+            state = load_file(path)
+        self.load_state_dict(state)
 
 
 def check_options(tree: LabelTree, options: Mapping[str, Any]) -> None:

@@ -13,8 +13,14 @@ from numbers import Integral, Real
 from typing import Any, NoReturn
 
 __all__ = [
-    "check_bool", "check_choice", "check_integer", "check_iterable", "check_number", "describe", "raise_invalid",
-]  # fmt: skip
+    "check_bool",
+    "check_choice",
+    "check_integer",
+    "check_iterable",
+    "check_number",
+    "describe",
+    "raise_invalid",
+]
 
 
 def describe(value: Any) -> str:
@@ -85,7 +91,7 @@ def check_integer(name: str, value: Any, *, low: int | None = None, high: int | 
     value : object
         What came. NumPy integers are accepted, booleans are not.
     low, high : int or None, default=None
-        Inclusive bounds.
+        Inclusive bounds. With one of them, the other is that of 64 bits, as in arrays and tensors.
 
     Returns
     -------
@@ -97,7 +103,7 @@ def check_integer(name: str, value: Any, *, low: int | None = None, high: int | 
     TypeError
         If `value` is no integer.
     ValueError
-        If it is out of bounds, or has more than 64 bits.
+        If it is out of bounds, or has a bound and more than 64 bits.
     """
     expected = f"an integer{_interval(low, high, '[]')}"
     if isinstance(value, bool) or not isinstance(value, Integral):
@@ -105,7 +111,7 @@ def check_integer(name: str, value: Any, *, low: int | None = None, high: int | 
     number = int(value)
     if (low is not None and number < low) or (high is not None and number > high):
         raise_invalid(name, value, expected)
-    if not -(2**63) <= number < 2**63:
+    if (low is not None or high is not None) and not -(2**63) <= number < 2**63:
         raise_invalid(name, value, f"{expected} of 64 bits")
     return number
 

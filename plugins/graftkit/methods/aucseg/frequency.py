@@ -46,10 +46,10 @@ def count_pixels(labels: Iterable[Any], num_classes: int, ignore_index: int = 25
     TypeError
         If `labels` is no iterable, or labels are not integers.
     ValueError
-        If a label is out of range; it names the label map.
+        If a label is out of range or a picture damaged; it names the label map.
     """
     check_integer("num_classes", num_classes, low=1)
-    check_integer("ignore_index", ignore_index)
+    check_integer("ignore_index", ignore_index, low=-(2**63))
     total = torch.zeros(num_classes, dtype=torch.int64)
     check_iterable("labels", labels, "a list of label maps or paths")
     for position, entry in enumerate(labels):
@@ -108,8 +108,15 @@ def split_classes(counts: Any, tail_below: float = 0.005, head_above: float = 0.
 def _read(entry: Any) -> Tensor:
     if isinstance(entry, str | Path):
         image = require("PIL.Image", extra="examples", distribution="pillow")
-        with image.open(entry) as opened:
-            return torch.from_numpy(np.array(opened))
+        try:
+            with image.open(entry) as opened:
+                return torch.from_numpy(np.array(opened))
+        except FileNotFoundError:
+            raise
+        except (OSError, ValueError, SyntaxError) as error:  # what Pillow says of a damaged picture
+            raise ValueError(
+                f"{Path(entry).name}: expected a picture, could not read it ({error})"
+            ) from error
     if isinstance(entry, Tensor):
         return entry
     array = np.ascontiguousarray(entry)

@@ -7,7 +7,7 @@ Errors come before anything is stored (specification section 5.5).
 {0, 1, 3}
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np

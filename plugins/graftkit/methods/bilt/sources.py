@@ -11,6 +11,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from graftkit.core.files import readable_file
 from graftkit.core.validation import check_iterable, raise_invalid
 from graftkit.methods.bilt.growth import listed
 
@@ -110,7 +111,10 @@ def read_rows(
     """
     if isinstance(columns, str):
         raise_invalid("columns", columns, "a sequence of column names, coarse to fine", error=TypeError)
-    with Path(path).open(encoding="utf-8-sig", newline="") as file:
+    with (
+        readable_file(path, "a CSV file with a header"),
+        Path(path).open(encoding="utf-8-sig", newline="") as file,
+    ):
         reader = csv.DictReader(file, delimiter=delimiter)
         header = [column for column in reader.fieldnames or [] if column is not None]
         wanted = list(columns) if columns is not None else header
@@ -154,7 +158,9 @@ def read_edges(edges: Any) -> list[tuple[str, str]]:
     """
     if isinstance(edges, str | os.PathLike):
         pairs = []
-        for number, line in enumerate(Path(edges).read_text(encoding="utf-8").splitlines(), start=1):
+        with readable_file(edges, "'parent child' a line"):
+            lines = Path(edges).read_text(encoding="utf-8").splitlines()
+        for number, line in enumerate(lines, start=1):
             words = line.split()
             if words and len(words) != 2:
                 raise ValueError(f"edges: expected 'parent child' in line {number}, got {line!r}")

@@ -120,7 +120,9 @@ class Membership:
             raise_invalid("tail_classes", classes, f"classes below {n_classes}, the length of class_counts")
         self.tail_classes = tuple(sorted(classes))
         self.n_classes = n_classes
-        self.ignore_index = None if ignore_index is None else check_integer("ignore_index", ignore_index)
+        self.ignore_index = (
+            None if ignore_index is None else check_integer("ignore_index", ignore_index, low=-(2**63))
+        )
         self.table = torch.zeros(max((n_classes or 0), max(classes, default=-1) + 1, 1), dtype=torch.bool)
         self.table[list(self.tail_classes)] = True
 
