@@ -31,7 +31,6 @@ def stored(**arguments: Any) -> None:
 
 def entries() -> list[Entry]:
     images = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    masks = (images[:, 0] > 0.5).long()
     size = ("height", "width", "size", "num_noise", "batch_size")
     return [
         Entry(
@@ -144,23 +143,4 @@ def entries() -> list[Entry]:
             only=("features", "num_noise", "height", "width", "batch_size", "seed", "prompt"),
         ),
         Entry("load_selection", host.load_selection, lambda: {"source": {"unet-out": True}}),
-        Entry(
-            "rank_activations",
-            host.rank_activations,
-            lambda: {
-                "pipe": pipe(),
-                "images": images,
-                "masks": masks,
-                "names": NAMES,
-                "timesteps": (50,),
-                "probe": "ridge",
-                "cv": 2,
-                "pixels_per_image": 20,
-                "ignore_label": 255,
-                "batch_size": 4,
-                "random_state": 0,
-            },
-            sizes=("pixels_per_image", "batch_size", "cv"),
-            only=("timesteps", "probe", "batch_size", "random_state"),
-        ),
     ]

@@ -247,6 +247,7 @@ def entries() -> list[Entry]:
             "RCPMOD",
             fitted(host.RCPMOD, VIEWS),
             lambda: dict(RCPMOD),
+            says={"view_slices": ("X",)},
             sizes=("hidden_layer_sizes", "latent_dim", "n_epochs", "batch_size", "memory_size", "n_jobs"),
         ),
         Entry(

@@ -295,6 +295,7 @@ def entries() -> list[Entry]:
             host.QEDGAuditor,
             lambda: {"target": quadrants, "substitute": network(), **AUDIT},
             sizes=("input_shape", "num_classes", "budget"),
+            says={"num_classes": ("substitute",), "input_shape": ("substitute",)},
         ),
         Entry(
             "QEDGAuditor.run",
@@ -343,7 +344,12 @@ def entries() -> list[Entry]:
                 "run_options": {"baselines": ()},
             },
             sizes=("budget", "num_classes", "input_shape"),
-            says={"run_options": ("unexpected keyword", "verbose"), "variants": ("target",)},
+            says={
+                "run_options": ("unexpected keyword", "verbose"),
+                "variants": ("target",),
+                "num_classes": ("substitute",),
+                "input_shape": ("substitute",),
+            },
         ),
         # The learning rate is torch's to refuse, in its own words.
         Entry(

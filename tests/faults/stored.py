@@ -66,6 +66,7 @@ def load_graphon(path: Path) -> Any:
     return Graphon.load(path)
 
 
+@cache
 def classifier() -> Any:
     from tests.adapters.timm.bilt_cases import small
 

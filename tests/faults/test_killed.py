@@ -1,7 +1,7 @@
 """Killed at random moments and started again, a training ends as one that nobody disturbed.
 
 QEDG's audits are killed in tests/plugins/qedg/test_kill.py: a batch that was on its way counts as spent, so
-what must hold there is the budget. RCPMOD has no checkpoint; a killed `fit` leaves nothing and is fitted again.
+what must hold there is the budget. RCPMOD has no checkpoint; a killed `fit` leaves nothing.
 """
 
 import json

@@ -1,7 +1,8 @@
 """A full disk, a folder that cannot be written: an OSError, the file as it was, the object as it was.
 
 Tests run as root, whom permissions do not stop: folders that refuse are stood in for by paths under a file
-and by an `open` that fails as on a read-only file system. Interrupted writes: tests/plugins/core/test_files.py.
+and by an `open` that fails as on a read-only file system. Interrupted writes:
+tests/plugins/core/test_files.py.
 """
 
 import contextlib

@@ -145,8 +145,7 @@ def score_graphs(detector: Any, loader: Iterable[Any]) -> Tensor:
     ValueError
         If scores have the wrong shape or are not finite, or the loader is empty.
     """
-    if not isinstance(detector, torch.nn.Module) or not hasattr(detector, "score"):
-        raise_invalid("detector", detector, "a torch.nn.Module with score", error=TypeError)
+    _check_scorer(detector)
     check_iterable("loader", loader, "a loader or a list of batches")
     device = _device(detector)
     mode = detector.training
@@ -167,6 +166,11 @@ def score_graphs(detector: Any, loader: Iterable[Any]) -> Tensor:
     if not found:
         raise_invalid("loader", loader, "at least one batch")
     return torch.cat(found)
+
+
+def _check_scorer(detector: Any) -> None:
+    if not isinstance(detector, torch.nn.Module) or not hasattr(detector, "score"):
+        raise_invalid("detector", detector, "a torch.nn.Module with score", error=TypeError)
 
 
 def _losses(

@@ -153,9 +153,9 @@ class DenseProbe(ClassifierMixin, BaseEstimator):
             raise_invalid("size", None, "a size, as the label maps in fit differed")
         if not isinstance(chosen, tuple | list) or len(chosen) != 2:
             raise_invalid("size", chosen, "a pair (H, W)", error=TypeError)
-        chosen = [check_integer("size", side, low=1) for side in chosen]
+        height, width = (check_integer("size", side, low=1) for side in chosen)
         check_iterable("X", X, "maps of shape (n, C, h, w), or a list of maps")
-        return np.stack([self._predict_one(m, (int(chosen[0]), int(chosen[1]))) for m in self._checked(X)])
+        return np.stack([self._predict_one(m, (height, width)) for m in self._checked(X)])
 
     def score(self, X: Any, y: Any, sample_weight: None = None) -> float:
         """Mean IoU over the set, ignored pixels left out.
