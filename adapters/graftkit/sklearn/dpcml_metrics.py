@@ -146,6 +146,8 @@ def _full_names(metrics: Sequence[str], ks: Sequence[int]) -> list[str]:
     for name, given in (("metrics", metrics), ("ks", ks)):
         check_iterable(name, given, "a sequence")
     for metric in metrics:
+        if not isinstance(metric, str):
+            raise_invalid("metrics", metric, "names of metrics", error=TypeError)
         if "@" in str(metric) or metric in WHOLE or (metric == "ndcg" and not len(ks)):
             names.append(metric)
             continue
