@@ -51,7 +51,7 @@ class InterestsMixin(FittedMixin):
         check_is_fitted(self, "user_vectors_")
         for name, given in (("user_id", user_id), ("item_id", item_id)):
             if isinstance(given, list | tuple) or np.ndim(given):
-                raise_invalid(name, given, "one id")
+                raise_invalid(name, given, "one id each")
         user = int(check_ids("user_id", user_id, self.n_users_, self._shape())[0])
         item = int(self._item_ids("item_id", item_id)[0])
         liked = self._seen("explain")[user].indices.astype(np.int64)

@@ -38,6 +38,11 @@ def coupled_modules(model: nn.Module) -> list[str]:
     list of str
         Names as in ``model.named_modules()``; empty where every pass may be split by samples.
 
+    Raises
+    ------
+    TypeError
+        If `model` is no module.
+
     Examples
     --------
     >>> coupled_modules(torch.nn.GroupNorm(1, 4))
@@ -69,6 +74,11 @@ def frozen_running_stats(model: nn.Module) -> Iterator[None]:
     ------
     None
         Batch statistics are used as before; on exit, also by an exception, everything is as it was.
+
+    Raises
+    ------
+    TypeError
+        If `model` is no module.
     """
     if not isinstance(model, nn.Module):
         raise_invalid("model", model, "a torch module", error=TypeError)
