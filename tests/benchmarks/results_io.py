@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from graftkit.core.files import whole_file
+from graftkit.core.files import readable_file, whole_file
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -45,9 +45,10 @@ class Records:
         self.records: dict[str, dict[str, Any]] = {}
         self.environments: list[dict[str, Any]] = []
         if self.path.exists():
-            stored = json.loads(self.path.read_text())
-            self.records = {record["key"]: record for record in stored["records"]}
-            self.environments = stored["environments"]
+            with readable_file(self.path, "benchmark records"):
+                stored = json.loads(self.path.read_text())
+                self.records = {record["key"]: record for record in stored["records"]}
+                self.environments = list(stored["environments"])
 
     def has(self, key: str) -> bool:
         return key in self.records

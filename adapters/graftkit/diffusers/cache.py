@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from graftkit.core.files import whole_file
+from graftkit.core.files import readable_file, whole_file
 from graftkit.core.validation import check_integer, raise_invalid
 
 __all__ = ["FeatureCache", "content_key", "fingerprint"]
@@ -71,13 +71,19 @@ class FeatureCache:
         -------
         dict of str to Tensor of shape (C, H, W), or None
             ``None`` if there is no such entry. The order is that of writing.
+
+        Raises
+        ------
+        ValueError
+            If the entry's file is damaged; delete it, and the next extraction writes it again.
         """
         path = self._path(key)
         if not path.is_file():
             return None
-        tensors: dict[str, Tensor] = load_file(path)
-        order = sorted(tensors, key=lambda name: int(name.split(":", 1)[0]))
-        return {name.split(":", 1)[1]: tensors[name] for name in order}
+        with readable_file(path, "feature maps in safetensors"):
+            tensors: dict[str, Tensor] = load_file(path)
+            order = sorted(tensors, key=lambda name: int(name.split(":", 1)[0]))
+            return {name.split(":", 1)[1]: tensors[name] for name in order}
 
     def put(self, key: str, features: Mapping[str, Tensor]) -> None:
         """Store maps under a key; what was there is replaced in one step.
@@ -91,9 +97,13 @@ class FeatureCache:
 
         Raises
         ------
+        TypeError
+            If `features` is no mapping of names to tensors.
         ValueError
             If there is no map.
         """
+        if not isinstance(features, Mapping) or not all(isinstance(t, Tensor) for t in features.values()):
+            raise_invalid("features", features, "a mapping of names to maps", error=TypeError)
         if not features:
             raise_invalid("features", features, "at least one map")
         # safetensors orders by name; the position in front keeps ours.
@@ -145,7 +155,8 @@ class FeatureCache:
         found = path.stat()
         stamp = found.st_ino, found.st_mtime_ns, found.st_size
         if stamp != self._stamp:
-            self._keys = json.loads(path.read_text(encoding="utf-8"))["keys"]
+            with readable_file(path, "the order of a finished extraction"):
+                self._keys = [str(key) for key in json.loads(path.read_text(encoding="utf-8"))["keys"]]
             self._stamp = stamp
         return self._keys
 
@@ -176,6 +187,8 @@ class FeatureCache:
         return f"FeatureCache({str(self.folder)!r}: {len(self)} items, {self.nbytes / 2**20:.1f} MiB)"
 
     def _path(self, key: str) -> Path:
+        if not isinstance(key, str):
+            raise_invalid("key", key, "letters and digits", error=TypeError)
         name = key if len(key) > 2 else f"{key:_<3}"
         if not name.replace("_", "").isalnum():
             raise_invalid("key", key, "letters and digits")

@@ -24,7 +24,7 @@ from mmengine.registry import HOOKS
 from mmengine.structures import PixelData
 from torch import Tensor
 
-from graftkit.core.validation import check_integer, raise_invalid
+from graftkit.core.validation import check_integer, check_iterable, raise_invalid
 from graftkit.methods.aucseg import TailMemoryBank
 from graftkit.mmseg.aucseg_classes import any_named, resolve_classes
 
@@ -112,6 +112,7 @@ class TMemoryBankHook(Hook):
             None if stop_iter is None else check_integer("stop_iter", stop_iter, low=self.start_iter)
         )
         self.log_interval = check_integer("log_interval", log_interval, low=1)
+        check_iterable("tail_classes", tail_classes, "class numbers or names")
         named = any_named(tail_classes)
         # Names have no numbers before training; everything else is checked now.
         TailMemoryBank(range(len(tail_classes)) if named else tail_classes, **self.settings)  # type: ignore[arg-type]

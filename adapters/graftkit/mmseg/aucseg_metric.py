@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from mmengine.registry import METRICS
 
-from graftkit.core.validation import check_bool, raise_invalid
+from graftkit.core.validation import check_bool, check_iterable, raise_invalid
 from graftkit.mmseg.aucseg_classes import check_disjoint, check_groups, resolve_classes
 from mmseg.evaluation import IoUMetric
 
@@ -74,6 +74,10 @@ class GroupIoUMetric(IoUMetric):
         format_only: bool = False,
         prefix: str | None = None,
     ) -> None:
+        if not isinstance(iou_metrics, str):
+            for name in check_iterable("iou_metrics", iou_metrics, "names of metrics"):
+                if not isinstance(name, str):
+                    raise_invalid("iou_metrics", name, "names of metrics", error=TypeError)
         metrics = [iou_metrics] if isinstance(iou_metrics, str) else list(iou_metrics)
         super().__init__(
             ignore_index=ignore_index,

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data, InMemoryDataset
 
-from graftkit.core.validation import check_integer, raise_invalid
+from graftkit.core.validation import check_integer, check_iterable, raise_invalid
 from graftkit.methods.hgoe import cache
 from graftkit.methods.hgoe.drawing import draw_one, realise
 from graftkit.methods.hgoe.edges import borrowed_attributes
@@ -84,7 +84,12 @@ class OutlierExposureDataset(InMemoryDataset):
         if config is not None and not isinstance(config, HGOEConfig):
             raise_invalid("config", config, "an HGOEConfig or None", error=TypeError)
         for name, value in (("forbid", forbid), ("ignore", ignore)):
-            if isinstance(value, str) or not isinstance(value, Collection):
+            check_iterable(name, value, "a sequence of names")
+            if (
+                not isinstance(value, Collection)
+                or isinstance(value, Tensor)
+                or not all(isinstance(entry, str) for entry in value)
+            ):
                 raise_invalid(name, value, "a sequence of names", error=TypeError)
         self.config = config or HGOEConfig()
         self.seed = check_integer("seed", seed, low=0)

@@ -21,6 +21,7 @@ from graftkit.methods.hgoe.losses import BoundaryAwareOELoss
 from graftkit.methods.hgoe.streams import stream
 from graftkit.methods.hgoe.thresholds import contamination_threshold
 from graftkit.pyg.hgoe_detector import check_detector
+from graftkit.pyg.hgoe_graphs import check_collection
 from graftkit.pyg.hgoe_loader import OutlierExposureLoader
 from graftkit.pyg.hgoe_training import fit_outlier_exposure, score_graphs
 
@@ -89,7 +90,7 @@ class GraphOutlierDetector:
         self.batch_size = check_integer("batch_size", batch_size, low=1)
         self.contamination = check_number("contamination", contamination, low=0, high=0.5, closed="(]")
         self.seed = check_integer("seed", seed, low=0)
-        self.verbose = verbose
+        self.verbose = check_integer("verbose", int(verbose) if isinstance(verbose, bool) else verbose, low=0)
 
     def fit(self, graphs: Any, outliers: Any = None) -> "GraphOutlierDetector":
         """Train on ID graphs.
@@ -111,6 +112,7 @@ class GraphOutlierDetector:
         ValueError
             If there is no graph.
         """
+        check_collection("graphs", graphs)
         if not len(graphs):
             raise_invalid("graphs", 0, "at least one graph")
         detector = copy.deepcopy(self.detector)

@@ -74,6 +74,7 @@ class GOODDLite(Detector):
     ) -> None:
         super().__init__()
         self.temperature = check_number("temperature", temperature, low=0, closed="()")
+        check_integer("structural_channels", structural_channels, low=1)
         width = check_integer("hidden", hidden, low=1) * check_integer("layers", layers, low=1)
 
         def head() -> nn.Module:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
+from graftkit.core.files import readable_file
 from graftkit.core.random import torch_generator
 from graftkit.core.validation import check_integer, check_number, raise_invalid
 from graftkit.methods.hgoe import adjacency, cache, graphons
@@ -187,9 +188,17 @@ class Graphon:
         -------
         Graphon
             The graphon.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no file.
+        ValueError
+            If the file is damaged or holds something else.
         """
         tensors, summary = cache.load(Path(path))
-        return cls(tensors["matrix"], summary["num_graphs"], summary["meta"])
+        with readable_file(path, "a graphon"):
+            return cls(tensors["matrix"], summary["num_graphs"], summary["meta"])
 
     def __repr__(self) -> str:
         n = self.resolution

@@ -75,12 +75,16 @@ def check_collection(name: str, graphs: Any) -> None:
     Raises
     ------
     TypeError
-        If it has no length or cannot be indexed by position.
+        If it has no length, cannot be indexed by position, or begins with what is no graph.
     """
-    if isinstance(graphs, Data | Mapping | str) or not all(
-        hasattr(graphs, member) for member in ("__len__", "__getitem__")
+    if (
+        isinstance(graphs, Data | Mapping | str)
+        or not all(hasattr(graphs, member) for member in ("__len__", "__getitem__"))
+        or getattr(graphs, "shape", None) == ()
     ):
         raise_invalid(name, graphs, "a data set or a list of Data", error=TypeError)
+    if len(graphs):
+        _check_type(f"{name}[0]", graphs[0])
 
 
 def _read_each(graphs: Any, name: str) -> PackedGraphs:

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torch_geometric.data import Batch
 from torch_geometric.loader import DataLoader as GraphLoader
 
-from graftkit.core.validation import check_bool, check_integer, raise_invalid
+from graftkit.core.validation import check_bool, check_integer, check_iterable, raise_invalid
 from graftkit.methods.hgoe.streams import stream
 from graftkit.pyg.hgoe_batches import stored_batch
 from graftkit.pyg.hgoe_graphs import check_collection, per_node_keys
@@ -74,8 +74,9 @@ class OutlierExposureLoader(DataLoader[Any]):
             raise TypeError(f"OutlierExposureLoader decides {sorted(taken)} itself")
         size = check_integer("batch_size", batch_size, low=1)
         oe_size = size if oe_batch_size is None else check_integer("oe_batch_size", oe_batch_size, low=1)
-        if isinstance(exclude_keys, str):
-            raise_invalid("exclude_keys", exclude_keys, "a sequence of names", error=TypeError)
+        for key in check_iterable("exclude_keys", exclude_keys, "a sequence of names"):
+            if not isinstance(key, str):
+                raise_invalid("exclude_keys", key, "a sequence of names", error=TypeError)
         for name, side in (("graphs", graphs), ("outliers", outliers)):
             check_collection(name, side)
             if not len(side):

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch_geometric.data import Batch
 
 from graftkit.core.progress import progress_bar
-from graftkit.core.validation import check_integer, raise_invalid
+from graftkit.core.validation import check_integer, check_iterable, raise_invalid
 from graftkit.pyg.hgoe_batches import join_batches
 from graftkit.pyg.hgoe_detector import Scores, check_detector
 
@@ -29,6 +29,7 @@ def fit_outlier_exposure(
     epochs: int = 40,
     callbacks: Sequence[Callable[[dict[str, float]], Any]] = (),
     verbose: int = 0,
+    start_epoch: int = 0,
 ) -> list[dict[str, float]]:
     """Train a detector on ID graphs, with outliers where the loader gives them.
 
@@ -49,11 +50,14 @@ def fit_outlier_exposure(
         Each gets the epoch's record.
     verbose : int, default=0
         1 shows a progress bar.
+    start_epoch : int, default=0
+        Epochs that are done, for a detector and an optimizer whose states were loaded: the detector is not
+        prepared again, and a loader with ``set_epoch`` goes on in that epoch's order.
 
     Returns
     -------
     list of dict
-        "epoch", "loss", "id_loss", "oe_loss" and "seconds" of each epoch.
+        "epoch", "loss", "id_loss", "oe_loss" and "seconds" of each epoch that was trained here.
 
     Raises
     ------
@@ -64,6 +68,7 @@ def fit_outlier_exposure(
         If scores have the wrong shape or are not finite, or the loader is empty.
     """
     check_detector(detector)
+    check_iterable("loader", loader, "a loader or a list of batches")
     if isinstance(loader, Iterator):  # iter(loader) would start its workers
         raise_invalid(
             "loader", loader, "a loader or a list of batches, iterated once an epoch", error=TypeError
@@ -72,16 +77,23 @@ def fit_outlier_exposure(
         raise_invalid("loss", loss, "a callable or None", error=TypeError)
     if optimizer is not None and not isinstance(optimizer, torch.optim.Optimizer):
         raise_invalid("optimizer", optimizer, "a torch optimizer or None", error=TypeError)
+    for callback in check_iterable("callbacks", callbacks, "a sequence of callables"):
+        if not callable(callback):
+            raise_invalid("callbacks", callback, "a sequence of callables", error=TypeError)
     check_integer("epochs", epochs, low=0)
+    check_integer("start_epoch", start_epoch, low=0)
     device = _device(detector)
     if optimizer is None:
         optimizer = torch.optim.Adam(detector.parameters(), lr=1e-3)
     detector.train()
-    id_loader: Any = getattr(loader, "id_loader", None)
-    prepare: Any = detector.prepare  # checked above; torch types a module's attributes as tensors
-    prepare(_id_side(loader) if id_loader is None else id_loader())
+    if start_epoch == 0:
+        id_loader: Any = getattr(loader, "id_loader", None)
+        prepare: Any = detector.prepare  # checked above; torch types a module's attributes as tensors
+        prepare(_id_side(loader) if id_loader is None else id_loader())
+    elif hasattr(loader, "set_epoch"):
+        loader.set_epoch(start_epoch)
     history = []
-    for epoch in progress_bar(range(epochs), verbose=verbose, desc="outlier exposure"):
+    for epoch in progress_bar(range(start_epoch, epochs), verbose=verbose, desc="outlier exposure"):
         start = time.perf_counter()
         totals, steps = torch.zeros(3), 0
         for step in loader:
@@ -129,10 +141,12 @@ def score_graphs(detector: Any, loader: Iterable[Any]) -> Tensor:
     Raises
     ------
     TypeError
-        If the loader gives no batches.
+        If `detector` is none, or the loader gives no batches.
     ValueError
         If scores have the wrong shape or are not finite, or the loader is empty.
     """
+    _check_scorer(detector)
+    check_iterable("loader", loader, "a loader or a list of batches")
     device = _device(detector)
     mode = detector.training
     detector.eval()
@@ -152,6 +166,11 @@ def score_graphs(detector: Any, loader: Iterable[Any]) -> Tensor:
     if not found:
         raise_invalid("loader", loader, "at least one batch")
     return torch.cat(found)
+
+
+def _check_scorer(detector: Any) -> None:
+    if not isinstance(detector, torch.nn.Module) or not hasattr(detector, "score"):
+        raise_invalid("detector", detector, "a torch.nn.Module with score", error=TypeError)
 
 
 def _losses(
@@ -199,9 +218,9 @@ def _add(scores: Mapping[str, Tensor]) -> Tensor:
 
 def _sides(step: Any) -> tuple[Any, Any]:
     sides = (step[0], step[1]) if isinstance(step, tuple | list) else (step, None)
-    for batch in sides:
-        if batch is not None:
-            _check_batch(batch)
+    _check_batch(sides[0])
+    if sides[1] is not None:
+        _check_batch(sides[1])
     return sides
 
 

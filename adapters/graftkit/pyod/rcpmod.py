@@ -203,7 +203,7 @@ class RCPMODDetector(BaseDetector):
         if not hasattr(self.contamination, "fit"):  # a PyThresh object fits itself
             check_number("contamination", self.contamination, low=0, high=0.5, closed="(]")
         verbose = check_integer(
-            "verbose", int(self.verbose) if self.verbose in (True, False) else self.verbose, low=0
+            "verbose", int(self.verbose) if isinstance(self.verbose, bool) else self.verbose, low=0
         )
         if y is not None:
             check_classification_targets(y)

@@ -49,8 +49,9 @@ class InterestsMixin(FittedMixin):
             If the interactions were not stored, or an id is an array.
         """
         check_is_fitted(self, "user_vectors_")
-        if np.ndim(user_id) or np.ndim(item_id):
-            raise_invalid("user_id, item_id", (user_id, item_id), "one id each")
+        for name, given in (("user_id", user_id), ("item_id", item_id)):
+            if isinstance(given, list | tuple) or np.ndim(given):
+                raise_invalid(name, given, "one id each")
         user = int(check_ids("user_id", user_id, self.n_users_, self._shape())[0])
         item = int(self._item_ids("item_id", item_id)[0])
         liked = self._seen("explain")[user].indices.astype(np.int64)

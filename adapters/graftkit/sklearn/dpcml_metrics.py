@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from graftkit.core.validation import check_choice, check_integer, check_number, raise_invalid
+from graftkit.core.validation import check_choice, check_integer, check_iterable, check_number, raise_invalid
 from graftkit.methods.dpcml import evaluate
 from graftkit.methods.dpcml.interactions import (
     matching_interactions,
@@ -143,7 +143,11 @@ def _full_names(metrics: Sequence[str], ks: Sequence[int]) -> list[str]:
     if isinstance(ks, str) or not isinstance(ks, Sequence | np.ndarray):
         raise_invalid("ks", ks, "a sequence of integers", error=TypeError)
     names: list[str] = []
+    for name, given in (("metrics", metrics), ("ks", ks)):
+        check_iterable(name, given, "a sequence")
     for metric in metrics:
+        if not isinstance(metric, str):
+            raise_invalid("metrics", metric, "names of metrics", error=TypeError)
         if "@" in str(metric) or metric in WHOLE or (metric == "ndcg" and not len(ks)):
             names.append(metric)
             continue

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 from joblib import Parallel, delayed
+from torch import Tensor
 
-from graftkit.core.validation import raise_invalid
+from graftkit.core.validation import check_integer, check_iterable, raise_invalid
 from graftkit.methods.dpcml.interactions import read_interactions
 from graftkit.methods.dpcml.metrics import parse_metric
 from graftkit.sklearn.dpcml_metrics import ranking_metrics
@@ -66,17 +67,26 @@ def cross_validate_ranking(
         If a metric is unknown, or the splitter yields anything but two or three matrices, or nothing to
         test on.
     TypeError
-        If `splitter` can neither split nor be run over.
+        If `splitter` can neither split nor be run over, or another argument is of a wrong type.
     """
     from sklearn.model_selection import ParameterGrid
 
-    names = [scoring] if isinstance(scoring, str) else list(scoring)
+    if not hasattr(estimator, "set_params"):
+        raise_invalid("estimator", estimator, "a recommender as DPCML", error=TypeError)
+    if n_jobs is not None:
+        check_integer("n_jobs", n_jobs)
+    if isinstance(scoring, str):
+        names = [scoring]
+    else:
+        names = list(check_iterable("scoring", scoring, "names of metrics"))
     if not names:
         raise_invalid("scoring", scoring, "a metric or more")
     for name in names:
         parse_metric(name)
     splits = _splits(splitter, X)
-    candidates: Iterable[dict[str, Any]] = [{}] if param_grid is None else list(ParameterGrid(param_grid))
+    candidates: Iterable[dict[str, Any]] = (
+        [{}] if param_grid is None else _candidates(ParameterGrid, param_grid)
+    )
     jobs = [(parameters, split) for parameters in candidates for split in splits]
     done = Parallel(n_jobs=n_jobs)(
         delayed(_fit_and_score)(clone(estimator).set_params(**parameters), split, names)
@@ -102,11 +112,25 @@ def cross_validate_ranking(
     return results
 
 
+def _candidates(grid: Any, param_grid: Any) -> list[dict[str, Any]]:
+    check_iterable("param_grid", param_grid, "a mapping of parameters to values, or several")
+    try:
+        found = list(grid(param_grid))
+    except (TypeError, ValueError) as error:
+        raise type(error)(
+            f"param_grid: expected a mapping of parameters to values, or several; {error}"
+        ) from error
+    if not found:
+        raise_invalid("param_grid", param_grid, "at least one candidate")
+    return found
+
+
 def _splits(splitter: Any, X: Any) -> list[Any]:
-    if not hasattr(splitter, "split") and not isinstance(splitter, Iterable):
-        raise_invalid("splitter", splitter, "an object with split(X), or tuples of matrices", error=TypeError)
-    splits = list(splitter.split(X) if hasattr(splitter, "split") else splitter)
-    if not splits or any(len(split) not in (2, 3) for split in splits):
+    own = callable(getattr(splitter, "split", None)) and not isinstance(splitter, str | bytes | Tensor)
+    if not own:
+        check_iterable("splitter", splitter, "an object with split(X), or tuples of matrices")
+    splits = list(splitter.split(X) if own else splitter)
+    if not splits or any(not isinstance(split, tuple | list) or len(split) not in (2, 3) for split in splits):
         raise_invalid("splitter", splitter, "splits of two or three matrices, at least one")
     if not all(read_interactions(split[-1], "splitter").nnz for split in splits):
         raise_invalid("splitter", splitter, "something held out in each split, not an empty test part")

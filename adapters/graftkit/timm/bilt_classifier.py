@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from graftkit.core.files import whole_file
+from graftkit.core.files import readable_file, whole_file
 from graftkit.core.validation import check_number, raise_invalid
 from graftkit.methods.bilt.decoding import decode as decode_output
 from graftkit.methods.bilt.head import HierarchicalHead, HierarchicalOutput
@@ -210,13 +210,13 @@ class HierarchicalClassifier(nn.Module):
         Raises
         ------
         TypeError
-            If `num_classes` is a boolean.
+            If `num_classes` is neither.
         ValueError
             If another number of classes comes without its tree, or features are not pooled; the model is
             then as it was.
         """
         tree = num_classes
-        if isinstance(tree, bool):
+        if not isinstance(tree, LabelTree | int) or isinstance(tree, bool):
             raise_invalid("num_classes", tree, "a LabelTree or an integer", error=TypeError)
         if not isinstance(tree, LabelTree) and tree != 0:
             if tree != self.num_classes or self.num_classes == 0:
@@ -362,8 +362,17 @@ class HierarchicalClassifier(nn.Module):
         ----------
         path : str or path-like
             A safetensors file.
+
+        Raises
+        ------
+        ValueError
+            If the file is damaged or of another kind, or holds weights of another tree.
+        RuntimeError
+            If it holds weights of another backbone, as in torch.
         """
-        self.load_state_dict(load_file(path))
+        with readable_file(path, "weights in safetensors"):
+            state = load_file(path)
+        self.load_state_dict(state)
 
 
 def check_options(tree: LabelTree, options: Mapping[str, Any]) -> None:
@@ -377,4 +386,6 @@ def check_options(tree: LabelTree, options: Mapping[str, Any]) -> None:
         Keywords of `HierarchicalHead`.
     """
     with torch.random.fork_rng(devices=[]):  # a trial head draws no number that the user's would
-        HierarchicalHead(1, tree, **{**options, "rank": options.get("rank") or 1})
+        HierarchicalHead(
+            1, tree, **{**options, "rank": 1 if options.get("rank") is None else options["rank"]}
+        )

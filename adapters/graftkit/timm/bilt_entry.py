@@ -11,6 +11,7 @@
 from pathlib import Path
 from typing import Any
 
+from graftkit.core.files import readable_file
 from graftkit.core.validation import raise_invalid
 from graftkit.methods.bilt.tree import LabelTree
 from graftkit.timm.bilt import HierarchicalClassifier, wrap_timm
@@ -49,9 +50,10 @@ def read_tree(tree: LabelTree | str | Path) -> LabelTree:
     path = Path(tree)
     if not path.is_file():
         raise_invalid("tree", str(tree), "a file that exists")
-    if path.suffix == ".json":
-        return LabelTree.from_json(path.read_text(encoding="utf-8"))
-    return LabelTree.from_csv(path) if path.suffix == ".csv" else LabelTree.from_edges(path)
+    with readable_file(path, "a label tree"):
+        if path.suffix == ".json":
+            return LabelTree.from_json(path.read_text(encoding="utf-8"))
+        return LabelTree.from_csv(path) if path.suffix == ".csv" else LabelTree.from_edges(path)
 
 
 def bilt(

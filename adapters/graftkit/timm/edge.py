@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from graftkit.core.devices import check_device
 from graftkit.core.progress import progress_bar
-from graftkit.core.validation import check_integer, raise_invalid
+from graftkit.core.validation import check_integer, check_iterable, raise_invalid
 from graftkit.methods.edge.detectors import evaluating
 
 __all__ = ["pooled_features"]
@@ -51,9 +52,9 @@ def pooled_features(
     Raises
     ------
     TypeError
-        If `model` is no timm model, or `verbose` no integer.
+        If `model` is no timm model, `loader` gives no tensors, or `verbose` is no integer.
     ValueError
-        If the loader gives no batch, or `verbose` is negative.
+        If the loader gives no batch, `device` is not there, or `verbose` is negative.
     """
     if not all(callable(getattr(model, name, None)) for name in ("forward_features", "forward_head")):
         raise_invalid(
@@ -63,10 +64,15 @@ def pooled_features(
             error=TypeError,
         )
     check_integer("verbose", verbose, low=0)
+    check_iterable("loader", loader, "batches of inputs")
+    if device is not None:
+        check_device(device)
     parts = []
     with evaluating(model):
         for batch in progress_bar(loader, verbose=verbose, desc="features"):
             inputs = batch[0] if isinstance(batch, tuple | list) else batch
+            if not isinstance(inputs, Tensor):
+                raise_invalid("loader", inputs, "batches whose inputs are tensors", error=TypeError)
             inputs = inputs if device is None else inputs.to(device)
             parts.append(model.forward_head(model.forward_features(inputs), pre_logits=True).flatten(1).cpu())
     if not parts:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 from uuid import uuid4
 
-__all__ = ["whole_file"]
+__all__ = ["readable_file", "whole_file"]
 
 
 @contextmanager
@@ -44,3 +44,36 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def readable_file(path: str | os.PathLike[str], expected: str) -> Iterator[None]:
+    """Give whatever a damaged or foreign file causes one form: a ValueError that names the file.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file that is read in the block.
+    expected : str
+        What it should be.
+
+    Yields
+    ------
+    None
+        The system's own errors, such as that of a missing file, pass.
+
+    Raises
+    ------
+    ValueError
+        For any other error in the block.
+    """
+    name = Path(path).name
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:  # a damaged file fails in many ways; the answer is the same
+        if isinstance(error, ValueError) and name in str(error):
+            raise
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{name}: expected {expected}, could not read it ({reason})") from error

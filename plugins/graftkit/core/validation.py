@@ -16,6 +16,7 @@ __all__ = [
     "check_bool",
     "check_choice",
     "check_integer",
+    "check_iterable",
     "check_jobs",
     "check_number",
     "describe",
@@ -91,7 +92,7 @@ def check_integer(name: str, value: Any, *, low: int | None = None, high: int | 
     value : object
         What came. NumPy integers are accepted, booleans are not.
     low, high : int or None, default=None
-        Inclusive bounds.
+        Inclusive bounds. With one of them, the other is that of 64 bits, as in arrays and tensors.
 
     Returns
     -------
@@ -103,7 +104,7 @@ def check_integer(name: str, value: Any, *, low: int | None = None, high: int | 
     TypeError
         If `value` is no integer.
     ValueError
-        If it is out of bounds.
+        If it is out of bounds, or has a bound and more than 64 bits.
     """
     expected = f"an integer{_interval(low, high, '[]')}"
     if isinstance(value, bool) or not isinstance(value, Integral):
@@ -111,7 +112,39 @@ def check_integer(name: str, value: Any, *, low: int | None = None, high: int | 
     number = int(value)
     if (low is not None and number < low) or (high is not None and number > high):
         raise_invalid(name, value, expected)
+    if (low is not None or high is not None) and not -(2**63) <= number < 2**63:
+        raise_invalid(name, value, f"{expected} of 64 bits")
     return number
+
+
+def check_iterable(name: str, value: Any, expected: str) -> Any:
+    """Return `value` if it can be iterated and is no string; it is not iterated here.
+
+    Parameters
+    ----------
+    name : str
+        The argument's name.
+    value : object
+        What came. Arrays and tensors without an axis are refused, as strings are: their items are letters.
+    expected : str
+        What would have been right.
+
+    Returns
+    -------
+    object
+        The value.
+
+    Raises
+    ------
+    TypeError
+        If `value` cannot be iterated or is a string.
+    """
+    # Not by iter(): a loader would start its workers.
+    kind = type(value)
+    walkable = hasattr(kind, "__iter__") or hasattr(kind, "__getitem__")
+    if isinstance(value, str | bytes) or not walkable or getattr(value, "shape", None) == ():
+        raise_invalid(name, value, expected, error=TypeError)
+    return value
 
 
 def check_number(

@@ -187,6 +187,29 @@ def test_svdd_centre_is_the_mean_initial_embedding_and_stays():
     assert normed.encoder.steps[0][1].num_batches_tracked == 0
 
 
+@pytest.mark.parametrize("name", DETECTORS)
+def test_a_loaded_state_goes_on_as_if_it_had_not_stopped(name):
+    """The centre and the scales of the start are kept, and the third epoch's order comes third."""
+
+    def run(epochs, state=None, start=0):
+        detector = DETECTORS[name]()
+        optimizer = torch.optim.Adam(detector.parameters(), lr=0.01)
+        if state is not None:
+            detector.load_state_dict(state[0])
+            optimizer.load_state_dict(state[1])
+        loader = OutlierExposureLoader(*PACKED, batch_size=16)
+        history = fit_outlier_exposure(
+            detector, loader, BoundaryAwareOELoss(), optimizer, epochs, start_epoch=start
+        )
+        return (detector.state_dict(), optimizer.state_dict()), [record["loss"] for record in history]
+
+    whole, losses = run(3)
+    first, before = run(2)
+    rest, after = run(3, first, start=2)
+    assert before + after == losses
+    assert all(torch.equal(rest[0][key], value) for key, value in whole[0].items())
+
+
 def test_state_dicts_carry_everything():
     for make in list(DETECTORS.values())[:3]:
         detector, _ = train(make, BoundaryAwareOELoss(), epochs=1)

@@ -17,3 +17,9 @@ def test_the_default_is_a_value_error_and_the_cpu_is_there():
     check_device("cpu")
     with pytest.raises(ValueError, match="device: expected"):
         check_device("nowhere")
+
+
+@pytest.mark.parametrize("device", [None, 0, 1.5, True, b"cpu", ["cpu"]])
+def test_what_is_no_device_at_all(device):
+    with pytest.raises(TypeError, match="device: expected the name of a torch device"):
+        check_device(device)

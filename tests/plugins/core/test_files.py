@@ -4,7 +4,7 @@ import stat
 
 import pytest
 
-from graftkit.core.files import whole_file
+from graftkit.core.files import readable_file, whole_file
 
 
 def test_replaces_at_the_end_only(tmp_path):
@@ -48,3 +48,26 @@ def test_permissions_are_those_of_any_new_file(tmp_path):
     (tmp_path / "plain").write_bytes(b"x")
     modes = {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
     assert len(modes) == 1
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("a"), UnicodeDecodeError("utf-8", b"x", 0, 1, "bad"), RuntimeError(), TypeError("x")]
+)
+def test_whatever_a_damaged_file_causes_names_it(error):
+    with pytest.raises(ValueError, match=r"^a\.txt: expected a letter, could not read it \(") as caught:
+        read("some/a.txt", error)
+    assert caught.value.__cause__ is error
+
+
+@pytest.mark.parametrize(
+    "error", [FileNotFoundError("none"), ValueError("a.txt: no letter"), KeyboardInterrupt("now")]
+)
+def test_what_says_it_already_passes(error):
+    with pytest.raises(type(error)) as caught:
+        read("some/a.txt", error)
+    assert caught.value is error
+
+
+def read(path, error):
+    with readable_file(path, "a letter"):
+        raise error

@@ -15,6 +15,7 @@ from graftkit.core.validation import (
     check_bool,
     check_choice,
     check_integer,
+    check_iterable,
     check_jobs,
     check_number,
     describe,
@@ -261,3 +262,36 @@ def test_check_choice_refuses_look_alikes(value):
 def test_check_choice_tells_one_from_true():
     with pytest.raises(ValueError, match="got True"):
         check_choice("n", True, [1, 0])
+
+
+# check_iterable
+
+
+@pytest.mark.parametrize("value", [[], (1,), {1}, {"a": 1}, np.zeros(2), torch.zeros(2), iter([1]), range(3)])
+def test_check_iterable_returns_the_value_itself(value):
+    assert check_iterable("ks", value, "numbers") is value
+
+
+@pytest.mark.parametrize(
+    "value", [None, 3, 1.5, True, object, len, "abc", b"abc", np.array(1.0), torch.tensor(1.0)]
+)
+def test_check_iterable_refuses_strings_scalars_and_arrays_without_an_axis(value):
+    with pytest.raises(TypeError, match=exactly(f"ks: expected numbers, got {describe(value)}")):
+        check_iterable("ks", value, "numbers")
+
+
+def test_check_iterable_starts_no_iteration():
+    class Loader:
+        def __iter__(self):
+            raise AssertionError("iterated")
+
+    check_iterable("loader", Loader(), "batches")
+
+
+@pytest.mark.parametrize("value", [2**63, -(2**63) - 1, 10**400])
+def test_check_integer_refuses_what_no_tensor_holds(value):
+    with pytest.raises(
+        ValueError, match=exactly(f"n: expected an integer of 64 bits, got {describe(value)}")
+    ):
+        check_integer("n", value)
+    assert check_integer("n", 2**63 - 1) == 2**63 - 1

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from graftkit.core.extras import require
-from graftkit.core.validation import check_integer, check_number, raise_invalid
+from graftkit.core.validation import check_integer, check_iterable, check_number, raise_invalid
 
 __all__ = ["count_pixels", "split_classes"]
 
@@ -46,13 +46,12 @@ def count_pixels(labels: Iterable[Any], num_classes: int, ignore_index: int = 25
     TypeError
         If `labels` is no iterable, or labels are not integers.
     ValueError
-        If a label is out of range; it names the label map.
+        If a label is out of range or a picture damaged; it names the label map.
     """
     check_integer("num_classes", num_classes, low=1)
-    check_integer("ignore_index", ignore_index)
+    check_integer("ignore_index", ignore_index, low=-(2**63))
     total = torch.zeros(num_classes, dtype=torch.int64)
-    if isinstance(labels, str | bytes | Path) or not isinstance(labels, Iterable):
-        raise_invalid("labels", labels, "a list of label maps or paths", error=TypeError)
+    check_iterable("labels", labels, "a list of label maps or paths")
     for position, entry in enumerate(labels):
         where = f"label map {entry}" if isinstance(entry, str | Path) else f"label map {position}"
         label = _read(entry)
@@ -97,7 +96,7 @@ def split_classes(counts: Any, tail_below: float = 0.005, head_above: float = 0.
         raise_invalid("tail_below", low, f"at most head_above={high:g}")
     try:
         pixels = np.asarray(counts.detach().cpu() if isinstance(counts, Tensor) else counts, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         pixels = np.empty(0)
     if pixels.ndim != 1 or not (np.isfinite(pixels) & (pixels >= 0)).all() or not pixels.sum() > 0:
         raise_invalid("counts", counts, "finite counts, none negative, not all zero, one a class")
@@ -109,6 +108,18 @@ def split_classes(counts: Any, tail_below: float = 0.005, head_above: float = 0.
 def _read(entry: Any) -> Tensor:
     if isinstance(entry, str | Path):
         image = require("PIL.Image", extra="examples", distribution="pillow")
-        with image.open(entry) as opened:
-            return torch.from_numpy(np.array(opened))
-    return entry if isinstance(entry, Tensor) else torch.from_numpy(np.ascontiguousarray(entry))
+        try:
+            with image.open(entry) as opened:
+                return torch.from_numpy(np.array(opened))
+        except FileNotFoundError:
+            raise
+        except (OSError, ValueError, SyntaxError) as error:  # what Pillow says of a damaged picture
+            raise ValueError(
+                f"{Path(entry).name}: expected a picture, could not read it ({error})"
+            ) from error
+    if isinstance(entry, Tensor):
+        return entry
+    array = np.ascontiguousarray(entry)
+    if array.dtype.kind not in "biufc":
+        raise_invalid("labels", entry, "label maps or paths", error=TypeError)
+    return torch.from_numpy(array)

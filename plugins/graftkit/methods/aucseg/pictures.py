@@ -7,14 +7,14 @@ Errors come before anything is stored (specification section 5.5).
 {0, 1, 3}
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from graftkit.core.validation import check_integer, raise_invalid
+from graftkit.core.validation import check_integer, check_iterable, raise_invalid
 
 __all__ = ["check_alike", "check_picture", "check_tail_classes", "present_classes"]
 
@@ -95,9 +95,8 @@ def check_tail_classes(tail_classes: Any, ignore_index: int) -> tuple[int, ...]:
     ValueError
         If there is none, or one is negative, twice there, or `ignore_index`.
     """
-    if isinstance(tail_classes, str | bytes) or not isinstance(tail_classes, Iterable):
-        raise_invalid("tail_classes", tail_classes, "class numbers", error=TypeError)
-    classes = tuple(check_integer("tail_classes", c, low=0) for c in tail_classes)
+    given = check_iterable("tail_classes", tail_classes, "class numbers")
+    classes = tuple(check_integer("tail_classes", c, low=0) for c in given)
     if not classes:
         raise_invalid("tail_classes", list(classes), "at least one class")
     twice = sorted({c for c in classes if classes.count(c) > 1})

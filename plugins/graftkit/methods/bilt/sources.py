@@ -11,7 +11,8 @@ from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from graftkit.core.validation import raise_invalid
+from graftkit.core.files import readable_file
+from graftkit.core.validation import check_iterable, raise_invalid
 from graftkit.methods.bilt.growth import listed
 
 __all__ = ["read_edges", "read_rows", "read_graph", "rows_to_parents"]
@@ -110,7 +111,10 @@ def read_rows(
     """
     if isinstance(columns, str):
         raise_invalid("columns", columns, "a sequence of column names, coarse to fine", error=TypeError)
-    with Path(path).open(encoding="utf-8-sig", newline="") as file:
+    with (
+        readable_file(path, "a CSV file with a header"),
+        Path(path).open(encoding="utf-8-sig", newline="") as file,
+    ):
         reader = csv.DictReader(file, delimiter=delimiter)
         header = [column for column in reader.fieldnames or [] if column is not None]
         wanted = list(columns) if columns is not None else header
@@ -154,15 +158,16 @@ def read_edges(edges: Any) -> list[tuple[str, str]]:
     """
     if isinstance(edges, str | os.PathLike):
         pairs = []
-        for number, line in enumerate(Path(edges).read_text(encoding="utf-8").splitlines(), start=1):
+        with readable_file(edges, "'parent child' a line"):
+            lines = Path(edges).read_text(encoding="utf-8").splitlines()
+        for number, line in enumerate(lines, start=1):
             words = line.split()
             if words and len(words) != 2:
                 raise ValueError(f"edges: expected 'parent child' in line {number}, got {line!r}")
             if words:
                 pairs.append((words[0], words[1]))
         return pairs
-    if not isinstance(edges, Iterable):
-        raise_invalid("edges", edges, "pairs (parent, child) or a path", error=TypeError)
+    check_iterable("edges", edges, "pairs (parent, child) or a path")
     pairs = []
     for position, pair in enumerate(edges):
         if not isinstance(pair, Sequence) or isinstance(pair, str) or len(pair) != 2:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from graftkit.core.files import readable_file
 from graftkit.core.validation import raise_invalid
 
 __all__ = ["ENSEMBLES", "PRESETS", "Preset", "load_selection"]
@@ -134,20 +135,23 @@ def load_selection(source: str | os.PathLike[str] | Mapping[str, bool]) -> list[
     ['up-level1-repeat2-res-out']
     """
     content: Any = source
+    where = "source"
     if isinstance(source, str | os.PathLike):
         text = str(source)
         if not text.lstrip().startswith("{"):
-            text = Path(source).read_text(encoding="utf-8")
+            where = f"source: {Path(source).name}"
+            with readable_file(source, "a JSON object of names and booleans"):
+                text = Path(source).read_text(encoding="utf-8")
         try:
             content = json.loads(text)
         except json.JSONDecodeError as error:
-            raise ValueError(f"source: expected a JSON object of names and booleans, got {error}") from error
+            raise ValueError(f"{where}: expected a JSON object of names and booleans, got {error}") from error
     if not isinstance(content, Mapping):
-        raise_invalid("source", content, "a mapping of names to booleans", error=TypeError)
+        raise_invalid(where, content, "a mapping of names to booleans", error=TypeError)
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, bool):
-            raise_invalid(f"source[{name!r}]", value, "True or False", error=TypeError)
+            raise_invalid(f"{where}[{name!r}]", value, "True or False", error=TypeError)
     selected = [name for name, value in content.items() if value]
     if not selected:
-        raise_invalid("source", content, "at least one name that is true")
+        raise_invalid(where, content, "at least one name that is true")
     return selected

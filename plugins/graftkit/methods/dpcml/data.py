@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
+from graftkit.core.files import readable_file
 from graftkit.core.random import numpy_generator
 from graftkit.core.validation import check_integer, raise_invalid
 from graftkit.methods.dpcml.interactions import from_pairs, read_interactions
@@ -64,11 +65,15 @@ def load_users_dat(path: str | Path, *, min_interactions: int = 1) -> sp.csr_mat
     ValueError
         If a line's count is not the number of its items, or no user is left.
     TypeError
-        If `min_interactions` is no integer.
+        If `min_interactions` is no integer, or `path` no path.
     """
     check_integer("min_interactions", min_interactions, low=1)
+    if not isinstance(path, str | Path):
+        raise_invalid("path", path, "a path", error=TypeError)
     rows, largest = [], -1
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
+    with readable_file(path, "lines of integers"):
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    for number, line in enumerate(lines, start=1):
         try:
             count, *items = map(int, line.split() or ["0"])
         except ValueError as error:
@@ -106,9 +111,13 @@ def load_libcml_split(folder: str | Path) -> tuple[sp.csr_matrix, sp.csr_matrix,
     ------
     FileNotFoundError
         If a file is missing.
+    TypeError
+        If `folder` is no path.
     ValueError
-        If the shapes differ.
+        If the shapes differ, or a file is damaged.
     """
+    if not isinstance(folder, str | Path):
+        raise_invalid("folder", folder, "a path", error=TypeError)
     parts = []
     for name in ("train", "val", "test"):
         path = Path(folder) / f"user_{name}_matrix.npz"
@@ -116,7 +125,8 @@ def load_libcml_split(folder: str | Path) -> tuple[sp.csr_matrix, sp.csr_matrix,
             raise FileNotFoundError(
                 f"{path.name}: expected in {Path(folder).name}, with those of the other parts"
             )
-        parts.append(read_interactions(sp.load_npz(path), path.name))
+        with readable_file(path, "a sparse matrix as scipy saves it"):
+            parts.append(read_interactions(sp.load_npz(path), path.name))
     if len({part.shape for part in parts}) > 1:
         raise_invalid("folder", folder, f"three matrices of one shape, not {[part.shape for part in parts]}")
     return parts[0], parts[1], parts[2]

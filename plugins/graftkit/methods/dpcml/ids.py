@@ -46,7 +46,10 @@ def check_ids(name: str, ids: Any, size: int, shape: tuple[int, int]) -> IntArra
     ValueError
         If `ids` has more than one axis.
     """
-    given = np.atleast_1d(np.asarray(ids))
+    try:
+        given = np.atleast_1d(np.asarray(ids))
+    except ValueError:  # lists of different lengths
+        raise_invalid(name, ids, "integer ids", error=TypeError)
     if given.dtype.kind not in "iu" and given.size:
         raise_invalid(name, ids, "integer ids", error=TypeError)
     if given.ndim != 1:

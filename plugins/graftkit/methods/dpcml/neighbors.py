@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
+from graftkit.core.validation import check_integer, raise_invalid
 from graftkit.methods.dpcml.ranking import Ranker
 
 __all__ = ["build_index", "merge_neighbors", "similar_items"]
@@ -101,7 +102,27 @@ def merge_neighbors(
         Best first, k <= n.
     distances : ndarray of shape (k,)
         Squared distances.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of a wrong type.
+    ValueError
+        If `user` or `n` is out of range.
     """
+    for name, given, axes in (
+        ("user_vectors", user_vectors, 2),
+        ("user_ptr", user_ptr, 1),
+        ("seen", seen, 1),
+    ):
+        if not isinstance(given, np.ndarray) or given.ndim != axes:
+            raise_invalid(name, given, f"an ndarray with {axes} axes", error=TypeError)
+    if user_ptr.dtype.kind not in "iu":
+        raise_invalid("user_ptr", user_ptr, "integers", error=TypeError)
+    if not callable(search):
+        raise_invalid("search", search, "a callable of queries and k", error=TypeError)
+    check_integer("user", user, low=0, high=len(user_ptr) - 2)
+    check_integer("n", n, low=1)
     queries = user_vectors[user_ptr[user] : user_ptr[user + 1]]
     distances, ids = (np.asarray(part).ravel() for part in search(queries, n + len(seen)))
     known = ids >= 0

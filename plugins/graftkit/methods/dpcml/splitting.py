@@ -115,7 +115,7 @@ class PerUserRatioSplit:
         TypeError
             If a count is no integer, or a share no number.
         """
-        if not isinstance(self.ratios, Sequence | np.ndarray):
+        if not isinstance(self.ratios, Sequence | np.ndarray) or getattr(self.ratios, "shape", None) == ():
             raise_invalid("ratios", self.ratios, "two or three shares", error=TypeError)
         ratios = [check_number("ratios", ratio, low=0, high=1, closed="()") for ratio in self.ratios]
         if len(ratios) not in (2, 3) or abs(sum(ratios) - 1) > 1e-9:
@@ -177,7 +177,10 @@ class TemporalSplit:
         check_number("test_size", self.test_size, low=0, high=1, closed="()")
         matrix, values = with_values(X)
         if self.timestamps is not None:
-            times = sp.csr_matrix(self.timestamps)
+            try:
+                times = sp.csr_matrix(self.timestamps)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"timestamps: expected a matrix of numbers ({error})") from error
             if times.shape != matrix.shape:
                 raise_invalid("timestamps", times, f"the shape of X, {matrix.shape}")
             rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))

@@ -57,7 +57,11 @@ def assign_vectors(counts: IntArray, assignment: Any, n_vectors: int) -> IntArra
         exponents = np.frexp(np.maximum(counts, 1).astype(np.float64))[1] - 1
         found: IntArray = np.clip(exponents, 1, n_vectors).astype(np.int64)
         return found
-    given = np.asarray(assignment(counts) if callable(assignment) else assignment)
+    numbers = assignment(counts) if callable(assignment) else assignment
+    try:
+        given = np.asarray(numbers)
+    except ValueError:  # lists of different lengths
+        raise_invalid("assignment", assignment, "numbers of vectors, one a user", error=TypeError)
     if given.shape != counts.shape:
         raise_invalid(
             "assignment",

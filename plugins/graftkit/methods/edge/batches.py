@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import SequentialSampler
 
-from graftkit.core.validation import check_integer, raise_invalid
+from graftkit.core.validation import check_integer, check_iterable, raise_invalid
 
 __all__ = ["OutlierExposureBatcher"]
 
@@ -58,7 +58,8 @@ class OutlierExposureBatcher:
 
     def __init__(self, id_loader: Iterable[Any], oe_loader: Iterable[Any], *, criterion: Any = None) -> None:
         for name, loader in (("id_loader", id_loader), ("oe_loader", oe_loader)):
-            if not hasattr(loader, "__iter__") or isinstance(loader, Iterator | Tensor):
+            check_iterable(name, loader, "a loader that can be iterated every epoch")
+            if isinstance(loader, Iterator | Tensor):
                 raise_invalid(name, loader, "a loader that can be iterated every epoch", error=TypeError)
             if _length(loader) == 0:
                 raise_invalid(name, loader, "at least one batch", fix=_empty_advice(loader))

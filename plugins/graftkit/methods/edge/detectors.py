@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from graftkit.core.validation import check_number, raise_invalid
+from graftkit.core.validation import check_iterable, check_number, raise_invalid
 from graftkit.methods.edge.energies import joint_energy, widened
 
 __all__ = ["JointEnergy", "evaluating"]
@@ -155,7 +155,7 @@ class JointEnergy(nn.Module):
             raise_invalid("model", None, "a model", fix="Pass one, or call fit_logits.")
         logits = []
         with evaluating(self.model):
-            for batch in data_loader:
+            for batch in check_iterable("data_loader", data_loader, "batches of inputs"):
                 inputs = batch[0] if isinstance(batch, tuple | list) else batch
                 logits.append(self.model(inputs if device is None else inputs.to(device)).cpu())
         if not logits:

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from graftkit.core.validation import check_choice, check_integer, check_number, raise_invalid
+from graftkit.core.validation import check_choice, check_integer, check_iterable, check_number, raise_invalid
 
 __all__ = ["MultilabelMAP", "TailFigures", "multilabel_map", "ood_metrics", "tail_sweep"]
 
@@ -161,8 +161,7 @@ def tail_sweep(
     if counts.shape != targets.shape[1:] or not np.isfinite(counts).all() or (counts < 0).any():
         raise_invalid("label_counts", counts, f"{targets.shape[1]} counts, none negative")
     frequent = np.argsort(-counts, kind="stable")
-    if not isinstance(heads, Iterable):
-        raise_invalid("heads", heads, "several integers, such as range(5)", error=TypeError)
+    check_iterable("heads", heads, "several integers, such as range(5)")
     swept = []
     for j in list(heads):
         check_integer("heads", j, low=0, high=targets.shape[1])

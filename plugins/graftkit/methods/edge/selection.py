@@ -20,7 +20,7 @@ from typing import Any
 
 from torch import Tensor
 
-from graftkit.core.validation import check_bool, check_choice, check_integer, raise_invalid
+from graftkit.core.validation import check_bool, check_choice, check_integer, check_iterable, raise_invalid
 from graftkit.methods.edge.spectra import batch_spectrum, dilation_distance, read_features, set_spectrum
 
 __all__ = ["NotFittedError", "OEDatasetSelector", "overlapping_files"]
@@ -230,6 +230,11 @@ def overlapping_files(
     -------
     list of (Path, Path)
         Pairs of equal content, in the order of `one`; empty if the sets are disjoint.
+
+    Raises
+    ------
+    OSError
+        If a file cannot be read.
     """
     import hashlib
 
@@ -237,7 +242,16 @@ def overlapping_files(
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").digest()
 
+    paths = [_paths("one", one), _paths("other", other)]
     known: dict[bytes, list[Path]] = {}
-    for path in map(Path, other):
+    for path in paths[1]:
         known.setdefault(digest(path), []).append(path)
-    return [(path, twin) for path in map(Path, one) for twin in known.get(digest(path), [])]
+    return [(path, twin) for path in paths[0] for twin in known.get(digest(path), [])]
+
+
+def _paths(name: str, files: Any) -> list[Path]:
+    listed = list(check_iterable(name, files, "paths of files"))
+    for entry in listed:
+        if not isinstance(entry, str | PathLike):
+            raise_invalid(name, entry, "paths of files", error=TypeError)
+    return [Path(entry) for entry in listed]

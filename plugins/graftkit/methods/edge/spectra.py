@@ -192,7 +192,7 @@ def _roots(gram: Tensor) -> Tensor:
 def _spectrum(name: str, values: Any) -> Tensor:
     try:
         spectrum = values if isinstance(values, Tensor) else torch.from_numpy(np.array(values, np.float64))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise_invalid(name, values, "a vector of numbers", error=TypeError)
     spectrum = spectrum.detach().double().cpu()
     proper = spectrum.ndim == 1 and len(spectrum) and bool(torch.isfinite(spectrum).all())

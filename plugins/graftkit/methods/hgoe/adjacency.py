@@ -109,7 +109,7 @@ def resolution_of(num_nodes: Tensor, resolution: int | str = "median") -> int:
     ValueError
         If it is below 2 or above 4000.
     """
-    if resolution == "median":
+    if isinstance(resolution, str) and resolution == "median":
         return _check_resolution(max(2, int(np.median(num_nodes.numpy()))))
     if isinstance(resolution, str):
         raise_invalid("resolution", resolution, "an integer >= 2 or 'median'")

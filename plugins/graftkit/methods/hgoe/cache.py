@@ -7,6 +7,7 @@ checksum is wrong, is built again with a warning. Files hold tensors only and ar
 """
 
 import hashlib
+import io
 import json
 import warnings
 from collections.abc import Mapping
@@ -62,8 +63,10 @@ def write(path: Path, tensors: Mapping[str, Tensor], summary: Mapping[str, Any])
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {"tensors": dict(tensors), "summary": json.dumps(dict(summary)), "checksum": _checksum(tensors)}
+    buffer = io.BytesIO()
+    torch.save(content, buffer)  # on a full disk torch's writer has an error of its own
     with whole_file(path) as file:
-        torch.save(content, file)
+        file.write(buffer.getbuffer())
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -155,7 +155,10 @@ def check_size(size: int, low: int = 1) -> int:
     n = check_integer("size", size, low=low)
     if n > MAX_SIZE:
         raise_invalid(
-            "size", size, f"at most {MAX_SIZE}", fix=f"A dense matrix would need {8 * n * n / 2**30:.1f} GiB"
+            "size",
+            size,
+            f"at most {MAX_SIZE}",
+            fix=f"A dense matrix would need {8.0 * n * n / 2**30:.1f} GiB",
         )
     return n
 

@@ -149,6 +149,10 @@ class BoundaryAwareOELoss(nn.Module):
         reference = None if id_scores is None else _as_parts("id_scores", id_scores)
         if reference is not None and reference.keys() != parts.keys():
             raise_invalid("id_scores", sorted(reference), f"the parts {sorted(parts)}")
+        if part_weights is not None and not isinstance(part_weights, Mapping):
+            raise_invalid(
+                "part_weights", part_weights, "a mapping of parts to weights, or None", error=TypeError
+            )
         unknown = set(part_weights or {}) - set(parts)
         if unknown:
             raise_invalid("part_weights", sorted(unknown), f"parts among {sorted(parts)}")

@@ -36,11 +36,13 @@ def ood_metrics(is_ood: Any, scores: Any) -> dict[str, float]:
 
     Raises
     ------
+    TypeError
+        If they are no numbers.
     ValueError
         If lengths differ, scores are not finite, labels are other than 0 and 1, or one class is missing.
     """
     truth, score = (x.detach().cpu() if isinstance(x, Tensor) else x for x in (is_ood, scores))
-    truth, score = np.asarray(truth), np.asarray(score, dtype=np.float64)
+    truth, score = _vector("is_ood", truth), _vector("scores", score).astype(np.float64)
     if score.ndim != 1 or truth.shape != score.shape:
         raise_invalid("scores", score, f"a vector as long as is_ood, shape {truth.shape}")
     if not np.isfinite(score).all():
@@ -63,6 +65,16 @@ def ood_metrics(is_ood: Any, scores: Any) -> dict[str, float]:
         "AUPR": float(metrics.average_precision_score(truth, score)),
         "FPR95": float(fpr[np.flatnonzero(tpr >= 0.95)[0]]),
     }
+
+
+def _vector(name: str, values: Any) -> np.ndarray:
+    try:
+        found = np.asarray(values)
+    except (TypeError, ValueError):  # lists of different lengths
+        found = np.empty(0, dtype=object)
+    if found.dtype.kind not in "biuf":
+        raise_invalid(name, values, "a vector of numbers", error=TypeError)
+    return found
 
 
 def _metrics() -> Any:

@@ -123,7 +123,7 @@ def compare_defences(
     Raises
     ------
     TypeError
-        If `variants` is no mapping, or a variant no callable.
+        If `variants` or `run_options` is no mapping, or a variant no callable.
     ValueError
         If there is no variant, or an option is not one.
     """
@@ -131,6 +131,8 @@ def compare_defences(
         raise_invalid("variants", variants, "a mapping of name to callable", error=TypeError)
     if not variants:
         raise_invalid("variants", variants, "at least one variant")
+    if run_options is not None and not isinstance(run_options, Mapping):
+        raise_invalid("run_options", run_options, "a mapping of names to options, or None", error=TypeError)
     options = {"baselines": (), **(run_options or {})}
     unknown = {"checkpoint", "resume", "eval_data"} & set(options)
     if unknown:

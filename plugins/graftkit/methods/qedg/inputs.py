@@ -79,7 +79,7 @@ def check_shape(input_shape: Any) -> tuple[int, ...]:
     ValueError
         If it has another length, or a side is too small (images: 4 pixels).
     """
-    if isinstance(input_shape, str) or not isinstance(input_shape, Sequence):
+    if isinstance(input_shape, str | bytes) or not isinstance(input_shape, Sequence):
         raise_invalid("input_shape", input_shape, "(channels, height, width) or (features,)", error=TypeError)
     shape = tuple(check_integer("input_shape", side, low=1) for side in input_shape)
     if len(shape) not in (1, 3) or (len(shape) == 3 and min(shape[1:]) < 4):
@@ -219,7 +219,7 @@ def check_schedule(eval_every: Any) -> Schedule:
         if eval_every != "round":
             raise_invalid("eval_every", eval_every, '"round", an integer or a sequence of integers')
         return eval_every
-    if isinstance(eval_every, Sequence | np.ndarray):
+    if isinstance(eval_every, Sequence | np.ndarray) and getattr(eval_every, "shape", None) != ():
         return tuple(check_integer("eval_every", point, low=1) for point in eval_every)
     return check_integer("eval_every", eval_every, low=1)
 

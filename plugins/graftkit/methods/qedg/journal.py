@@ -83,12 +83,22 @@ class Journal:
         ----------
         entry : dict
             As JSON holds it.
+
+        Raises
+        ------
+        OSError
+            If the disk takes no more; the entry is then not in the file.
         """
         # One write a line, so that a line is torn only at the end.
         line = (json.dumps(entry) + "\n").encode()
-        while line:
-            line = line[os.write(self._file, line) :]
-        os.fsync(self._file)
+        whole = os.fstat(self._file).st_size
+        try:
+            while line:
+                line = line[os.write(self._file, line) :]
+            os.fsync(self._file)
+        except OSError:
+            os.ftruncate(self._file, whole)  # a half line would be joined to the next entry
+            raise
 
     def refuse(self) -> NoReturn:
         """Say that this is no ledger.

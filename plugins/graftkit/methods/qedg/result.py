@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -274,6 +275,10 @@ class AuditResult:
         with whole_file(target / "report.png") as file:
             file.write(png(self.as_dict()))
         self.export_queries(target / "queries.npz")
+        buffer = io.BytesIO()
+        torch.save(
+            self.substitute.state_dict(), buffer
+        )  # on a full disk torch's writer has an error of its own
         with whole_file(target / "substitute.pt") as file:
-            torch.save(self.substitute.state_dict(), file)
+            file.write(buffer.getbuffer())
         return target

@@ -93,7 +93,12 @@ def make_multiview_outliers(
     check_number("noise", noise, low=0)
     check_bool("leak_free", leak_free)
     shares = check_rates(rates)
-    if isinstance(dims, str) or not isinstance(dims, Sequence | np.ndarray) or len(dims) < 2:
+    if (
+        isinstance(dims, str)
+        or not isinstance(dims, Sequence | np.ndarray)
+        or getattr(dims, "shape", None) == ()
+        or len(dims) < 2
+    ):
         raise_invalid("dims", dims, "the widths of two or more views")
     for dim in dims:
         check_integer("dims", dim, low=1)

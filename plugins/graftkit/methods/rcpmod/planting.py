@@ -321,7 +321,12 @@ def check_rates(rates: Any) -> tuple[float, float, float]:
     TypeError
         If one is no number.
     """
-    if isinstance(rates, str) or not isinstance(rates, Sequence | np.ndarray) or len(rates) != 3:
+    if (
+        isinstance(rates, str)
+        or not isinstance(rates, Sequence | np.ndarray)
+        or getattr(rates, "shape", (3,)) != (3,)
+        or len(rates) != 3
+    ):
         raise_invalid("rates", rates, "three rates: attribute, class, class-attribute")
     attribute, by_class, mixed = (check_number("rates", rate, low=0, high=1) for rate in rates)
     return attribute, by_class, mixed

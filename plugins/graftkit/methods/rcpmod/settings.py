@@ -134,7 +134,7 @@ class Settings:
         check_choice("scale", self.scale, ("feature", "global", None))
         check_choice("pairing", self.pairing, ("sequential", "independent"))
         check_bool("reshuffle", self.reshuffle)
-        if self.n_reference != "auto":
+        if not isinstance(self.n_reference, str) or self.n_reference != "auto":
             check_integer("n_reference", self.n_reference, low=1)
         check_choice("knn_backend", self.knn_backend, ("auto", "sklearn", "faiss"))
         check_choice("dtype", self.dtype, ("float32", "float64"))

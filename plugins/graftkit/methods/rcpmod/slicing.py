@@ -150,7 +150,7 @@ def _columns(view_slices: Any, table: Any) -> tuple[tuple[Hashable, ...], tuple[
                 f"X: expected at least {specs} features for {specs} views, got {n_features} feature(s)"
             )
         columns = np.array_split(positions, int(specs))
-    elif not isinstance(specs, Sequence | np.ndarray):
+    elif not isinstance(specs, Sequence | np.ndarray) or getattr(specs, "shape", None) == ():
         raise_invalid("view_slices", view_slices, "an int, 'auto', a list or a mapping", error=TypeError)
     elif not named and len(specs) and all(_is_integer(s) for s in specs):
         if min(specs) < 1 or sum(specs) != n_features:

@@ -12,12 +12,13 @@ tensor([2, 3])
 
 import warnings
 from collections.abc import Iterable, Sequence
+from numbers import Integral
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from graftkit.core.validation import check_number, raise_invalid
+from graftkit.core.validation import check_integer, check_iterable, check_number, raise_invalid
 
 __all__ = ["Membership", "on_the_grid_of", "spread_over", "tail_classes_from_counts"]
 
@@ -42,7 +43,7 @@ def tail_classes_from_counts(class_counts: Sequence[int] | Tensor, threshold: fl
     ValueError
         If the counts are empty, negative, not whole, or not one-dimensional, or the threshold is negative.
     TypeError
-        If the threshold is no number.
+        If the counts are no numbers, or the threshold is none.
 
     Warns
     -----
@@ -54,7 +55,12 @@ def tail_classes_from_counts(class_counts: Sequence[int] | Tensor, threshold: fl
     >>> tail_classes_from_counts([5000, 645, 50], 1000)
     tensor([1, 2])
     """
-    counts = torch.as_tensor(class_counts)
+    try:
+        counts = torch.as_tensor(class_counts)
+    except (TypeError, ValueError, RuntimeError):  # whatever torch makes of what is no array
+        raise_invalid("class_counts", class_counts, "one count for each class", error=TypeError)
+    if counts.is_complex() or counts.dtype == torch.bool:
+        raise_invalid("class_counts", class_counts, "counts, real numbers", error=TypeError)
     if counts.ndim != 1 or counts.numel() == 0:
         raise_invalid("class_counts", class_counts, "one count for each class")
     if not bool(((counts >= 0) & (counts == counts.round())).all()):
@@ -104,9 +110,9 @@ class Membership:
         ignore_index: int | None = None,
     ) -> None:
         classes = (
-            [_as_class(c) for c in torch.as_tensor(tail_classes).tolist()]
-            if isinstance(tail_classes, Tensor)
-            else [_as_class(c) for c in tail_classes]
+            [_as_class(c) for c in tail_classes.tolist()]
+            if isinstance(tail_classes, Tensor) and tail_classes.ndim == 1
+            else [_as_class(c) for c in check_iterable("tail_classes", tail_classes, "several classes")]
         )
         if len(set(classes)) != len(classes):
             raise_invalid("tail_classes", classes, "each class once")
@@ -114,7 +120,9 @@ class Membership:
             raise_invalid("tail_classes", classes, f"classes below {n_classes}, the length of class_counts")
         self.tail_classes = tuple(sorted(classes))
         self.n_classes = n_classes
-        self.ignore_index = ignore_index
+        self.ignore_index = (
+            None if ignore_index is None else check_integer("ignore_index", ignore_index, low=-(2**63))
+        )
         self.table = torch.zeros(max((n_classes or 0), max(classes, default=-1) + 1, 1), dtype=torch.bool)
         self.table[list(self.tail_classes)] = True
 
@@ -258,6 +266,7 @@ def on_the_grid_of(membership: Tensor, output: Tensor) -> Tensor:
 def _as_class(value: Any) -> int:
     if isinstance(value, Tensor) and value.ndim == 0:
         value = value.item()
-    if isinstance(value, bool) or not hasattr(value, "__index__") or value < 0:
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if not whole or value < 0:
         raise_invalid("tail_classes", value, "class indices >= 0")
     return int(value)

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
+from graftkit.core.validation import raise_invalid
+
 __all__ = ["RecordedStatistics", "coupled_modules", "frozen_running_stats"]
 
 
@@ -36,11 +38,18 @@ def coupled_modules(model: nn.Module) -> list[str]:
     list of str
         Names as in ``model.named_modules()``; empty where every pass may be split by samples.
 
+    Raises
+    ------
+    TypeError
+        If `model` is no module.
+
     Examples
     --------
     >>> coupled_modules(torch.nn.GroupNorm(1, 4))
     []
     """
+    if not isinstance(model, nn.Module):
+        raise_invalid("model", model, "a torch module", error=TypeError)
     return [name or type(module).__name__ for name, module in model.named_modules() if _couples(module)]
 
 
@@ -65,7 +74,14 @@ def frozen_running_stats(model: nn.Module) -> Iterator[None]:
     ------
     None
         Batch statistics are used as before; on exit, also by an exception, everything is as it was.
+
+    Raises
+    ------
+    TypeError
+        If `model` is no module.
     """
+    if not isinstance(model, nn.Module):
+        raise_invalid("model", model, "a torch module", error=TypeError)
     tracked: list[nn.Module] = []
     buffers: list[tuple[nn.Module, Tensor | None, Tensor | None]] = []
     try:

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from graftkit.core.random import torch_generator
-from graftkit.core.validation import check_bool, check_choice, check_integer, raise_invalid
+from graftkit.core.validation import check_bool, check_choice, check_integer, check_iterable, raise_invalid
 from graftkit.methods.sse_sam.coupling import frozen_running_stats
 from graftkit.methods.sse_sam.curvature_table import CurvatureTable
 from graftkit.methods.sse_sam.lanczos import LanczosRun, lanczos, spectral_density
@@ -107,10 +107,17 @@ def class_curvature(
     check_integer("n_probe", n_probe, low=1)
     check_integer("min_samples", min_samples, low=1)
     check_bool("density", density)
+    check_bool("reorthogonalize", reorthogonalize)
+    if not isinstance(model, nn.Module):
+        raise_invalid("model", model, "a torch module", error=TypeError)
+    if not callable(loss_fn):
+        raise_invalid("loss_fn", loss_fn, "a callable of outputs and labels", error=TypeError)
+    if groups is not None and not isinstance(groups, Mapping):
+        raise_invalid("groups", groups, "a mapping of names to classes, or None", error=TypeError)
     params = [p for p in model.parameters() if p.requires_grad]
     if not params:
         raise_invalid("model", type(model).__name__, "at least one parameter that requires a gradient")
-    stored = [(x, y) for x, y in batches]
+    stored = [_pair(batch) for batch in check_iterable("batches", batches, "pairs (inputs, labels)")]
     if not stored or sum(len(y) for _, y in stored) == 0:
         raise_invalid("batches", stored, "at least one sample")
     seen = sorted({int(label) for _, y in stored for label in y.unique()})
@@ -136,6 +143,12 @@ def class_curvature(
                 runs.append(lanczos(group.product, start, k, reorthogonalize=reorthogonalize))
             table[name] = _row(group.size, loss, grad, runs, density)
     return table
+
+
+def _pair(batch: Any) -> tuple[Any, Tensor]:
+    if not isinstance(batch, tuple | list) or len(batch) != 2 or not isinstance(batch[1], Tensor):
+        raise_invalid("batches", batch, "pairs (inputs, labels), labels a tensor", error=TypeError)
+    return batch[0], batch[1]
 
 
 def _row(n: int, loss: float, grad: Tensor, runs: list[LanczosRun], density: bool) -> dict[str, Any]:

@@ -26,7 +26,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
-from graftkit.core.validation import check_bool, raise_invalid
+from graftkit.core.validation import check_bool, check_choice, check_iterable, raise_invalid
 from graftkit.methods.sse_sam.closure_arguments import call_whole
 from graftkit.methods.sse_sam.closure_form import ClosureForm
 from graftkit.methods.sse_sam.explicit_form import THREE_WAYS, ExplicitForm
@@ -171,6 +171,7 @@ class SSESAM(LoopForm, ClosureForm, ExplicitForm):
         def build(groups: list[dict[str, Any]]) -> Optimizer:
             return base_optimizer(groups, **base_kwargs)
 
+        check_choice("stage1", stage1, ("split", "sam"))
         switch = _switch(gamma, total_steps, switch_step)
         head, tail = check_rho(rho)
         group_defaults = {
@@ -209,6 +210,11 @@ class SSESAM(LoopForm, ClosureForm, ExplicitForm):
         process_group: Any,
     ) -> None:
         self._settings = settings
+        if model is not None and not isinstance(model, nn.Module):
+            raise_invalid("model", model, "a torch module or None", error=TypeError)
+        if process_group is not None and not isinstance(process_group, dist.ProcessGroup):
+            raise_invalid("process_group", process_group, "a process group or None", error=TypeError)
+        check_iterable("params", params, "parameters or parameter groups")
         super().__init__(params, group_defaults)
         self.base_optimizer = build(self.param_groups)
         if _needs_closure(self.base_optimizer):

@@ -162,6 +162,8 @@ def resolve_tail(
 
     Raises
     ------
+    TypeError
+        If `class_counts` is no sequence.
     ValueError
         If neither or both spellings are given, or half of the second.
     """
@@ -176,6 +178,12 @@ def resolve_tail(
             + ("both" if given and counted else "only one of the two" if counted else "neither")
             + ". Plain SAM, stage1='sam' with gamma=None, needs none of the three."
         )
+    if class_counts is not None and not (
+        hasattr(class_counts, "__len__") and hasattr(class_counts, "__iter__")
+    ):
+        raise_invalid("class_counts", class_counts, "one count for each class", error=TypeError)
+    if getattr(class_counts, "shape", None) == ():
+        raise_invalid("class_counts", class_counts, "one count for each class", error=TypeError)
     n_classes = len(class_counts) if class_counts is not None else None
     if counted:
         tail = tail_classes_from_counts(class_counts, tail_threshold)
