@@ -1,12 +1,10 @@
-"""graftkit.diffusers: on a pipeline of a tiny network without text.
-
-Arguments that are missing from ``only`` fail with errors that do not name them yet; the issue lists them.
-"""
+"""graftkit.diffusers: on a pipeline of a tiny network without text."""
 
 import tempfile
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 
 from graftkit import diffusers as host
@@ -49,7 +47,7 @@ def entries() -> list[Entry]:
                 "size": (16, 16),
             },
             sizes=size,
-            only=("timestep", "trainable", "noise", "seed"),
+            says={"levels": ("features",), "size": ("height", "width")},
         ),
         Entry(
             "DiffusionFeaturePipeline.__call__",
@@ -63,7 +61,6 @@ def entries() -> list[Entry]:
                 "width": 16,
             },
             sizes=size,
-            only=("features", "num_noise", "height", "width"),
         ),
         Entry(
             "FeatureAggregator",
@@ -114,14 +111,6 @@ def entries() -> list[Entry]:
                 "denoise_from": 60,
                 "apply": None,
             },
-            only=(
-                "name",
-                "prompt",
-                "negative_prompt",
-                "guidance_scale",
-                "controlnet_conditioning_scale",
-                "denoise_from",
-            ),
         ),
         Entry("Text", host.Text, lambda: {"embeds": torch.zeros(1, 2, 3), "pooled": None, "mask": None}),
         Entry(
@@ -140,7 +129,24 @@ def entries() -> list[Entry]:
                 "prompt": None,
             },
             sizes=size,
-            only=("features", "num_noise", "height", "width", "batch_size", "seed", "prompt"),
+            says={"dataset": ("image",)},  # an item is read as the pipeline's image
+        ),
+        Entry(
+            "rank_activations",
+            lambda **a: host.rank_activations(pipe(), **a),
+            lambda: {
+                "images": images,
+                "masks": [np.arange(16).reshape(4, 4) % 2] * 4,
+                "names": NAMES[:1],
+                "timesteps": (50,),
+                "cv": 2,
+                "pixels_per_image": 5,
+                "ignore_label": 255,
+                "batch_size": 4,
+                "random_state": 0,
+            },
+            sizes=(*size, "pixels_per_image"),
+            says={"names": ("features",), "timesteps": ("timestep",), "images": ("image", "masks")},
         ),
         Entry("load_selection", host.load_selection, lambda: {"source": {"unet-out": True}}),
     ]

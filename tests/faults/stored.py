@@ -112,7 +112,8 @@ def read_state(path: Path) -> Any:
 def gate_report() -> Any:
     from graftkit.methods.content_shift import GateReport
 
-    return GateReport([{"technique": "t", "metric": "m", "gain_mean": 0.5}], {"t": "helps"}, ["t"])
+    row = {"technique": "t", "metric": "m", "gain_mean": 0.5, "control_gain": None}
+    return GateReport([row], {"t": "helps"}, ["t"])
 
 
 def load_report(path: Path) -> Any:

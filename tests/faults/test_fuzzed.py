@@ -47,7 +47,6 @@ EXEMPT = {
     "FeatureInfo": "made by the backbone, a plain record",
     "GateReport": "made by the pipeline, a plain record; its files are in test_corrupted.py",
     "GraphOODDetector": "a protocol",
-    "rank_activations": "its arguments fail with errors that do not name them yet, see the issue",
     "VariantBackbone": "tests/adapters/diffusers/test_shift_errors.py, and DiffusionBackbone is here",
 }
 

@@ -11,7 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from graftkit.core.validation import check_bool, check_choice, check_integer, raise_invalid
+from graftkit.core.validation import (
+    check_bool,
+    check_choice,
+    check_integer,
+    check_iterable,
+    check_number,
+    raise_invalid,
+)
 from graftkit.diffusers.conditioning import Text
 from graftkit.diffusers.pipeline import DiffusionFeaturePipeline
 from graftkit.methods.diffusion_feature.aggregation import FeatureAggregator
@@ -156,7 +163,7 @@ class DiffusionBackbone(nn.Module):
         self.noise = check_choice("noise", noise, ("fixed", "random"))
         self.seed = check_integer("seed", seed, low=0)
         self.class_label = None if class_label is None else check_integer("class_label", class_label, low=0)
-        height, width = size or (None, None)
+        height, width = (None, None) if size is None else _pair(size)
         self.levels = _by_stride(pipe, height, width) if levels is None else _read_levels(pipe, levels)
         text = pipe.encode_text(prompt)
         for key in ("embeds", "pooled", "mask", "embeds_2", "mask_2"):
@@ -174,9 +181,7 @@ class DiffusionBackbone(nn.Module):
         )
         self.denoiser, self.vae = pipe.denoiser, vae
         for channel, values in (("mean", mean), ("std", std)):
-            tensor = (
-                None if values is None else torch.tensor(list(values), dtype=torch.float32).view(1, -1, 1, 1)
-            )
+            tensor = None if values is None else torch.tensor(_channels(channel, values)).view(1, -1, 1, 1)
             self.register_buffer(f"image_{channel}", tensor, persistent=False)
         self._stream = torch.Generator().manual_seed(self.seed)
         self.aggregate = FeatureAggregator("max")
@@ -274,12 +279,34 @@ class DiffusionBackbone(nn.Module):
         self.train(self.training)
 
 
+def _pair(size: Any) -> tuple[int, int]:
+    if not isinstance(size, Sequence) or isinstance(size, str) or len(size) != 2:
+        raise_invalid("size", size, "height and width", error=TypeError)
+    height, width = (check_integer("size", side, low=1) for side in size)
+    return height, width
+
+
+def _channels(name: str, values: Any) -> list[float]:
+    """One number a channel, or one for all; those of a spread above 0."""
+    check_iterable(name, values, "one number a channel")
+    low = 0.0 if name == "std" else None
+    numbers = [check_number(name, value, low=low, closed="(]") for value in values]
+    if len(numbers) not in (1, 3):
+        raise_invalid(name, values, "one number, or one for each of three channels")
+    return numbers
+
+
 def _read_levels(pipe: Any, levels: Any) -> list[list[str]]:
-    if isinstance(levels, str) or not isinstance(levels, Sequence) or not levels:
+    if isinstance(levels, str | bytes) or not isinstance(levels, Sequence) or not levels:
         raise_invalid("levels", levels, "a list with a list of names for each level")
     from graftkit.diffusers.requests import resolve
 
-    read = [resolve(pipe, [level] if isinstance(level, str) else list(level)).names for level in levels]
+    read = []
+    for level in levels:
+        names = [level] if isinstance(level, str) else level
+        if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+            raise_invalid("levels", level, "names for each level", error=TypeError)
+        read.append(resolve(pipe, list(names)).names)
     extras = [name for level in read for name in level if name in ("attn", "vae-out")]
     if extras:
         raise_invalid("levels", extras, "activations, as the extras have no fixed size")

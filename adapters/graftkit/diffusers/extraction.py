@@ -182,7 +182,8 @@ def _items(dataset: Any) -> Any:
         if not found:
             raise_invalid("dataset", str(dataset), "a folder with pictures")
         return found
-    if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
+    sequence = hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")
+    if not sequence or isinstance(dataset, Mapping | bytes) or getattr(dataset, "shape", None) == ():
         raise_invalid("dataset", dataset, "a folder or a sequence of items", error=TypeError)
     if not len(dataset):
         raise_invalid("dataset", dataset, "at least one item")

@@ -94,7 +94,10 @@ def _from_pil(
 
 def _from_array(picture: Any, channels: int, name: str) -> Tensor:
     if isinstance(picture, np.ndarray):
-        tensor = torch.from_numpy(np.ascontiguousarray(picture))
+        if picture.dtype.kind not in "buif":
+            raise_invalid(name, picture, "floats in [0, 1] or uint8", error=TypeError)
+        # A copy where the array is read-only, which torch warns of.
+        tensor = torch.from_numpy(np.require(picture, requirements=("C", "W")))
         tensor = tensor.permute(0, 3, 1, 2) if tensor.ndim == 4 else tensor
         tensor = tensor.permute(2, 0, 1)[None] if tensor.ndim == 3 else tensor
     elif isinstance(picture, Tensor):

@@ -4,7 +4,7 @@
 >>> rows[0]["name"], rows[0]["miou"]  # doctest: +SKIP
 """
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from statistics import mean, stdev
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 
 from graftkit.core.progress import progress_bar
 from graftkit.core.random import numpy_generator
-from graftkit.core.validation import check_integer, raise_invalid
+from graftkit.core.validation import check_integer, check_iterable, raise_invalid
 from graftkit.methods.diffusion_feature.ranking import make_probe, read_splits, score_maps
 
 __all__ = ["rank_activations"]
@@ -87,11 +87,17 @@ def rank_activations(
         If lengths differ, a mask is not 2-D, or the splits are refused.
     """
     seed = check_integer("random_state", random_state, low=0)
-    labels = [np.asarray(mask) for mask in masks]
+    labels = [np.asarray(mask) for mask in check_iterable("masks", masks, "a label map an image")]
+    if pixels_per_image is not None:
+        check_integer("pixels_per_image", pixels_per_image, low=1)
+    if ignore_label is not None:
+        check_integer("ignore_label", ignore_label)
     for label in labels:
         if label.ndim != 2 or not np.issubdtype(label.dtype, np.integer):
             raise_invalid("masks", label, "integer label maps of shape (H, W)")
     source = call.get("latents", images)
+    if source is not None and (not isinstance(source, Sized) or getattr(source, "shape", None) == ()):
+        raise_invalid("images", source, "pictures in a list, array or tensor", error=TypeError)
     if source is None or len(source) != len(labels):
         raise_invalid("masks", masks, f"one mask for each of {0 if source is None else len(source)} images")
     for key in ("features", "timestep", "generator", "return_dict", "output_device"):
@@ -100,7 +106,7 @@ def rank_activations(
     make_probe(probe)
     splits = read_splits(cv, len(labels), numpy_generator(seed))
     generators = [torch.Generator(pipe._execution_device).manual_seed(seed + i) for i in range(len(labels))]
-    steps = list(timesteps)
+    steps = list(check_iterable("timesteps", timesteps, "timesteps, several or one in a list"))
     out = pipe(
         images,
         prompt,

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graftkit.core.random import numpy_generator
-from graftkit.core.validation import check_integer, check_iterable, raise_invalid
+from graftkit.core.validation import check_integer, raise_invalid
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context, clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -108,10 +108,8 @@ class DenseProbe(ClassifierMixin, BaseEstimator):
         """
         from graftkit.methods.diffusion_feature.pixels import pixel_table
 
-        check_iterable("X", X, "maps of shape (n, C, h, w), or a list of maps")
-        check_iterable("y", y, "label maps of shape (n, H, W), or a list of them")
-        if self.pixels_per_image is not None:
-            check_integer("pixels_per_image", self.pixels_per_image, low=1)
+        if isinstance(self.pixels_per_image, bool):
+            raise_invalid("pixels_per_image", self.pixels_per_image, "an integer or None", error=TypeError)
         maps = _read_maps(X)
         labels = _read_labels(y, len(maps))
         table, target = pixel_table(
@@ -155,8 +153,7 @@ class DenseProbe(ClassifierMixin, BaseEstimator):
         if not isinstance(chosen, tuple | list) or len(chosen) != 2:
             raise_invalid("size", chosen, "height and width", error=TypeError)
         height, width = (check_integer("size", side, low=1) for side in chosen)
-        check_iterable("X", X, "maps of shape (n, C, h, w), or a list of maps")
-        return np.stack([self._predict_one(m, (height, width)) for m in self._checked(X)])
+        return np.stack([self._predict_one(one, (height, width)) for one in self._checked(X)])
 
     def score(self, X: Any, y: Any, sample_weight: None = None) -> float:
         """Mean IoU over the set, ignored pixels left out.
@@ -183,9 +180,6 @@ class DenseProbe(ClassifierMixin, BaseEstimator):
             If shapes do not fit, `sample_weight` is given, or no pixel is labelled.
         """
         from graftkit.methods.diffusion_feature.metrics import confusion_matrix, mean_iou
-
-        check_iterable("X", X, "maps of shape (n, C, h, w), or a list of maps")
-        check_iterable("y", y, "label maps of shape (n, H, W), or a list of them")
 
         check_is_fitted(self)
         if sample_weight is not None:

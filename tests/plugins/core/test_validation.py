@@ -288,10 +288,16 @@ def test_check_iterable_starts_no_iteration():
     check_iterable("loader", Loader(), "batches")
 
 
-@pytest.mark.parametrize("value", [2**63, -(2**63) - 1, 10**400])
-def test_check_integer_refuses_what_no_tensor_holds(value):
-    with pytest.raises(
-        ValueError, match=exactly(f"n: expected an integer of 64 bits, got {describe(value)}")
-    ):
-        check_integer("n", value)
-    assert check_integer("n", 2**63 - 1) == 2**63 - 1
+@pytest.mark.parametrize(
+    ("value", "bounds", "words"),
+    [
+        (2**63, {"low": 0}, "an integer >= 0 of 64 bits"),
+        (10**400, {"low": 0}, "an integer >= 0 of 64 bits"),
+        (-(2**63) - 1, {"high": 5}, "an integer <= 5 of 64 bits"),
+    ],
+)
+def test_check_integer_with_a_bound_refuses_what_no_tensor_holds(value, bounds, words):
+    with pytest.raises(ValueError, match=exactly(f"n: expected {words}, got {describe(value)}")):
+        check_integer("n", value, **bounds)
+    assert check_integer("n", value) == value  # a seed may be as long as one likes
+    assert check_integer("n", 2**63 - 1, low=0) == 2**63 - 1

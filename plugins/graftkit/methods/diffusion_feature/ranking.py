@@ -85,8 +85,11 @@ def read_splits(cv: Any, count: int, rng: np.random.Generator) -> list[tuple[lis
     ValueError
         If there are fewer images than folds, or a split is empty, overlaps or names an unknown image.
     """
-    if isinstance(cv, Sequence) and not isinstance(cv, str):
-        splits = [([int(i) for i in train], [int(i) for i in test]) for train, test in cv]
+    if isinstance(cv, Sequence) and not isinstance(cv, str | bytes):
+        try:
+            splits = [([int(i) for i in train], [int(i) for i in test]) for train, test in cv]
+        except (TypeError, ValueError):
+            raise_invalid("cv", cv, "pairs of training and test indices", error=TypeError)
     else:
         folds = check_integer("cv", cv, low=2)
         if count < folds:
