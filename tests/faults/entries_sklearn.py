@@ -363,11 +363,13 @@ def entries() -> list[Entry]:
                 "beta": 0.1,
                 "groups": None,
             },
+            says={"X_train": ("X_test",)},  # whose shape the other's is held against
         ),
         Entry(
             "stack_views",
             host.stack_views,
             lambda: {"views": [VIEWS[:, :3], VIEWS[:, 3:]], "mask": np.ones((24, 2), bool)},
+            says={"views": ("view",)},
         ),
     ]
 

@@ -231,7 +231,7 @@ def _default() -> Any:
 
 
 def _read_maps(X: Any) -> list[Array]:
-    if not hasattr(X, "__iter__") or isinstance(X, str | Mapping):
+    if not hasattr(X, "__iter__") or isinstance(X, str | Mapping) or getattr(X, "shape", None) == ():
         raise_invalid("X", X, "an array or a list of maps", error=TypeError)
     maps = [_to_array(one) for one in X]
     if not maps:
@@ -247,7 +247,7 @@ def _read_maps(X: Any) -> list[Array]:
 
 
 def _read_labels(y: Any, count: int) -> list[Array]:
-    if not hasattr(y, "__iter__") or isinstance(y, str | Mapping):
+    if not hasattr(y, "__iter__") or isinstance(y, str | Mapping) or getattr(y, "shape", None) == ():
         raise_invalid("y", y, "an array or a list of label maps", error=TypeError)
     labels = [_to_array(one) for one in y]
     if len(labels) != count:

@@ -96,7 +96,7 @@ class DPCMLDisplay:
             If `user_id` is out of range.
         """
         check_is_fitted(estimator, "user_vectors_")
-        if np.ndim(user_id):
+        if isinstance(user_id, list | tuple) or np.ndim(user_id):
             raise_invalid("user_id", user_id, "one id")
         (vectors,) = estimator.get_user_vectors(user_id)
         labels = None if groups is None else np.asarray(groups)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from graftkit.core.validation import check_choice, check_integer, check_iterable, check_number, raise_invalid
 from graftkit.methods.dpcml import evaluate
@@ -95,7 +96,7 @@ def ranking_metrics(
         protocol=protocol,
         beta=beta,
         item_vectors=getattr(model, "item_vectors_", None),
-        groups=None if groups is None else np.asarray(groups),
+        groups=None if groups is None else _labels(groups),
     )
 
 
@@ -170,3 +171,10 @@ def _score_function(model: Any, shape: tuple[int, int]) -> Callable[[Any], Any]:
         raise_invalid("model", model, "a fitted DPCML or a function of user ids", error=TypeError)
     given: Callable[[Any], Any] = model
     return given
+
+
+def _labels(groups: Any) -> npt.NDArray[Any]:
+    try:
+        return np.asarray(groups)
+    except ValueError:  # rows of different lengths
+        raise_invalid("groups", groups, "a label an item, a vector")
