@@ -31,6 +31,11 @@ TOP_LEVEL = {
 }
 HIDDEN = {".ci", ".gitignore"}
 LARGEST = 500_000  # bytes
+LONGEST = 400  # lines of a file of code: beyond that it holds more than one idea
+LONGER = {  # why each may be
+    "tests/adapters/diffusers/test_extraction.py": "pending",
+    "tests/adapters/diffusers/test_families.py": "pending",
+}
 
 # Folders of somebody's machine, and hosts that packages come from. Names are put together here so that this
 # file does not trip over itself.
@@ -79,6 +84,24 @@ def test_top_level_is_what_was_agreed():
 
 def test_no_file_is_large():
     assert [path.name for path in repository_files() if path.stat().st_size > LARGEST] == []
+
+
+def long_files(paths: list[Path]) -> list[Path]:
+    """Files of Python code with more lines than `LONGEST`."""
+    code = [path for path in paths if path.suffix == ".py"]
+    return [path for path in code if len(path.read_text(encoding="utf-8").splitlines()) > LONGEST]
+
+
+def test_files_of_code_are_split_by_idea():
+    found = {path.relative_to(ROOT).as_posix() for path in long_files(repository_files())}
+    assert found - set(LONGER) == set()
+
+
+def test_length_check_can_fail(tmp_path):
+    files = [tmp_path / name for name in ("whole.py", "split.py", "data.txt")]
+    for file, lines in zip(files, (LONGEST + 1, LONGEST, LONGEST + 1), strict=True):
+        file.write_text("x = 1\n" * lines)
+    assert long_files(files) == files[:1]
 
 
 def test_no_file_names_a_machine_or_a_package_index():

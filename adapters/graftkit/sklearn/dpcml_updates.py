@@ -8,19 +8,17 @@ import numpy as np
 
 from graftkit.core.devices import check_device
 from graftkit.core.validation import check_bool
-from graftkit.methods.dpcml import Settings, fit_vectors
+from graftkit.methods.dpcml import fit_vectors
 from graftkit.methods.dpcml.interactions import check_positives, item_counts, merge_interactions
 from graftkit.methods.dpcml.serialization import restore_generator
-from graftkit.sklearn.dpcml_fitted import FittedMixin
+from graftkit.sklearn.dpcml_training import TrainingMixin
 from sklearn.base import clone
 
 __all__ = ["UpdatesMixin"]
 
 
-class UpdatesMixin(FittedMixin):
+class UpdatesMixin(TrainingMixin):
     """Incremental fitting."""
-
-    verbose: Any
 
     def partial_fit(self, X: Any, y: Any = None, *, allow_growth: bool = False) -> Self:  # noqa: ARG002
         """Pass once over interactions, starting where the last call ended; nothing stops early here.
@@ -110,9 +108,3 @@ class UpdatesMixin(FittedMixin):
                     f"{wrong[0]!r} where {wrong[1]!r} was fitted"
                 )
         return clone(self)
-
-    def _settings(self) -> Settings:
-        raise NotImplementedError  # the estimator's, which knows its arguments
-
-    def _fit(self, X: Any, settings: Settings, *, n_iter: int | None = None) -> Self:
-        raise NotImplementedError  # the estimator's

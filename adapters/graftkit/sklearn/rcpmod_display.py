@@ -12,7 +12,7 @@ from graftkit.core.validation import check_integer
 from graftkit.methods.rcpmod import Explanation
 
 if TYPE_CHECKING:
-    from graftkit.sklearn.rcpmod import RCPMOD
+    from graftkit.sklearn.rcpmod_fitted import FittedMixin
 
 __all__ = ["RCPMODDisplay"]
 
@@ -41,7 +41,7 @@ class RCPMODDisplay:
 
     @classmethod
     def from_estimator(
-        cls, estimator: RCPMOD, X: Any, *, view_mask: Any = None, n_top: int = 10, ax: Any = None
+        cls, estimator: FittedMixin, X: Any, *, view_mask: Any = None, n_top: int = 10, ax: Any = None
     ) -> RCPMODDisplay:
         """Explain and draw rows with a fitted estimator.
 

@@ -1,28 +1,17 @@
-"""A pass over the positives: against loops, invariants, batches, scales of the penalty, planted interests."""
+"""A pass over the positives: against loops, invariants, batches, edges, planted interests."""
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
 
-from graftkit.methods.dpcml import Settings, Stopping, fit_vectors, make_multi_interest
+from graftkit.methods.dpcml import Settings, fit_vectors, make_multi_interest
 from graftkit.methods.dpcml.metrics import evaluate
 from graftkit.methods.dpcml.ranking import Ranker
 from graftkit.methods.dpcml.state import TrainingState
 from graftkit.methods.dpcml.training import Trainer
 from tests.plugins.dpcml import reference
-
-OPTIONS = {"n_components": 5, "n_vectors": 3, "n_negatives": 4, "batch_size": 16, "dtype": "float64"}
-
-
-def some(seed=0, n_users=12, n_items=20, density=0.25):
-    dense = np.random.default_rng(seed).random((n_users, n_items)) < density
-    dense[:, 0] |= ~dense.any(axis=1)
-    return sp.csr_matrix(dense.astype(np.float32))
-
-
-def fitted(X, seed=0, **options):
-    return fit_vectors(X, Settings(**{**OPTIONS, "max_iter": 3, **options}), np.random.default_rng(seed))
+from tests.plugins.dpcml.training_cases import OPTIONS, fitted, some
 
 
 def step_by_loops(state, users, items, candidates, settings):
@@ -153,68 +142,6 @@ def test_one_batch_dense_and_lazy_adam_agree_on_touched_rows():
     np.testing.assert_allclose(found[0].item_vectors, found[1].item_vectors, rtol=0, atol=1e-12)
 
 
-def penalty_gradient(X, scale, users, **options):
-    settings = Settings(**{**OPTIONS, "init": "random", "dcrs_scale": scale, "dcrs_weight": 10.0, **options})
-    trainer = Trainer(X, X, settings, np.random.default_rng(0))
-    _, rows, pulls = trainer._diversity(torch.from_numpy(users))
-    table = torch.zeros(3 * X.shape[0], 5, dtype=torch.float64)
-    return table.index_add_(0, rows, pulls).numpy()
-
-
-def test_scales_of_the_penalty():
-    X = some()
-    everyone = np.arange(12)
-    full = penalty_gradient(X, "full", everyone)
-    paper = penalty_gradient(X, "paper", everyone)
-    # With every user in the batch the two differ by the batch size alone.
-    np.testing.assert_allclose(paper, full * 12, rtol=1e-12)
-    # The whole-table term does not care who is in the batch.
-    np.testing.assert_allclose(penalty_gradient(X, "full", np.zeros(12, dtype=np.int64)), full, rtol=1e-12)
-    assert (penalty_gradient(X, "paper", np.zeros(12, dtype=np.int64))[3:] == 0).all()
-
-
-def test_code_scale_has_the_expectation_of_the_whole_table_term():
-    X = some()
-    full = penalty_gradient(X, "full", np.arange(16) % 12, batch_size=16)
-    users = np.repeat(np.arange(12), np.diff(X.indptr))
-    rng = np.random.default_rng(0)
-    settings = Settings(**{**OPTIONS, "init": "random", "dcrs_scale": "code", "dcrs_weight": 10.0})
-    trainer = Trainer(X, X, settings, np.random.default_rng(0))
-    total, repeats = torch.zeros(36, 5, dtype=torch.float64), 4000
-    for _ in range(repeats):
-        _, rows, pulls = trainer._diversity(torch.from_numpy(rng.choice(users, 16)))
-        total.index_add_(0, rows, pulls)
-    np.testing.assert_allclose((total / repeats).numpy(), full, rtol=0, atol=0.06 * np.abs(full).max())
-
-
-def test_code_scale_knows_that_a_batch_holds_no_more_than_all_positives():
-    X = some()
-    whole, beyond = (
-        penalty_gradient(X, "code", np.arange(12), batch_size=size) for size in (X.nnz, 50 * X.nnz)
-    )
-    np.testing.assert_array_equal(whole, beyond)
-
-
-@pytest.mark.parametrize("batch_size", [3, 1000])
-def test_recorded_penalty_is_a_mean_over_users(batch_size):
-    X = some()
-    options = {"init": "random", "dcrs_scale": "full", "learning_rate": 1e-12, "batch_size": batch_size}
-    trainer = Trainer(X, X, Settings(**{**OPTIONS, **options}), np.random.default_rng(0))
-    vectors = trainer.state().user_vectors.reshape(12, 3, 5)
-    expected = np.mean([reference.dcrs(v, "pairwise", 0.05, 0.5) for v in vectors])
-    assert trainer.run_epoch()["diversity"] == pytest.approx(expected, rel=1e-6)
-
-
-def test_penalty_pulls_vectors_into_the_bounds():
-    X = some()
-    mean_distance = {}
-    for name, options in {"without": {"dcrs": None}, "with": {"dcrs_weight": 30.0, "delta_max": 0.1}}.items():
-        state = fitted(X, init="random", max_iter=40, learning_rate=0.02, **options).state
-        vectors = state.user_vectors.reshape(12, 3, 5)
-        mean_distance[name] = np.mean([2 * reference.diversity(v) for v in vectors])
-    assert mean_distance["with"] < 0.3 < 0.6 < mean_distance["without"]
-
-
 def test_array_assignment_of_one_number_is_basic_assignment():
     X = some()
     a, b = fitted(X, assignment="bpa").state, fitted(X, assignment=np.full(12, 3)).state
@@ -324,54 +251,6 @@ def test_missing_device():
             fitted(some(), device="cuda")
 
 
-def test_best_pass_is_kept():
-    X = some()
-    values = iter([0.1, 0.5, 0.3, 0.2, 0.9])
-    seen = []
-
-    def scoring(ranker, train, held):
-        seen.append(ranker.score(np.arange(12)).copy())
-        assert train is X
-        assert held is X
-        return next(values)
-
-    result = fit_vectors(
-        X,
-        Settings(**{**OPTIONS, "max_iter": 10}),
-        np.random.default_rng(0),
-        stopping=Stopping(X, scoring=scoring, patience=2),
-    )
-    assert (result.n_iter, result.best_iter) == (4, 2)
-    state = result.state
-    kept = Ranker(state.user_vectors, state.user_ptr, state.item_vectors).score(np.arange(12))
-    np.testing.assert_array_equal(kept, seen[1])
-    assert [record["validation"] for record in result.history] == [0.1, 0.5, 0.3, 0.2]
-
-
-@pytest.mark.parametrize(("tol", "best"), [(0.0, 3), (0.15, 1)])
-def test_tolerance_and_no_patience(tol, best):
-    X, values = some(), iter([0.1, 0.2, 0.22])
-    result = fit_vectors(
-        X,
-        Settings(**{**OPTIONS, "max_iter": 3}),
-        np.random.default_rng(0),
-        stopping=Stopping(X, scoring=lambda *_: next(values), patience=None, tol=tol),
-    )
-    assert result.n_iter == 3
-    assert result.best_iter == best
-
-
-def test_an_equal_value_is_no_rise():
-    X, values = some(), iter([0.2, 0.2, 0.1])
-    result = fit_vectors(
-        X,
-        Settings(**{**OPTIONS, "max_iter": 3}),
-        np.random.default_rng(0),
-        stopping=Stopping(X, scoring=lambda *_: next(values), patience=None),
-    )
-    assert result.best_iter == 1
-
-
 def test_what_was_seen_before_is_never_a_negative(monkeypatch):
     owned = np.ones((4, 6))
     owned[np.arange(4), np.arange(4)] = 0  # each lacks the item of his own number
@@ -390,81 +269,6 @@ def test_what_was_seen_before_is_never_a_negative(monkeypatch):
     fit_vectors(parts[0], settings, np.random.default_rng(0), owned=parts[1])
     assert len(drawn) == 2
     assert all((candidates == users[:, None]).all() for users, candidates in drawn)
-
-
-def test_validation_is_judged_on_a_bounded_set_of_users(monkeypatch):
-    from graftkit.methods.dpcml import stopping
-
-    monkeypatch.setattr(stopping, "MOST_VALIDATION_USERS", 5)
-    watch = stopping.Watch(Stopping(some(1)), some())
-    assert len(watch.users) == 5
-    X, settings = some(), Settings(**{**OPTIONS, "max_iter": 2})
-    plain, watched = (
-        fit_vectors(X, settings, np.random.default_rng(0), stopping=rule)
-        for rule in (None, Stopping(some(1), keep_best=False))
-    )
-    np.testing.assert_array_equal(plain.state.user_vectors, watched.state.user_vectors)
-
-
-def test_callbacks_see_every_pass_and_end_the_fit():
-    calls = []
-
-    def stop(epoch, record):
-        calls.append((epoch, sorted(record)))
-        return epoch == 1
-
-    result = fit_vectors(
-        some(), Settings(**{**OPTIONS, "max_iter": 9}), np.random.default_rng(0), callbacks=[stop, stop]
-    )
-    assert result.n_iter == 2
-    assert calls == [(e, ["active", "diversity", "loss"]) for e in (0, 0, 1, 1)]
-
-
-def test_interrupt_keeps_what_was_reached():
-    def interrupt(epoch, _):
-        if epoch == 1:
-            raise KeyboardInterrupt
-
-    X, settings = some(), Settings(**{**OPTIONS, "max_iter": 9})
-    with pytest.warns(UserWarning, match="interrupted after pass 2 of 9"):
-        result = fit_vectors(X, settings, np.random.default_rng(0), callbacks=[interrupt])
-    assert len(result.history) == result.n_iter == 2
-    assert np.isfinite(result.state.user_vectors).all()
-
-
-def test_growth_keeps_old_rows():
-    settings = Settings(**OPTIONS)
-    state = fitted(some()).state
-    grown = state.grown(np.array([2, 1]), 3, settings, np.random.default_rng(0))
-    for name, moment in state.moments.items():
-        np.testing.assert_array_equal(grown.moments[name][: len(moment)], moment)
-        assert not grown.moments[name][len(moment) :].any()
-    assert state.moments["user/moment1"].any()
-    assert grown.user_ptr[-3:].tolist() == [36, 38, 39]
-    assert grown.item_vectors.shape == (23, 5)
-    np.testing.assert_array_equal(grown.user_vectors[:36], state.user_vectors)
-    assert (grown.moments["user/moment1"][36:] == 0).all()
-    assert grown.thresholds.shape == (14, 1)
-    np.testing.assert_allclose(np.linalg.norm(grown.user_vectors, axis=1), 1, atol=1e-12)
-
-
-@pytest.mark.parametrize(("init", "low", "high"), [("jitter", 0.05, 0.4), ("random", 1.2, 2.8)])
-def test_starts(init, low, high):
-    settings = Settings(n_components=50, n_vectors=4, init=init)
-    state = TrainingState.initial(np.full(30, 4), 10, settings, np.random.default_rng(0))
-    vectors = state.user_vectors.reshape(30, 4, 50).astype(np.float64)
-    assert low < np.mean([2 * reference.diversity(v) for v in vectors]) < high
-    np.testing.assert_allclose(np.linalg.norm(vectors, axis=2), 1, atol=1e-6)
-    assert np.linalg.norm(state.item_vectors, axis=1).max() <= 1 + 1e-6
-
-
-def test_free_start_has_the_size_of_the_constraint():
-    options = {"n_components": 50, "n_vectors": 4, "user_norm": None, "max_norm": 3.0}
-    state = TrainingState.initial(np.full(30, 4), 10, Settings(**options), np.random.default_rng(0))
-    norms = np.linalg.norm(state.user_vectors, axis=1)
-    # A direction and noise of three tenths: within 0.7 and 1.3 of the radius.
-    assert 3 * 0.7 <= norms.min() <= norms.max() <= 3 * 1.3
-    assert 3 * 0.95 < norms.mean() < 3 * 1.15
 
 
 def hit_rate(n_vectors, seed):

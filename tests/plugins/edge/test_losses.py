@@ -1,16 +1,10 @@
-"""EDGELoss: golden values, loops, limits, invariances, warm-up, warnings, dtypes."""
-
-import copy
-import math
-import pickle
-import warnings
+"""EDGELoss: golden values, loops, limits, the tail, invariances."""
 
 import pytest
 import torch
 from torch import nn
 
 from graftkit.methods.edge import EDGELoss, joint_energy
-from graftkit.methods.edge.rows import known_first
 from tests.plugins.edge import reference
 from tests.plugins.edge.cases import U, Y, Z, draw, joined, tensor, worked
 
@@ -141,29 +135,6 @@ def test_confidence_is_the_mean_energy_over_labels_and_cross_entropy_with_no_lab
     )
 
 
-def test_warm_up_switches_the_gap_term_on_at_its_epoch():
-    z, y, u = draw(3, 6, 6, 3)
-    criterion, without = EDGELoss(k=2, margin=5.0, warmup_epochs=2), EDGELoss(k=2, margin=5.0, beta=0.0)
-    whole = EDGELoss(k=2, margin=5.0).split(z, y, u).item()
-    values = []
-    for epoch in range(4):
-        criterion.set_epoch(epoch)
-        values.append(criterion.split(z, y, u).item())
-        assert criterion.last.beta.item() == (0.1 if epoch >= 2 else 0.0)
-    assert values[:2] == [without.split(z, y, u).item()] * 2
-    assert values[2:] == pytest.approx([whole] * 2, rel=1e-14)
-    assert whole > values[0]
-
-
-def test_epoch_survives_the_checkpoint():
-    criterion = EDGELoss(warmup_epochs=3)
-    criterion.set_epoch(2)
-    fresh = EDGELoss(warmup_epochs=3)
-    fresh.load_state_dict(criterion.state_dict())
-    assert fresh.epoch.item() == 2
-    assert set(criterion.state_dict()) == {"epoch"}
-
-
 def test_tail_is_the_lowest_energies_only():
     z, y, u = draw(4, 10, 5, 3)
     z.requires_grad_()
@@ -289,141 +260,3 @@ def test_any_classification_loss_of_known_rows():
     assert criterion.last.id.item() == pytest.approx(z.square().mean().item())
     module = nn.MultiLabelSoftMarginLoss()
     assert module in list(EDGELoss(id_loss=module).modules())
-
-
-# Numbers of any kind.
-
-
-@pytest.mark.parametrize("size", [1e4, -1e4])
-def test_huge_logits_are_finite(size):
-    z, y, u = draw(13, 6, 6, 5, torch.float32)
-    z, u = (z * 0 + size).requires_grad_(), (u * 0 - size).requires_grad_()
-    loss = EDGELoss(k=2, margin=1.0).split(z, y, u)
-    loss.backward()
-    assert bool(torch.isfinite(loss))
-    assert bool(torch.isfinite(z.grad).all())
-    assert bool(torch.isfinite(u.grad).all())
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_narrow_logits_are_widened(dtype):
-    z, y, u = draw(14, 6, 6, 1000, torch.float32)
-    z, u = (z * 50).to(dtype), (u * 50).to(dtype)
-    loss = EDGELoss(k=2, margin=1.0).split(z, y, u)
-    assert loss.dtype == torch.float32
-    wide = EDGELoss(k=2, margin=1.0).split(z.float(), y, u.float())
-    assert loss.item() == wide.item()
-
-
-@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.float32])
-def test_targets_of_any_real_dtype(dtype):
-    z, y, u = worked()
-    assert EDGELoss(k=2, margin=1.0).split(z, y.to(dtype), u).item() == pytest.approx(
-        1.223224199972648, abs=1e-12
-    )
-    if dtype != torch.bool:
-        logits, targets = joined(z, y, u)
-        loss = EDGELoss(k=2, margin=1.0)(logits, targets.to(dtype))
-        assert loss.item() == pytest.approx(1.223224199972648, abs=1e-12)
-
-
-@pytest.mark.parametrize("fused", [True, False])
-def test_targets_that_want_a_gradient_get_it(fused):
-    z, y, u = draw(18, 6, 4, 3)
-    y = (y * 0.8 + 0.1).requires_grad_()
-    EDGELoss(k=2, margin=1.0, fused=fused).split(z, y, u).backward()
-    torch.testing.assert_close(y.grad, -z / z.numel())  # of softplus(z) - y z, averaged
-
-
-@pytest.mark.parametrize("order", [[0, 1, 2, 3], [2, 0, 3, 1]])
-def test_known_rows_in_front_or_not(order):
-    targets = tensor([[1, 0], [0, 0], [-1, -1], [-1, -1]])[order]
-    found, n_id = known_first(targets)
-    assert n_id == 2
-    assert found is None if order == [0, 1, 2, 3] else order[found[0]] == 0
-    assert found is None or [order[i] for i in found] == [0, 1, 2, 3]
-
-
-def test_a_row_of_zeros_is_known_background():
-    criterion = EDGELoss(k=1)
-    criterion(torch.zeros(3, 2), torch.tensor([[0.0, 0.0], [1.0, 0.0], [-1.0, -1.0]]))
-    assert (criterion.last.n_id, criterion.last.n_oe) == (2, 1)
-
-
-def test_rows_of_minus_one_count_neither_as_labels_nor_in_the_mean():
-    """Each side has its own mean: more outliers do not weigh down the classification term."""
-    z, y, u = draw(15, 4, 40, 3)
-    criterion = EDGELoss(k=2)
-    criterion(*joined(z, y, u))
-    assert criterion.last.id.item() == pytest.approx(
-        nn.functional.binary_cross_entropy_with_logits(z, y).item()
-    )
-
-
-# Warnings, state, copies.
-
-
-def test_an_idle_gap_term_is_reported_once_when_the_epoch_ends():
-    z, y, u = draw(16, 6, 4, 3)
-    criterion = EDGELoss(k=2)
-    criterion.set_epoch(0)
-    criterion.split(z + 20, y, u - 20)
-    assert criterion.last.active_fraction.item() == 0.0
-    with pytest.warns(UserWarning, match=r"gap term was 0 for a whole epoch.*Raise margin above 0"):
-        criterion.set_epoch(1)
-    criterion.split(z + 20, y, u - 20)
-    criterion.set_epoch(2)  # said once
-
-
-def test_an_epoch_is_judged_by_itself():
-    z, y, u = draw(16, 6, 4, 3)
-    criterion = EDGELoss(k=2)
-    criterion.split(z, y, u + 20)
-    criterion.set_epoch(1)  # it worked
-    criterion.split(z + 20, y, u - 20)
-    with pytest.warns(UserWarning, match="gap term was 0 for a whole epoch"):
-        criterion.set_epoch(2)
-
-
-@pytest.mark.parametrize("case", ["working", "warm-up", "no outliers", "beta of 0", "no calls"])
-def test_no_report_where_the_gap_term_worked_or_could_not(case):
-    z, y, u = draw(16, 6, 4, 3)
-    options = {"warm-up": {"warmup_epochs": 5}, "beta of 0": {"beta": 0.0}}.get(case, {})
-    criterion = EDGELoss(k=2, **options)
-    if case != "no calls":
-        criterion.split(z + 20, y, u[:0] if case == "no outliers" else u - 20)
-    if case == "working":
-        criterion.split(z, y, u + 20)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        criterion.set_epoch(1)
-
-
-def test_copies_keep_the_state():
-    criterion = EDGELoss(0.5, 0.2, 0.5, 1.0, warmup_epochs=1)
-    criterion.set_epoch(3)
-    criterion.split(*draw(17, 6, 4, 3))
-    for other in (copy.deepcopy(criterion), pickle.loads(pickle.dumps(criterion))):
-        assert other.epoch.item() == 3
-        assert other.split(*draw(17, 6, 4, 3)).item() == criterion.split(*draw(17, 6, 4, 3)).item()
-    assert "alpha=0.5, beta=0.2, k=0.5, margin=1, warmup_epochs=1" in repr(criterion)
-
-
-def test_last_is_detached():
-    z, y, u = worked(grad=True)
-    criterion = EDGELoss(k=2)
-    assert criterion.last is None
-    criterion.split(z, y, u)
-    assert not any(part.requires_grad for part in criterion.last if isinstance(part, torch.Tensor))
-
-
-def test_a_failed_call_leaves_the_loss_as_it_was():
-    criterion = EDGELoss(k=2, validate=True)
-    criterion.split(*worked())
-    before = criterion.last
-    with pytest.raises(ValueError, match="ID logits"):
-        criterion.split(tensor(Z) * math.nan, tensor(Y), tensor(U))
-    with pytest.raises(ValueError, match="epoch"):
-        criterion.set_epoch(-1)
-    assert criterion.last is before
-    assert criterion.epoch.item() == 0
