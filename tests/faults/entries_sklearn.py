@@ -9,7 +9,6 @@ import numpy as np
 import scipy.sparse as sp
 
 from graftkit import sklearn as host
-from graftkit.pyod import RCPMODDetector
 from tests.adapters.sklearn.dpcml_cases import TINY, interactions
 from tests.faults.entry import Entry
 
@@ -370,32 +369,5 @@ def entries() -> list[Entry]:
             host.stack_views,
             lambda: {"views": [VIEWS[:, :3], VIEWS[:, 3:]], "mask": np.ones((24, 2), bool)},
             says={"views": ("view",)},
-        ),
-    ]
-
-
-def pyod_entries() -> list[Entry]:
-    shared = {name: value for name, value in RCPMOD.items() if name != "contamination"}
-    return [
-        Entry(
-            "RCPMODDetector",
-            fitted(RCPMODDetector, VIEWS),
-            lambda: {**shared, "contamination": 0.1},
-            sizes=(
-                "hidden_layer_sizes",
-                "latent_dim",
-                "n_epochs",
-                "batch_size",
-                "memory_size",
-                "n_jobs",
-                "contamination",
-            ),
-            says={"view_slices": ("X",)},
-        ),
-        Entry(
-            "RCPMODDetector.fit",
-            lambda X: RCPMODDetector(**SMALL).fit(X),
-            lambda: {"X": VIEWS},
-            says={"X": ("view", "view_slices")},
         ),
     ]

@@ -1,6 +1,5 @@
 """graftkit.torch: losses and heads are called, optimizers step, banks paste."""
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,10 +8,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from graftkit import torch as host
+from tests.faults.entries_audit import audit_entries
+from tests.faults.entries_trees import tree_entries
 from tests.faults.entry import Entry
-from tests.plugins.qedg.cases import TINY, network, quadrants
-
-TREE = host.LabelTree.from_paths([("a", "x"), ("a", "y"), ("b", "z")])
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -75,113 +73,12 @@ SSESAM = {
     "process_group": None,
     "foreach": None,
 }
-BRIEF = replace(TINY, g_steps=1, inner_epochs=1, final_rounds=1, batch_size_query=4, transfer_rows=2)
-AUDIT = {
-    "input_shape": (1, 8, 8),
-    "num_classes": 4,
-    "budget": 4,
-    "owner_confirmation": True,
-    "target_id": "x",
-    "value_range": (0.0, 1.0),
-    "label_mode": "hard",
-    "config": BRIEF,
-    "seed": 0,
-    "device": "cpu",
-    "target_input": "torch",
-    "substitute_pretrained": False,
-}
-
-
-def audited(**arguments: Any) -> Any:
-    return host.QEDGAuditor(**arguments)
-
-
-def qedg_config() -> dict[str, Any]:
-    found = TINY.as_dict()
-    return {name: getattr(TINY, name) for name in found if hasattr(TINY, name)}
 
 
 def entries() -> list[Entry]:
-    output = host.HierarchicalHead(4, TREE, neck=5).eval()(draw(3, 4))
-    head_options = {
-        "neck": 5,
-        "beta": 0.5,
-        "chain": True,
-        "levels": "all",
-        "aigdl": True,
-        "activation": "elu",
-        "detach_delta_prob": False,
-        "rank": 2,
-        "compat": None,
-    }
     return [
-        Entry(
-            "BiLTLoss",
-            host.BiLTLoss,
-            lambda: {
-                "tree": TREE,
-                "alpha": 1.0,
-                "epsilon": 0.5,
-                "gamma": 1.0,
-                "level_weights": None,
-                "smooth_logits": False,
-                "validate": "auto",
-            },
-        ),
-        Entry(
-            "BiLTLoss.forward",
-            lambda output, target: host.BiLTLoss(TREE)(output, target),
-            lambda: {"output": output, "target": labels(3)},
-        ),
-        Entry(
-            "HierarchicalHead",
-            host.HierarchicalHead,
-            lambda: {"in_features": 4, "tree": TREE, **head_options},
-            sizes=("in_features", "neck", "rank"),
-        ),
-        Entry(
-            "HierarchicalHead.forward",
-            lambda features: host.HierarchicalHead(4, TREE, neck=5)(features),
-            lambda: {"features": draw(3, 4)},
-        ),
-        Entry(
-            "HierarchicalMetrics",
-            host.HierarchicalMetrics,
-            lambda: {"tree": TREE, "ks": (1, 2), "source": "risk", "sync_on_compute": True},
-        ),
-        Entry(
-            "HierarchicalMetrics.update",
-            lambda self, output, target: self.update(output, target),
-            lambda: {"self": host.HierarchicalMetrics(TREE), "output": output, "target": labels(3)},
-            only=("output", "target"),
-            says={"output": ("target",)},
-            state=lambda a: repr(a["self"].state_dict()),
-        ),
-        Entry(
-            "LabelTree",
-            host.LabelTree,
-            lambda: {"names": [["a", "b"], ["x", "y", "z"]], "ancestors": [[0, 0, 1], [0, 1, 2]]},
-        ),
-        Entry(
-            "LabelTree.from_levels",
-            host.LabelTree.from_levels,
-            lambda: {"ancestors": [[0, 0, 1], [0, 1, 2]], "names": [["a", "b"], ["x", "y", "z"]]},
-        ),
-        Entry("LabelTree.from_paths", host.LabelTree.from_paths, lambda: {"paths": [("a", "x"), ("b", "y")]}),
-        Entry(
-            "LabelTree.from_parents",
-            host.LabelTree.from_parents,
-            lambda: {"parents": {"x": "a", "y": "a", "a": None}},
-        ),
-        Entry("LabelTree.from_edges", host.LabelTree.from_edges, lambda: {"edges": [("r", "x"), ("r", "y")]}),
-        Entry("LabelTree.from_networkx", host.LabelTree.from_networkx, lambda: {"graph": TREE.to_networkx()}),
-        Entry("LabelTree.from_json", host.LabelTree.from_json, lambda: {"text": TREE.to_json()}),
-        Entry("LabelTree.names", TREE.names, lambda: {"level": -1}),
-        Entry("LabelTree.level", TREE.level, lambda: {"level": 1}),
-        Entry("LabelTree.lineage", TREE.lineage, lambda: {"level": 2}),
-        Entry("LabelTree.distance", TREE.distance, lambda: {"level": -1, "kind": "lca"}),
-        Entry("LabelTree.is_path", TREE.is_path, lambda: {"predictions": ["a", "x"]}),
-        Entry("LabelTree.align", TREE.align, lambda: {"class_to_idx": ["z", "x", "y"]}),
+        *audit_entries(),
+        *tree_entries(),
         Entry(
             "EDGELoss",
             lambda **a: host.EDGELoss(**a)(draw(6, 3), multi()),
@@ -290,68 +187,6 @@ def entries() -> list[Entry]:
                 "validate": "auto",
             },
         ),
-        Entry(
-            "QEDGAuditor",
-            host.QEDGAuditor,
-            lambda: {"target": quadrants, "substitute": network(), **AUDIT},
-            sizes=("input_shape", "num_classes", "budget"),
-            says={"num_classes": ("substitute",), "input_shape": ("substitute",)},
-        ),
-        Entry(
-            "QEDGAuditor.run",
-            lambda **a: host.QEDGAuditor(quadrants, substitute=network(), **AUDIT).run(**a),
-            lambda: {
-                "eval_data": torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0)),
-                "eval_origin": "x",
-                "eval_every": "round",
-                "finish_each": False,
-                "eval_budget": None,
-                "baselines": (),
-                "public_data": None,
-                "callback": None,
-                "resume": False,
-                "verbose": 0,
-            },
-            sizes=("verbose",),
-            only=(
-                "eval_data",
-                "eval_origin",
-                "eval_every",
-                "finish_each",
-                "eval_budget",
-                "baselines",
-                "public_data",
-                "callback",
-                "resume",
-            ),
-            callables=("callback",),
-        ),
-        Entry("QEDGConfig", host.QEDGConfig, qedg_config, sizes=("latent", "width")),
-        Entry("QEDGConfig.preset", host.QEDGConfig.preset, lambda: {"name": "digits"}),
-        Entry(
-            "compare_defences",
-            host.compare_defences,
-            lambda: {
-                "variants": {"none": quadrants},
-                "input_shape": (1, 8, 8),
-                "num_classes": 4,
-                "eval_data": torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0)),
-                "owner_confirmation": True,
-                "target_id": "x",
-                "budget": 4,
-                "substitute": network(),
-                "config": BRIEF,
-                "run_options": {"baselines": ()},
-            },
-            sizes=("budget", "num_classes", "input_shape"),
-            says={
-                "run_options": ("unexpected keyword", "verbose"),
-                "variants": ("target",),
-                "num_classes": ("substitute",),
-                "input_shape": ("substitute",),
-            },
-        ),
-        # The learning rate is torch's to refuse, in its own words.
         Entry(
             "SSESAM",
             stepped,

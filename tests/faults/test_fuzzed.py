@@ -30,7 +30,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # a wrong value may well warn
 # The module with the entries, by host; what is needed for it.
 HOSTS = {
     "sklearn": ("entries_sklearn", "entries", "sklearn"),
-    "pyod": ("entries_sklearn", "pyod_entries", "pyod"),
+    "pyod": ("entries_pyod", "entries", "pyod"),
     "torch": ("entries_torch", "entries", "torch"),
     "timm": ("entries_timm", "entries", "timm"),
     "pyg": ("entries_pyg", "entries", "torch_geometric"),
