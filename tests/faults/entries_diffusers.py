@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from graftkit import diffusers as host
-from tests.adapters.diffusers.test_extraction import NAMES, make_pipe, pictures
+from tests.adapters.diffusers.extraction_cases import NAMES, make_pipe, pictures
 from tests.faults.entry import Entry
 
 

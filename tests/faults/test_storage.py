@@ -183,7 +183,7 @@ def test_a_ledger_on_a_full_disk_tears_no_line(tmp_path, monkeypatch):
 def test_an_extraction_on_a_full_disk_goes_on(tmp_path, monkeypatch):
     pytest.importorskip("diffusers", reason="needs diffusers")
     from graftkit.diffusers import FeatureCache, extract_features
-    from tests.adapters.diffusers.test_extraction import ARGUMENTS, make_pipe, pictures
+    from tests.adapters.diffusers.extraction_cases import ARGUMENTS, make_pipe, pictures
 
     pipe, put, done = make_pipe(), FeatureCache.put, []
 

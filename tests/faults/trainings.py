@@ -196,7 +196,7 @@ def diffusion_feature(folder: Path) -> State:
     """Features of 24 pictures into the cache."""
     from graftkit.diffusers import FeatureCache, extract_features
     from tests.adapters.diffusers import tiny
-    from tests.adapters.diffusers.test_extraction import NAMES, make_pipe
+    from tests.adapters.diffusers.extraction_cases import NAMES, make_pipe
 
     note_start(folder, len(list(FeatureCache(folder / "cache").keys())))
     pictures = list(tiny.image(24, 16, 16))

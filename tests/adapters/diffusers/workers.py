@@ -14,7 +14,7 @@ def run(rank: int, folder: str) -> None:
     store = dist.FileStore(str(Path(folder) / "store"), 2)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
     from graftkit.diffusers import extract_features
-    from tests.adapters.diffusers.test_extraction import ARGUMENTS, make_pipe, pictures
+    from tests.adapters.diffusers.extraction_cases import ARGUMENTS, make_pipe, pictures
 
     try:
         cache = extract_features(make_pipe(), pictures(), Path(folder) / "cache", **ARGUMENTS)
@@ -29,7 +29,7 @@ def slowly(folder: str) -> None:
     import time
 
     from graftkit.diffusers import extract_features
-    from tests.adapters.diffusers.test_extraction import ARGUMENTS, make_pipe, pictures
+    from tests.adapters.diffusers.extraction_cases import ARGUMENTS, make_pipe, pictures
 
     class Slow(list):
         def __getitem__(self, index):
