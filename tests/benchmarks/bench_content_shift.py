@@ -18,8 +18,8 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -117,7 +117,8 @@ def cost(records: Records, where: dict[str, Any], quick: bool, full: bool) -> No
     pipe, batch, rounds = mid_size(), 2, 1 if quick else 7
     runs = arms(pipe, batch)
     counted = dict.fromkeys(runs, 0)
-    flops, times = {}, {name: [] for name in runs}
+    flops, networks, times = {}, {}, {name: [] for name in runs}
+    inside = {name: [] for name in runs}
     for name, (run, _) in runs.items():
         seen: list[int] = []
         handle = pipe.unet.register_forward_pre_hook(lambda *_, seen=seen: seen.append(1))
@@ -125,6 +126,10 @@ def cost(records: Records, where: dict[str, Any], quick: bool, full: bool) -> No
             run()
         handle.remove()
         counted[name], flops[name] = len(seen), counter.get_total_flops()
+        found = counter.get_flop_counts()
+        networks[name] = sum(
+            sum(found.get(type(n).__name__, {}).values()) for n in (pipe.unet, pipe.controlnet)
+        )
     encoders = {"vae": 0, "text": 0}
     handles = [
         pipe.vae.encoder.register_forward_hook(lambda *_: encoders.update(vae=encoders["vae"] + 1)),
@@ -140,15 +145,44 @@ def cost(records: Records, where: dict[str, Any], quick: bool, full: bool) -> No
         handle.remove()
     for _ in range(rounds):
         for name, (run, _) in runs.items():
-            times[name].append(_seconds(run))
+            with _within(pipe.unet, pipe.controlnet) as spent:
+                times[name].append(_seconds(run))
+            inside[name].append(sum(spent))
     base = times["plain"]
+    within = {n: [a / b for a, b in zip(t, inside["plain"], strict=True)] for n, t in inside.items()}
     ratios = {n: [a / b for a, b in zip(t, base, strict=True)] for n, t in times.items()}
     records.add(
         "cost", where, section="cost", rounds=rounds, batch=batch, forwards=counted, encoders=encoders,
         flops={name: value / flops["plain"] for name, value in flops.items()},
         ratio={name: statistics.median(r) for name, r in ratios.items()},
         spread={name: statistics.stdev(r) if len(r) > 1 else None for name, r in ratios.items()},
+        networks={
+            name: {
+                "flops": networks[name] / networks["plain"], "ratio": statistics.median(within[name]),
+                "spread": statistics.stdev(within[name]) if rounds > 1 else None,
+            }
+            for name in networks
+        },
     )  # fmt: skip
+
+
+@contextmanager
+def _within(*networks: torch.nn.Module) -> Iterator[list[float]]:
+    """CPU seconds of every forward of the networks, of those that end early as well."""
+    started, spent = [], []
+    handles = []
+    for network in networks:
+        handles += [
+            network.register_forward_pre_hook(lambda *_: started.append(time.process_time())),
+            network.register_forward_hook(
+                lambda *_: spent.append(time.process_time() - started.pop()), always_call=True
+            ),
+        ]
+    try:
+        yield spent
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _seconds(run: Callable[[], Any]) -> float:

@@ -32,32 +32,35 @@ def _cost(records: list[Record]) -> str:
     if not records:
         return text + "Not run.\n"
     (record,) = records
-    plain = record["flops"]["plain"]
     rows, late = [], []
     for name, ratio in record["ratio"].items():
-        share = record["flops"].get(name, plain)
-        sd = record["spread"][name]
-        off = ratio / share - 1
+        network, sd = record["networks"][name], record["spread"][name]
+        off = network["ratio"] / network["flops"] - 1
         if abs(off) > 0.05:
             late.append(f"{name} by {100 * off:+.0f} %")
         rows.append(
             [
-                name, str(record["forwards"].get(name, record["forwards"]["plain"])), f"{share:.3f}",
-                f"{ratio:.3f}" + ("" if sd is None else f" ({sd:.3f})"), f"{100 * off:+.1f} %",
+                name, str(record["forwards"][name]), f"{network['flops']:.3f}",
+                _with(network["ratio"], network["spread"]), f"{100 * off:+.1f} %", _with(ratio, sd),
             ]
         )  # fmt: skip
     verdict = f"More than 5 % off: {'; '.join(late)}." if late else "All are within 5 % of the count."
     vae, words = record["encoders"]["vae"], record["encoders"]["text"]
+    header = ["technique", "forwards", "FLOPs", "time in networks", "against FLOPs", "time of the call"]
     return (
         f"{text}Features of {record['batch']} images on a U-Net of SD 1.5's structure, 32 to 128 channels, "
-        "over plain extraction: forwards of the U-Net, work by FLOP count (VAE, text encoder and ControlNet "
-        f"included), and CPU time, median (sd) of {record['rounds']} interleaved rounds. Making edges takes "
-        "time and no FLOPs; so does putting a fused adapter into the weights and taking it out again, once a "
-        "call.\n\n"
-        + table(["technique", "forwards", "FLOPs", "time", "time against FLOPs"], rows)
+        "over plain extraction: forwards of the U-Net; work and CPU time in U-Net and ControlNet, median "
+        f"(sd) of {record['rounds']} interleaved rounds; and of the call, in which VAE, texts and edges "
+        "come once however many the forwards, and a fused adapter is put into the weights and taken out "
+        "again.\n\n"
+        + table(header, rows)
         + f"\n{verdict} Three techniques with two prompts, one of them under two sets of adapters, encoded "
         f"images {vae} time(s) and text {words} time(s).\n"
     )
+
+
+def _with(value: float, sd: float | None) -> str:
+    return f"{value:.3f}" + ("" if sd is None else f" ({sd:.3f})")
 
 
 def _batches(records: list[Record]) -> str:

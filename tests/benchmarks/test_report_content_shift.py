@@ -24,8 +24,12 @@ def cost(time):
     names = ("plain", "ControlNet")
     return {
         "section": "cost", "batch": 2, "rounds": 3, "forwards": dict.fromkeys(names, 1),
-        "flops": {"plain": 1.0, "ControlNet": 1.34}, "ratio": {"plain": 1.0, "ControlNet": time},
+        "flops": {"plain": 1.0, "ControlNet": 1.3}, "ratio": {"plain": 1.0, "ControlNet": 1.3},
         "spread": dict.fromkeys(names, 0.01), "encoders": {"vae": 1, "text": 2},
+        "networks": {
+            "plain": {"flops": 1.0, "ratio": 1.0, "spread": 0.0},
+            "ControlNet": {"flops": 1.34, "ratio": time, "spread": 0.01},
+        },
     }  # fmt: skip
 
 
