@@ -58,7 +58,9 @@ def render_all(results: Path) -> str:
             continue
         stored = json.loads(path.read_text())
         name = module.TITLE.partition(":")[0].partition(",")[0]
-        summary += [[name, *headline.cells()] for headline in module.headlines(stored["records"])]
+        headlines = module.headlines(stored["records"])
+        summary += [[name, *headline.cells()] for headline in headlines]
+        summary += [] if headlines else [[name, "quality not measured yet", *["-"] * (len(HEADER) - 2)]]
         sections += [
             f"## {module.TITLE}\n",
             module.render(stored["records"]),
