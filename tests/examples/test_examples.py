@@ -110,6 +110,7 @@ def test_tour_page_stands_alone(tmp_path, figure):
     assert not re.search(r"https?:|<script|<link|url\(", page)
     assert "width=device-width" in page
     assert "&lt;digits&gt; &amp; more" in page
+    assert "Data: what the dependencies ship." in page  # an empty GRAFTKIT_DATA is none, not this folder
     with Image.open(tmp_path / "out" / "tour.png") as sheet:
         assert sheet.width > 700
 
