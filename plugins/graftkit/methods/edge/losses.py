@@ -286,9 +286,12 @@ class EDGELoss(nn.Module):
                 total = total + beta * gap
             if both and mask is not None:
                 size = int(mask.sum())
+            id_term, conf, gap = id_term.detach(), conf.detach(), gap.detach()
+        # Past nn.Module's __setattr__, which looks for parameters at each of the three.
+        kept = vars(self)
         if both:
-            self._active, self._called = self._active + active, True
-        self.last = EDGETerms(id_term.detach(), conf.detach(), gap.detach(), beta, n_id, n_oe, size, active)
+            kept["_active"], kept["_called"] = self._active + active, True
+        kept["last"] = EDGETerms(id_term, conf, gap, beta, n_id, n_oe, size, active)
         return total
 
     def _fusible(self, targets: Tensor) -> bool:
