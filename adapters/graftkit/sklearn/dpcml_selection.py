@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from joblib import Parallel, delayed
-from torch import Tensor
 
 from graftkit.core.validation import check_integer, check_iterable, raise_invalid
 from graftkit.methods.dpcml.interactions import read_interactions
@@ -126,7 +125,9 @@ def _candidates(grid: Any, param_grid: Any) -> list[dict[str, Any]]:
 
 
 def _splits(splitter: Any, X: Any) -> list[Any]:
-    own = callable(getattr(splitter, "split", None)) and not isinstance(splitter, str | bytes | Tensor)
+    # A str, bytes or tensor has a "split" of its own.
+    own = callable(getattr(splitter, "split", None)) and not isinstance(splitter, str | bytes)
+    own = own and not hasattr(splitter, "shape")
     if not own:
         check_iterable("splitter", splitter, "an object with split(X), or tuples of matrices")
     splits = list(splitter.split(X) if own else splitter)

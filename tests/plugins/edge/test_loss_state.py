@@ -97,5 +97,15 @@ def test_a_failed_call_leaves_the_loss_as_it_was():
         criterion.split(tensor(Z) * math.nan, tensor(Y), tensor(U))
     with pytest.raises(ValueError, match="epoch"):
         criterion.set_epoch(-1)
-    assert criterion.last is before
+    assert all(now is then for now, then in zip(criterion.last[3:7], before[3:7], strict=True))
+    assert [float(part) for part in criterion.last] == [float(part) for part in before]
     assert criterion.epoch.item() == 0
+
+
+def test_a_weight_that_is_set_later_counts_as_do_type_and_device():
+    criterion = EDGELoss(k=1, beta=0.1, margin=1.0)
+    logits, targets = torch.zeros(2, 3), torch.tensor([[1.0, 0, 0], [-1, -1, -1]])
+    small = float(criterion(logits, targets))
+    criterion.beta = 0.3
+    assert float(criterion(logits, targets)) == pytest.approx(small + 0.2)  # the gap is the margin, 1
+    assert criterion(logits.double(), targets).dtype == criterion.last.beta.dtype == torch.float64

@@ -11,7 +11,7 @@ with the counts c and d of `gap` (d is 0 outside the tail, Y is 0 for outliers).
 
 >>> import torch
 >>> logits, targets = torch.zeros(3, 2), torch.ones(2, 2)
->>> total, *parts = fused_terms(logits, targets, 1, 0.0, torch.tensor(0.1), 1.0, "auto")
+>>> total, parts = fused_terms(logits, targets, 1, 0.0, torch.tensor(0.1), 1.0, "auto")
 >>> total  # ln 2 for the known rows and ln 2 for the outlier
 tensor(1.3863)
 """
@@ -28,8 +28,8 @@ __all__ = ["fused_terms"]
 
 def fused_terms(
     logits: Tensor, targets: Tensor, size: int, margin: float, beta: Tensor, alpha: float, method: str
-) -> tuple[Tensor, ...]:
-    """The total, its three terms and the share of pairs inside the hinge.
+) -> tuple[Tensor, Tensor]:
+    """The total, and its three terms with the share of pairs inside the hinge.
 
     Parameters
     ----------
@@ -50,11 +50,14 @@ def fused_terms(
 
     Returns
     -------
-    tuple of five tensors of shape ()
-        Total, classification, confidence and gap term, active fraction. Only the total has a gradient.
+    total : Tensor of shape ()
+        The loss.
+    parts : Tensor of shape (4,)
+        Classification, confidence and gap term, active fraction, without a gradient. Apart from each other
+        only when somebody reads them: that is one more call.
     """
     total, parts = _Fused.apply(logits, targets, size, margin, beta, alpha, method)
-    return total, *parts.unbind()
+    return total, parts
 
 
 class _Fused(torch.autograd.Function):

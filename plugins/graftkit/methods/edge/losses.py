@@ -25,6 +25,7 @@ of processes, or give a share.
 
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -137,10 +138,26 @@ class EDGELoss(nn.Module):
         self.validate = check_bool("validate", validate)
         self.fused = check_bool("fused", fused)
         self.register_buffer("epoch", torch.zeros((), dtype=torch.int64))
-        self.last: EDGETerms | None = None
+        self._last: tuple[Any, Tensor, int, int, int] | None = None
         # The active fractions since the last set_epoch, summed. No buffer: it follows the logits' device.
         self._active, self._called = torch.zeros(()), False
+        # Beta as a tensor, and what it was made for.
+        self._weight: tuple[Any, Tensor] = None, torch.zeros(())
         self._warned: set[str] = set()
+
+    @property
+    def last(self) -> EDGETerms | None:
+        """The parts of the last loss.
+
+        Returns
+        -------
+        EDGETerms or None
+            ``None`` before the first call.
+        """
+        if self._last is None:
+            return None
+        (id_term, conf, gap, active), beta, n_id, n_oe, size = self._last
+        return EDGETerms(id_term, conf, gap, beta, n_id, n_oe, size, active)
 
     def forward(self, logits: Tensor, targets: Tensor, *, tail_mask: Tensor | None = None) -> Tensor:
         """Loss of a batch in which rows of -1 are outliers.
@@ -265,10 +282,9 @@ class EDGELoss(nn.Module):
         targets = targets.to(logits.dtype)
         beta, both = self._beta(logits), n_id > 0 and n_oe > 0
         size = self._tail_size(n_id) if both and mask is None else 0
+        parts: Tensor | tuple[Tensor, ...]
         if both and mask is None and self._fusible(targets):
-            total, id_term, conf, gap, active = fused_terms(
-                logits, targets, size, self.margin, beta, self.alpha, self.gap_method
-            )
+            total, parts = fused_terms(logits, targets, size, self.margin, beta, self.alpha, self.gap_method)
         else:
             (id_term, conf, gap), active = plain_terms(
                 logits,
@@ -286,9 +302,12 @@ class EDGELoss(nn.Module):
                 total = total + beta * gap
             if both and mask is not None:
                 size = int(mask.sum())
+            parts = id_term.detach(), conf.detach(), gap.detach(), active
+        # Past nn.Module's __setattr__, which looks for parameters at each of the three.
+        kept = vars(self)
         if both:
-            self._active, self._called = self._active + active, True
-        self.last = EDGETerms(id_term.detach(), conf.detach(), gap.detach(), beta, n_id, n_oe, size, active)
+            kept["_active"], kept["_called"] = self._active + parts[3], True
+        kept["_last"] = parts, beta, n_id, n_oe, size
         return total
 
     def _fusible(self, targets: Tensor) -> bool:
@@ -297,7 +316,11 @@ class EDGELoss(nn.Module):
 
     def _beta(self, like: Tensor) -> Tensor:
         if not self.warmup_epochs:
-            return like.new_full((), self.beta)
+            made_for, weight = self._weight
+            if made_for != (self.beta, like.dtype, like.device):
+                made_for, weight = (self.beta, like.dtype, like.device), like.new_full((), self.beta)
+                vars(self)["_weight"] = made_for, weight
+            return weight
         return (self.epoch >= self.warmup_epochs).to(like) * self.beta
 
     def _tail_size(self, rows: int) -> int:
