@@ -28,7 +28,8 @@ said; **bold** is the best of a row. Rows that the method loses stay.
 SUMMARY = """## Summary
 
 Ours beside the rival with the best mean on the same task, whether it wins or loses. The interval is of the
-paired difference over seeds, and decides the verdict. Time and memory are ratios to what the cell names.
+paired difference over seeds, and decides the verdict. A figure whose name begins with a minus is
+a cost, negated so that more is better. Time and memory are ratios to what the cell names.
 """
 
 
