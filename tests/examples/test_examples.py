@@ -117,7 +117,9 @@ def test_tour_page_stands_alone(tmp_path, figure):
 
 def test_tour_interrupted_shows_what_has_finished(tmp_path, figure):
     """Ctrl-C: exit code 130, no traceback, and the rows so far."""
-    stopped = "import os, signal\ndef main(argv=None):\n    os.kill(os.getpid(), signal.SIGINT)\n"
+    # A background job of a shell ignores SIGINT: the handler is set first.
+    stopped = "import signal as s\ndef main(argv=None):\n"
+    stopped += "    s.signal(s.SIGINT, s.default_int_handler)\n    s.raise_signal(s.SIGINT)\n"
     done = tour(tmp_path, rcpmod=fine(figure), sse_sam=stopped, aucseg=fine(figure))
     assert done.returncode == 130
     assert "Traceback" not in done.stderr + done.stdout
