@@ -18,10 +18,6 @@ export GRAFTKIT_DATA
 endif
 
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
-OLDEST_PIP = $(OLDEST)/bin/python -m pip install --quiet --constraint $(OLDEST)/constraints.txt \
-  --build-constraint $(CONSTRAINTS) --editable
-OLDEST_PYTEST = $(ONE_THREAD) $(OLDEST)/bin/python -m pytest -n $(JOBS) -m "not slow and not gpu" \
-  --override-ini filterwarnings=ignore
 PYTEST := $(ONE_THREAD) $(RUN) -m pytest -n $(JOBS)
 
 .DEFAULT_GOAL := help
@@ -55,11 +51,10 @@ test-oldest: $(STAMP) ## Run the suite with the oldest supported versions, in an
 	$(PYTHON) -m venv --clear $(OLDEST)
 	$(OLDEST)/bin/python -m pip install --quiet --constraint $(CONSTRAINTS) pip
 	$(RUN) tests/house/versions.py oldest > $(OLDEST)/constraints.txt
-	$(OLDEST_PIP) '.[timm,pyg,diffusers,art,pyod,accelerate,transformers,lightning,dask,cli,examples,test,bench]'
-	$(OLDEST_PYTEST) --ignore tests/adapters/mmseg --ignore adapters/graftkit/mmseg
-	$(RUN) tests/house/versions.py oldest-mmseg > $(OLDEST)/constraints.txt
-	$(OLDEST_PIP) '.[mmseg,diffusers,timm,test]'
-	$(OLDEST_PYTEST) tests/adapters/mmseg adapters/graftkit/mmseg
+	$(OLDEST)/bin/python -m pip install --quiet --constraint $(OLDEST)/constraints.txt \
+	  --build-constraint $(CONSTRAINTS) --editable '.[all,examples,test,bench]'
+	$(ONE_THREAD) $(OLDEST)/bin/python -m pytest -n $(JOBS) -m "not slow and not gpu" \
+	  --override-ini filterwarnings=ignore
 
 lint: $(STAMP) ## Check style, format and types
 	$(RUN) -m ruff check .

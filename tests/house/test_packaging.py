@@ -1,5 +1,6 @@
 """The wheel holds both roots, their types and nothing else, and works without the sources."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from packaging.requirements import Requirement
 
 from tests.house.subprocesses import run_json
 from tests.house.surface import ADAPTERS, METHODS, PLUGINS, ROOT, existing_adapters, existing_methods
+from tests.house.versions import bound
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
@@ -123,6 +125,25 @@ def test_bundles_hold_every_part(bundle, parts):
     declared = [Requirement(text) for text in PROJECT["optional-dependencies"][bundle]]
     (own,) = [r for r in declared if r.name == "graftkit"]
     assert own.extras == parts
+
+
+def test_adapters_name_the_oldest_version_of_their_host():
+    """What an ImportError asks for is what pyproject.toml asks for."""
+    named = {}
+    for path in ADAPTERS.rglob("*.py"):
+        for call in re.findall(r"require\((.*?)\)", path.read_text(encoding="utf-8"), re.DOTALL):
+            found = dict(re.findall(r'(extra|distribution|minimum)="([^"]+)"', call))
+            if "minimum" in found:
+                module = re.findall(r'"([^"]+)"', call)[0]
+                named[found.get("distribution", module)] = found["minimum"]
+    declared = [*PROJECT["dependencies"], *chain.from_iterable(PROJECT["optional-dependencies"].values())]
+    bounds = dict(bound(text) for text in declared if not text.startswith("graftkit"))
+    assert len(named) >= 7
+    # torchmetrics comes with lightning, which states no bound of its own here.
+    assert {name: named[name] for name in named.keys() & bounds.keys()} == {
+        name: bounds[name] for name in named.keys() & bounds.keys()
+    }
+    assert named.keys() - bounds.keys() <= {"torchmetrics"}
 
 
 def test_every_requirement_states_its_minimum():

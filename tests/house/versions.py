@@ -1,18 +1,15 @@
 """The versions that graftkit is tested with: the oldest supported, the newest pinned.
 
-    python tests/house/versions.py oldest > constraints.txt          # pins for `make test-oldest`
-    python tests/house/versions.py oldest-mmseg > constraints.txt    # and for its second half
-    python tests/house/versions.py matrix                            # the README's table
+    python tests/house/versions.py oldest > constraints.txt    # pins for `make test-oldest`
+    python tests/house/versions.py matrix                      # the README's table
 
 The oldest are the bounds in pyproject.toml; the newest are those of constraints.txt. What the suite itself
-needs (the extra ``test``) is always the newest: an old pytest is no part of the promise. mmsegmentation is
-tested apart: its oldest version that runs with a pure-Python mmcv wants a newer numpy than graftkit does.
+needs (the extra ``test``) is always the newest: an old pytest is no part of the promise.
 """
 
 import re
 import sys
 import tomllib
-from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,10 +31,11 @@ def bound(requirement: str) -> tuple[str, str]:
     return name, version
 
 
-def oldest(extras: Iterable[str]) -> dict[str, str]:
-    """Distribution to oldest version, over the core and some extras; the highest bound counts."""
+def oldest() -> dict[str, str]:
+    """Distribution to oldest version, over the core and all extras; the highest bound counts."""
     found: dict[str, str] = {}
-    for name, version in map(bound, [*PROJECT["dependencies"], *(r for e in extras for r in EXTRAS[e])]):
+    wanted = [*PROJECT["dependencies"], *(r for e in EXTRAS if e not in LEFT_OUT for r in EXTRAS[e])]
+    for name, version in map(bound, wanted):
         found[name] = max(version, found.get(name, "0"), key=parts)
     return found
 
@@ -50,19 +48,10 @@ def newest() -> dict[str, str]:
 
 
 def constraints() -> str:
-    """Pins of the oldest versions of all but mmsegmentation, and the newest of what the suite needs."""
-    return _pins(oldest(e for e in EXTRAS if e not in (*LEFT_OUT, "mmseg")))
-
-
-def constraints_mmseg() -> str:
-    """Pins of the oldest mmsegmentation and torch; numpy and scipy are what these allow."""
-    return _pins({n: v for n, v in oldest(["mmseg"]).items() if n not in ("numpy", "scipy")})
-
-
-def _pins(versions: dict[str, str]) -> str:
+    """Pins of the oldest versions, and the newest of what the suite needs."""
     pinned = newest()
     tools = [_canonical(bound(requirement)[0]) for requirement in EXTRAS["test"]]
-    lines = [f"{name}=={version}" for name, version in versions.items()]
+    lines = [f"{name}=={version}" for name, version in oldest().items()]
     return "\n".join([*lines, *(f"{name}=={pinned[name]}" for name in tools)])
 
 
@@ -91,7 +80,7 @@ def _canonical(name: str) -> str:
 
 
 if __name__ == "__main__":
-    tables = {"oldest": constraints, "oldest-mmseg": constraints_mmseg, "matrix": matrix}
+    tables = {"oldest": constraints, "matrix": matrix}
     if len(sys.argv) != 2 or sys.argv[1] not in tables:
         sys.exit(f"expected one of {', '.join(tables)}, got {' '.join(sys.argv[1:]) or 'nothing'}")
     sys.stdout.write(tables[sys.argv[1]]() + "\n")

@@ -2,7 +2,7 @@
 
 from graftkit.core.extras import require
 
-require("art.attacks", extra="art", distribution="adversarial-robustness-toolbox", minimum="1.19")
+require("art.attacks", extra="art", distribution="adversarial-robustness-toolbox", minimum="1.20")
 
 from graftkit.art.qedg import QEDGExtraction  # noqa: E402  (the check above gives the better message)
 

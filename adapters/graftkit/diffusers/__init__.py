@@ -2,8 +2,8 @@
 
 from graftkit.core.extras import require
 
-require("diffusers", extra="diffusers", minimum="0.33")
-require("transformers", extra="diffusers", minimum="4.50")
+require("diffusers", extra="diffusers", minimum="0.38")
+require("transformers", extra="diffusers", minimum="5.5")
 
 from graftkit.diffusers.backbone import DiffusionBackbone, FeatureInfo  # noqa: E402  (after the checks)
 from graftkit.diffusers.cache import FeatureCache  # noqa: E402

@@ -7,7 +7,7 @@ from importlib import util
 
 from graftkit.core.extras import require
 
-require("mmengine.optim", extra="mmseg", distribution="onedl-mmengine", minimum="0.10.8")
+require("mmengine.optim", extra="mmseg", distribution="onedl-mmengine", minimum="0.10.10")
 
 from graftkit.mmseg.aucseg import AUCSegLoss  # noqa: E402  (the check gives the better message)
 from graftkit.mmseg.aucseg_bank import TMemoryBankHook  # noqa: E402

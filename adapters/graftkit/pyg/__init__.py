@@ -2,7 +2,7 @@
 
 from graftkit.core.extras import require
 
-require("torch_geometric.data", extra="pyg", distribution="torch-geometric", minimum="2.6")
+require("torch_geometric.data", extra="pyg", distribution="torch-geometric", minimum="2.7")
 
 # ruff: noqa: E402  (the check above gives the better message)
 from graftkit.methods.hgoe import BoundaryAwareOELoss, HGOEConfig, ood_metrics

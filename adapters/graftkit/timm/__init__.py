@@ -6,7 +6,7 @@ timm's checkpoints hold the model alone: call ``criterion.set_epoch(epoch)`` eve
 
 from graftkit.core.extras import require
 
-require("timm.optim", extra="timm", distribution="timm", minimum="1.0.15")
+require("timm.optim", extra="timm", distribution="timm", minimum="1.0.31")
 
 import graftkit.timm.bilt_entry  # noqa: E402, F401  (registers the model "bilt")
 from graftkit.methods.bilt import (  # noqa: E402  (the check above gives the better message)
