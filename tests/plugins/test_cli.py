@@ -74,7 +74,7 @@ def test_doctor_is_content_with_the_tested_versions(capsys):
     ("given", "code", "words"),
     [
         ({"timm": None}, 0, "pip install 'graftkit[timm]'"),
-        ({"timm": "1.0.1"}, 1, "will not work: timm 1.0.1 is older than >=1.0.15"),
+        ({"timm": "1.0.1"}, 1, "will not work: timm 1.0.1 is older than >="),
         ({"timm": "99.0"}, 0, "newer than tested"),
         ({"scipy": None}, 1, "will not work: scipy is not installed"),
         ({"torch": "2.14.1+cpu"}, 1, "take both from one index"),
