@@ -148,5 +148,10 @@ def entries() -> list[Entry]:
             sizes=(*size, "pixels_per_image"),
             says={"names": ("features",), "timesteps": ("timestep",), "images": ("image", "masks")},
         ),
-        Entry("load_selection", host.load_selection, lambda: {"source": {"unet-out": True}}),
+        Entry(
+            "load_selection",
+            host.load_selection,
+            lambda: {"source": {"unet-out": True}},
+            says={"source": ("could not read it",)},  # a path that no file can have
+        ),
     ]

@@ -297,7 +297,7 @@ def entries() -> list[Entry]:
             "load_users_dat",
             host.load_users_dat,
             lambda: {"path": stored(), "min_interactions": 1},
-            says={"min_interactions": ("users.dat",)},
+            says={"min_interactions": ("users.dat",), "path": ("could not read it",)},
         ),
         Entry(
             "make_multi_interest",

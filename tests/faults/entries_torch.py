@@ -210,7 +210,7 @@ def entries() -> list[Entry]:
             stepped,
             lambda: {"lr": 0.1, "class_counts": [9, 9, 1], "tail_threshold": 2.0, "switch_step": 3},
             only=("class_counts", "tail_threshold", "switch_step"),
-            says={"class_counts": ("tail",)},
+            says={"class_counts": ("tail", "targets")},  # right counts of other classes
         ),
         Entry(
             "TailMemoryBank",

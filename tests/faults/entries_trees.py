@@ -88,7 +88,12 @@ def tree_entries() -> list[Entry]:
             host.LabelTree.from_parents,
             lambda: {"parents": {"x": "a", "y": "a", "a": None}},
         ),
-        Entry("LabelTree.from_edges", host.LabelTree.from_edges, lambda: {"edges": [("r", "x"), ("r", "y")]}),
+        Entry(
+            "LabelTree.from_edges",
+            host.LabelTree.from_edges,
+            lambda: {"edges": [("r", "x"), ("r", "y")]},
+            says={"edges": ("could not read it",)},
+        ),
         Entry("LabelTree.from_networkx", host.LabelTree.from_networkx, lambda: {"graph": TREE.to_networkx()}),
         Entry("LabelTree.from_json", host.LabelTree.from_json, lambda: {"text": TREE.to_json()}),
         Entry("LabelTree.names", TREE.names, lambda: {"level": -1}),

@@ -20,6 +20,7 @@ def squares(count, size=16, seed=0):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_own_edges_beat_another_images_edges():
     """Networks and guideline see the same pictures: seconds of training do not generalise, nor need they."""
     pictures, prompts = squares(16), [""] * 16
