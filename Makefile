@@ -38,7 +38,7 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 	$(RUN) -m pip install --quiet --constraint $(CONSTRAINTS) --build-constraint $(CONSTRAINTS) --editable '.[dev]'
 	@touch $@
 
-demo: $(STAMP) ## Run the tour: every method that exists, one table, one figure a method
+demo: $(STAMP) ## Run the tour: all ten methods, one table, one figure a method, one page
 	$(RUN) examples/tour.py
 
 test: $(STAMP) ## Run the suite (without slow tests)
@@ -68,7 +68,7 @@ format: $(STAMP) ## Put the code into shape
 bench: $(STAMP) ## Run every benchmark (long; each can be run alone)
 	set -e; for script in tests/benchmarks/bench_*.py; do echo "== $$script"; $(RUN) "$$script"; done
 
-report: $(STAMP) ## Render tests/benchmarks/RESULTS.md from the benchmarks' JSON files
+report: $(STAMP) ## Render RESULTS.md and what README and CONTRIBUTING quote of it from the JSON files
 	$(RUN) tests/benchmarks/report.py
 
 constraints: $(STAMP) ## Write constraints.txt from what .venv holds

@@ -24,6 +24,7 @@ from mmengine.runner import Runner
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
+from tqdm import tqdm
 
 from graftkit.methods.aucseg import data as scenes
 from graftkit.torch import count_pixels
@@ -37,9 +38,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--data", type=Path, default=os.environ.get("GRAFTKIT_DATA"), help="folder of real data"
-    )
+    parser.add_argument("--data", type=Path, default=os.getenv("GRAFTKIT_DATA") or None, help="real data")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and batches")
     parser.add_argument("--quick", action="store_true", help="fewer iterations, under a minute")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the figure")
@@ -59,7 +58,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         arms = {"CE": ([ce], []), "weighted CE": ([weighted], []), "CE + AUCSeg": ([ce, auc], [bank]),
                 "weighted CE + AUCSeg": ([weighted, auc], [bank])}  # fmt: skip
         figures, runners = {}, {}
-        for arm, (losses, hooks) in arms.items():
+        for arm, (losses, hooks) in tqdm(arms.items(), desc="losses"):
             cfg = Config.fromfile(CONFIG)
             for loader in (cfg.train_dataloader, cfg.val_dataloader):
                 loader.dataset.update(data_root=folder, metainfo=meta)

@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 from torch.nn.functional import interpolate
+from tqdm import tqdm
 
 from graftkit.methods.bilt import VARIANTS, variant_loss
 from graftkit.methods.bilt.data import load_digits_tree, load_omniglot
@@ -40,7 +41,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, default=os.environ.get("GRAFTKIT_DATA"), help="real data")
+    parser.add_argument("--data", type=Path, default=os.getenv("GRAFTKIT_DATA") or None, help="real data")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and batches")
     parser.add_argument("--quick", action="store_true", help="fewer epochs, under a minute")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the figure")
@@ -52,7 +53,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
     models: dict[str, HierarchicalClassifier] = {}
     figures: dict[str, dict[str, float]] = {}
-    for row, (variant, source) in ROWS.items():
+    for row, (variant, source) in tqdm(ROWS.items(), desc="losses"):
         if variant not in models:
             models[variant] = _train(variant, tree, x, y, epochs, options.seed)
         metrics = HierarchicalMetrics(tree, (1, 5), source=source)

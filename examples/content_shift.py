@@ -33,7 +33,7 @@ TEST, HALF = 24, 12  # the last images are probed, their second half judged; the
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Run the example and return the row of the tour's table."""
-    form, root = argparse.RawDescriptionHelpFormatter, os.environ.get("GRAFTKIT_DATA")
+    form, root = argparse.RawDescriptionHelpFormatter, os.getenv("GRAFTKIT_DATA") or None
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
     parser.add_argument("--data", type=Path, default=root, help="folder of real data")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights, noise and scenes")

@@ -22,15 +22,10 @@ from rich.console import Console
 from rich.table import Table
 from torch.nn import functional as F
 
+import graftkit.methods.diffusion_feature.data as scenes
 from graftkit.diffusers import DiffusionFeaturePipeline, rank_activations
 from graftkit.methods.aucseg.data import CAMVID_CLASSES, load_camvid
 from graftkit.methods.diffusion_feature import RidgeProbe
-from graftkit.methods.diffusion_feature.data import (
-    SHAPE_CLASSES,
-    pixel_baselines,
-    principal_images,
-    shape_scenes,
-)
 from graftkit.methods.diffusion_feature.ranking import score_maps
 from graftkit.methods.diffusion_feature.training import class_tokens, train_denoiser
 
@@ -43,29 +38,25 @@ TEST = 36  # the last images are probed, the others train the denoiser
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Run the example and return the row of the tour's table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--data", type=Path, default=os.environ.get("GRAFTKIT_DATA"), help="folder of real data"
-    )
+    form, root = argparse.RawDescriptionHelpFormatter, os.getenv("GRAFTKIT_DATA") or None
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
+    parser.add_argument("--data", type=Path, default=root, help="folder of real data")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights, noise and splits")
     parser.add_argument("--quick", action="store_true", help="fewer updates, under a minute")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the figure")
     options = parser.parse_args(argv)
-    start = time.perf_counter()
-    name, classes, images, labels = load(options.data, options.seed)
+    start, seed = time.perf_counter(), options.seed
+    name, classes, images, labels = load(options.data, seed)
     latents = F.pixel_unshuffle(2 * images - 1, 4)  # stands in for a VAE
     tokens = class_tokens(labels, len(classes))
     pipes = {}
     for kind, steps in (("untrained", 0), ("trained", 40 if options.quick else 120)):
         with torch.random.fork_rng():
-            torch.manual_seed(options.seed)
+            torch.manual_seed(seed)
             unet = build(latents.shape[1], len(classes)).eval()
         if steps:
-            train_denoiser(
-                unet, latents[:-TEST], tokens[:-TEST], steps=steps, random_state=options.seed, verbose=1
-            )
+            some = latents[:-TEST], tokens[:-TEST]
+            train_denoiser(unet, *some, steps=steps, random_state=seed, verbose=1)
         schedule = diffusers.DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
         # Of an installed pipeline this would be DiffusionFeaturePipeline.from_pipe(pipe).
         pipes[kind] = DiffusionFeaturePipeline(unet=unet, scheduler=schedule)
@@ -73,15 +64,12 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     splits = [(list(range(24)), list(range(24, 36))), (list(range(12, 36)), list(range(12)))]
     images, labels, latents = images[-TEST:], labels[-TEST:], latents[-TEST:]
     masks, null = list(labels.numpy()), torch.zeros(1, len(classes), len(classes))
-    call = {"latents": latents, "prompt_embeds": null, "cv": splits, "batch_size": 12}
-    ranked = {
-        kind: rank_activations(pipe, None, masks, NAMES, random_state=options.seed, **call)
-        for kind, pipe in pipes.items()
-    }
+    call = {"latents": latents, "prompt_embeds": null, "cv": splits, "batch_size": 12, "random_state": seed}
+    ranked = {kind: rank_activations(pipe, None, masks, NAMES, **call) for kind, pipe in pipes.items()}
     untrained = {row["name"]: row["miou"] for row in ranked["untrained"]}
     rows = {row["name"]: (row["miou"], row["sd"], untrained[row["name"]]) for row in ranked["trained"]}
-    for label, maps in pixel_baselines(images).items():
-        scores = score_maps(maps, masks, splits, RidgeProbe(), random_state=options.seed)
+    for label, maps in scenes.pixel_baselines(images).items():
+        scores = score_maps(maps, masks, splits, RidgeProbe(), random_state=seed)
         rows[label] = (float(np.mean(scores)), float(np.std(scores, ddof=1)), None)
     report(name, rows, pipes["trained"].activation_info(NAMES, *latents.shape[-2:]))
     options.out.mkdir(parents=True, exist_ok=True)
@@ -106,8 +94,8 @@ def load(data: Any, seed: int) -> tuple[str, tuple[str, ...], torch.Tensor, torc
         small = F.interpolate(labels[:, None].float(), (48, 64), mode="nearest-exact")[:, 0].long()
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
         return "CamVid 64x48", CAMVID_CLASSES, images[order], small[order]
-    images, labels = shape_scenes(240, random_state=seed)
-    return "generated shapes", SHAPE_CLASSES, torch.from_numpy(images), torch.from_numpy(labels)
+    images, labels = scenes.shape_scenes(240, random_state=seed)
+    return "generated shapes", scenes.SHAPE_CLASSES, torch.from_numpy(images), torch.from_numpy(labels)
 
 
 def build(channels: int, width: int) -> Any:
@@ -128,7 +116,7 @@ def report(name: str, rows: dict[str, Any], info: dict[str, Any]) -> None:
 
 def draw(images: Any, labels: Any, maps: dict[str, Any]) -> Figure:
     columns = {"image": images.permute(0, 2, 3, 1), "label": labels}
-    columns |= {label: principal_images(tensor) for label, tensor in maps.items()}
+    columns |= {label: scenes.principal_images(tensor) for label, tensor in maps.items()}
     figure = Figure(figsize=(2 * len(columns), 1.6 * len(images)))
     axes = figure.subplots(len(images), len(columns))
     for column, (label, pictures) in enumerate(columns.items()):

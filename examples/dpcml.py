@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--data", type=Path, default=os.environ.get("GRAFTKIT_DATA"), help="folder of real data"
+        "--data", type=Path, default=os.getenv("GRAFTKIT_DATA") or None, help="folder of real data"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of start and training")
     parser.add_argument("--quick", action="store_true", help="fewer passes, under a minute")

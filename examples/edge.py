@@ -13,7 +13,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import matplotlib.pyplot as plt
 import torch
 from rich.console import Console
@@ -22,6 +21,7 @@ from timm.optim import create_optimizer_v2
 from timm.task import MultiLabelClassificationTask
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
+from tqdm import tqdm
 
 from graftkit.methods.edge.collages import cifar_task
 from graftkit.methods.edge.composites import OODTask, digit_task
@@ -34,12 +34,12 @@ HEADS = 4  # rare: pictures with none of the four most frequent labels
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Run the example and return the row of the tour's table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--data", type=Path, default=os.environ.get("GRAFTKIT_DATA"), help="real data")
+    parser.add_argument("--data", type=Path, default=os.getenv("GRAFTKIT_DATA") or None, help="real data")
     parser.add_argument("--seed", type=int, default=0, help="seed of data, weights and batches")
     parser.add_argument("--quick", action="store_true", help="fewer pictures and epochs, under a minute")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the figure")
     options = parser.parse_args(argv)
-    mpl.use("Agg")
+    plt.switch_backend("Agg")
     if options.data and not Path(options.data).is_dir():
         parser.error(f"--data: expected a folder, got {options.data}")
     start, (n, epochs) = time.perf_counter(), (600, 4) if options.quick else (1500, 8)
@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         "with outliers": EDGELoss(beta=0.0, k=16),
         "EDGE": EDGELoss(k=16, margin=1.0, warmup_epochs=epochs // 2),
     }
-    logits = {name: train(task, loss, epochs, options.seed) for name, loss in criteria.items()}
+    logits = {name: train(task, loss, epochs, options.seed) for name, loss in tqdm(criteria.items())}
     figures = {name: measure(task, values) for name, values in logits.items()}
     active = f"{float(criteria['EDGE'].last.active_fraction):.0%} of EDGE's last pairs inside the hinge"
     table = Table("", *figures, title=f"{task.name}: mAP, AUROC of JointEnergy", caption=active)

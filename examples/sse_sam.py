@@ -19,6 +19,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from graftkit.methods.sse_sam.curvature_table import CurvatureTable
 from graftkit.methods.sse_sam.data import load_cifar10_lt, long_tailed_digits, recall_by_frequency
@@ -30,7 +31,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, default=os.environ.get("GRAFTKIT_DATA"), help="real data")
+    parser.add_argument("--data", type=Path, default=os.getenv("GRAFTKIT_DATA") or None, help="real data")
     parser.add_argument("--seed", type=int, default=0, help="seed of weights and batches")
     parser.add_argument("--quick", action="store_true", help="fewer epochs, under a minute")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the figure")
@@ -52,7 +53,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     figures, panel = {}, CurvatureTable()
     some = torch.cat([torch.nonzero(y == c).flatten()[:32] for c in range(len(counts))])
     groups = {"head": [c for c in range(len(counts)) if c not in tail], "tail": tail}
-    for method, settings in methods.items():
+    for method, settings in tqdm(methods.items(), desc="optimizers"):
         model = _train(x, y, len(counts), epochs * (1 + ("twice" in method)), settings, options.seed)
         with torch.no_grad():
             predicted = torch.cat([model(batch).argmax(1) for batch in test_x.split(500)])
@@ -69,16 +70,13 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     panel.plot().figure.savefig(path := options.out / "sse_sam.png", dpi=120, bbox_inches="tight")
     best = max((m for m in figures if m != "SSE-SAM"), key=lambda m: figures[m]["few"])
     return {
-        "method": "SSE-SAM",
-        "host": "torch",
-        "data": name,
-        "metric": "few-shot recall, %",
+        "method": "SSE-SAM", "host": "torch", "data": name, "metric": "few-shot recall, %",
         "baseline": f"{best} {figures[best]['few']:.1f}",
         "ours": f"{figures['SSE-SAM']['few']:.1f}",
         "seconds": round(seconds, 1),
         "figure": str(path),
         "figures": figures,
-    }
+    }  # fmt: skip
 
 
 def _train(

@@ -1,4 +1,4 @@
-"""Run every method that exists on real data; print one table, save one figure a method and one page of all.
+"""Run every method; print one table, save one figure a method and one page of all.
 
     python examples/tour.py [--data DIR] [--seed N] [--quick] [--out DIR]
 
@@ -42,12 +42,14 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--data", type=Path, default=os.environ.get("GRAFTKIT_DATA"), help="folder of real data"
+        "--data", type=Path, default=os.getenv("GRAFTKIT_DATA") or None, help="folder of real data"
     )
     parser.add_argument("--seed", type=int, default=0, help="passed to every method")
     parser.add_argument("--quick", action="store_true", help="the examples' quick form")
     parser.add_argument("--out", type=Path, default=Path("out"), help="folder for the figures")
     options = parser.parse_args(argv)
+    if options.data and not Path(options.data).is_dir():
+        parser.error(f"--data: expected a folder, got {options.data}")
     arguments = ["--seed", str(options.seed), "--out", str(options.out)]
     arguments += ["--data", str(options.data)] if options.data else []
     arguments += ["--quick"] if options.quick else []
@@ -58,13 +60,17 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     rows: dict[str, Any] = {}
     try:
         _run(console, methods, arguments, rows)
+    except KeyboardInterrupt:
+        console.print(f"Stopped by Ctrl-C: {len(rows)} of {len(methods)} methods have run.", style="bold")
+        raise
     finally:  # Ctrl-C too: what has finished is shown
-        _report(console, rows)
+        left = [method for method in methods if method not in rows]
+        _report(console, rows, left)
         if rows:
             options.out.mkdir(parents=True, exist_ok=True)
-            write_sheet(rows, options.out / "tour.png")
             data = str(options.data or "what the dependencies ship")
-            console.print(f"page: {write_page(rows, data, options.out / 'tour.html')}")
+            console.print(f"page: {write_page(rows, data, options.out / 'tour.html', left)}")
+            write_sheet(rows, options.out / "tour.png")
     return rows
 
 
@@ -73,11 +79,18 @@ def _run(console: Console, methods: list[str], arguments: list[str], rows: dict[
         console.print(f"[bold]{position}/{len(methods)} {method}[/bold]")
         start = time.perf_counter()
         try:
-            rows[method] = _load(method).main(arguments)
-        except Exception as error:
+            rows[method] = _checked(_load(method).main(arguments))
+        except (Exception, SystemExit) as error:  # an example that exits must not end the others
             rows[method] = {"error": f"{type(error).__name__}: {error}"}
             console.print_exception()
         console.print(f"{method}: {time.perf_counter() - start:.0f} s")
+
+
+def _checked(row: dict[str, Any]) -> dict[str, Any]:
+    missing = [name for name in (*COLUMNS, "figure") if name not in row]
+    if missing:
+        raise ValueError(f"the example returned a row without {', '.join(missing)}")
+    return row
 
 
 def _load(method: str) -> Any:
@@ -89,7 +102,7 @@ def _load(method: str) -> Any:
     return module
 
 
-def _report(console: Console, rows: dict[str, Any]) -> None:
+def _report(console: Console, rows: dict[str, Any], left: list[str]) -> None:
     table = Table(*HEADINGS, title="graftkit tour")
     for method, row in rows.items():
         if "error" in row:
@@ -100,9 +113,8 @@ def _report(console: Console, rows: dict[str, Any]) -> None:
     for row in rows.values():
         if "figure" in row:
             console.print(f"figure: {row['figure']}")
-    planned = [method for method in METHODS if method not in rows]
-    if planned:
-        console.print(f"Not built yet: {', '.join(planned)}")
+    if left:
+        console.print(f"Not run: {', '.join(left)}")
 
 
 if __name__ == "__main__":

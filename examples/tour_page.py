@@ -2,11 +2,14 @@
 
 import base64
 import html
+from collections.abc import Sequence
 from pathlib import Path
 from string import Template
 from typing import Any
 
 from PIL import Image, ImageDraw
+
+from graftkit.core.files import whole_file
 
 COLUMNS = ("method", "host", "data", "metric", "baseline", "ours", "seconds")
 HEADINGS = ("method", "host", "data", "metric", "best baseline", "ours", "seconds")
@@ -42,10 +45,12 @@ $figures
 """)
 
 
-def write_page(rows: dict[str, dict[str, Any]], data: str, path: Path) -> Path:
-    """Write the table and all figures as one file."""
-    failed = sum("error" in row for row in rows.values())
-    summary = f"{len(rows) - failed} of {len(rows)} methods ran. Data: {html.escape(data)}."
+def write_page(rows: dict[str, dict[str, Any]], data: str, path: Path, left: Sequence[str] = ()) -> Path:
+    """Write the table and all figures as one file; `left` names the methods that were not run."""
+    ran = sum("error" not in row for row in rows.values())
+    summary = f"{ran} of {len(rows) + len(left)} methods ran. Data: {html.escape(data)}."
+    if left:
+        summary += f" Not run: {html.escape(', '.join(left))}."
     lines, figures = [], []
     for name, row in rows.items():
         if "error" in row:
@@ -65,7 +70,8 @@ def write_page(rows: dict[str, dict[str, Any]], data: str, path: Path) -> Path:
     text = PAGE.substitute(
         summary=summary, headings=headings, rows="\n".join(lines), figures="\n".join(figures)
     )
-    path.write_text(text, encoding="utf-8")
+    with whole_file(path) as file:  # a second Ctrl-C leaves no half of a page
+        file.write(text.encode())
     return path
 
 
@@ -95,5 +101,6 @@ def write_sheet(
             draw.text((left, top), title, fill="black", font_size=14)
             sheet.paste(thumbnail, (left + (width - thumbnail.width) // 2, top + head))
     # A palette: figures have few colours, and the sheet is shown on a landing page.
-    sheet.quantize(128).save(path, optimize=True)
+    with whole_file(path) as file:
+        sheet.quantize(128).save(file, format="PNG", optimize=True)
     return path

@@ -75,7 +75,8 @@ def _list() -> None:
 
 def _doctor() -> None:
     table = _table("package", "found", "supported", "tested", "says")
-    print(f"Python {platform.python_version()}, {platform.system()} {platform.machine()}")  # noqa: T201
+    where = f"Python {platform.python_version()}, {platform.system()} {platform.machine()}"
+    print(f"graftkit {metadata.version('graftkit')}, {where}")  # noqa: T201
     broken = []
     for distribution, extra, supported in _requirements():
         found = _version(distribution)

@@ -53,8 +53,14 @@ class Headline:
         own, theirs = mean(self.ours.values()), mean(self.rivals[self.rival].values())
         # Costs come negated, so that higher is better; a reader wants them as they are.
         sign, name = (-1, self.metric[1:]) if self.metric.startswith("-") else (1, self.metric)
-        n = self.digits
-        return f"{self.task}: {name} {sign * own:.{n}f}, {self.rival} {sign * theirs:.{n}f}: {self.verdict()}"
+        n, lower = self.digits, ", lower is better" if sign < 0 else ""
+        figures = f"{name} {sign * own:.{n}f}, {self.rival} {sign * theirs:.{n}f}{lower}"
+        return f"{self.task}: {figures}: {self.verdict()}{self.remark()}"
+
+    def remark(self) -> str:
+        """A rival may well be beaten by a figure that is no good."""
+        ranks = "AUROC" in self.metric or "ROC AUC" in self.metric
+        return ", but worse than chance" if ranks and mean(self.ours.values()) < 0.5 else ""
 
     def cells(self) -> list[str]:
         """The row of the summary."""
@@ -66,7 +72,7 @@ class Headline:
             f"{mean(self.ours.values()):.{n}f}",
             f"{self.rival} {mean(self.rivals[self.rival].values()):.{n}f}",
             f"{mean(d):+.{n}f}{between}, n={len(d)}" if d else "-",
-            self.verdict(),
+            self.verdict() + self.remark(),
             self.time,
             self.memory,
         ]

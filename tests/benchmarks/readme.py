@@ -26,8 +26,12 @@ def measured(results: Path) -> dict[str, str]:
     for path in sorted(results.glob("*.json")):
         module = importlib.import_module(f"tests.benchmarks.render_{path.stem}")
         lines = module.headlines(json.loads(path.read_text())["records"])
-        if lines:
-            cells[path.stem] = _cell(lines, PURPOSE.get(path.stem, ""), _anchor(module.TITLE))
+        anchor = _anchor(module.TITLE)
+        cells[path.stem] = (
+            _cell(lines, PURPOSE.get(path.stem, ""), anchor)
+            if lines
+            else f"quality not measured yet; [what it costs](tests/benchmarks/RESULTS.md#{anchor})"
+        )
     return cells
 
 

@@ -28,7 +28,8 @@ said; **bold** is the best of a row. Rows that the method loses stay.
 SUMMARY = """## Summary
 
 Ours beside the rival with the best mean on the same task, whether it wins or loses. The interval is of the
-paired difference over seeds, and decides the verdict. Time and memory are ratios to what the cell names.
+paired difference over seeds, and decides the verdict. A figure whose name begins with a minus is
+a cost, negated so that more is better. Time and memory are ratios to what the cell names.
 """
 
 
@@ -58,7 +59,9 @@ def render_all(results: Path) -> str:
             continue
         stored = json.loads(path.read_text())
         name = module.TITLE.partition(":")[0].partition(",")[0]
-        summary += [[name, *headline.cells()] for headline in module.headlines(stored["records"])]
+        headlines = module.headlines(stored["records"])
+        summary += [[name, *headline.cells()] for headline in headlines]
+        summary += [] if headlines else [[name, "quality not measured yet", *["-"] * (len(HEADER) - 2)]]
         sections += [
             f"## {module.TITLE}\n",
             module.render(stored["records"]),

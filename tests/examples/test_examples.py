@@ -58,7 +58,7 @@ def test_rcpmod_beats_isolation_forest_on_mismatched_views(tmp_path):
     assert figures["RCPMOD"]["class"] > figures["IsolationForest"]["class"] + 0.1
 
 
-def tour(folder: Path, **examples: str) -> subprocess.CompletedProcess[str]:
+def tour(folder: Path, data: str = "", **examples: str) -> subprocess.CompletedProcess[str]:
     """Run a copy of the tour beside these examples."""
     (folder / "examples").mkdir()
     for name in ("tour.py", "tour_page.py"):
@@ -69,7 +69,7 @@ def tour(folder: Path, **examples: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, str(folder / "examples" / "tour.py"), "--out", str(folder / "out")],
         capture_output=True,
         text=True,
-        env={"COLUMNS": "200", "PATH": ""},
+        env={"COLUMNS": "200", "PATH": "", "GRAFTKIT_DATA": data},
         check=False,
     )
 
@@ -110,15 +110,51 @@ def test_tour_page_stands_alone(tmp_path, figure):
     assert not re.search(r"https?:|<script|<link|url\(", page)
     assert "width=device-width" in page
     assert "&lt;digits&gt; &amp; more" in page
+    assert "Data: what the dependencies ship." in page  # an empty GRAFTKIT_DATA is none, not this folder
     with Image.open(tmp_path / "out" / "tour.png") as sheet:
         assert sheet.width > 700
 
 
 def test_tour_interrupted_shows_what_has_finished(tmp_path, figure):
     """Ctrl-C: exit code 130, no traceback, and the rows so far."""
-    stopped = "def main(argv=None):\n    raise KeyboardInterrupt\n"
+    # A background job of a shell ignores SIGINT: the handler is set first.
+    stopped = "import signal as s\ndef main(argv=None):\n"
+    stopped += "    s.signal(s.SIGINT, s.default_int_handler)\n    s.raise_signal(s.SIGINT)\n"
     done = tour(tmp_path, rcpmod=fine(figure), sse_sam=stopped, aucseg=fine(figure))
     assert done.returncode == 130
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
     assert done.stdout.count("ok-ours") == 1
-    assert "1 of 1 methods ran" in (tmp_path / "out" / "tour.html").read_text()
+    assert "Stopped by Ctrl-C: 1 of 3 methods have run." in done.stdout
+    assert "Not run: sse_sam, aucseg" in done.stdout
+    page = (tmp_path / "out" / "tour.html").read_text()
+    assert "1 of 3 methods ran" in page
+    assert "Not run: sse_sam, aucseg." in page
+    assert list((tmp_path / "out").glob("*.part")) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("def main(argv=None):\n    raise SystemExit(3)\n", "failed: SystemExit: 3"),
+        ("def main(argv=None):\n    return {'method': 'x'}\n", "a row without host, data, metric"),
+        ("import no_such_module\n", "failed: ModuleNotFoundError"),
+    ],
+)
+def test_an_example_that_exits_or_returns_too_little_fails_alone(tmp_path, figure, source, words):
+    done = tour(tmp_path, rcpmod=source, sse_sam=fine(figure))
+    assert done.returncode == 1
+    assert done.stdout.count("ok-ours") == 1
+    assert words in (tmp_path / "out" / "tour.html").read_text()
+
+
+def test_a_figure_that_is_none_leaves_table_and_page(tmp_path, figure):
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    tour(tmp_path, rcpmod=fine(tmp_path / "broken.png"), sse_sam=fine(figure))
+    assert "2 of 2 methods ran" in (tmp_path / "out" / "tour.html").read_text()
+
+
+def test_a_data_folder_that_is_none_is_said_at_once(tmp_path, figure):
+    done = tour(tmp_path, rcpmod=fine(figure), data=str(tmp_path / "nowhere"))
+    assert done.returncode == 2
+    assert "--data: expected a folder, got" in done.stderr
+    assert done.stdout == ""

@@ -175,8 +175,26 @@ def test_mmseg_snippet_is_a_config_that_trains(tmp_path):
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
 def test_relative_links_exist(name):
     text = (ROOT / name).read_text(encoding="utf-8")
-    targets = re.findall(r"\]\(([^)#:]+)\)", text)
-    assert [target for target in targets if not (ROOT / target).exists()] == []
+    links = re.findall(r"\]\(([^)#:]*)(?:#([^)]+))?\)", text)
+    assert [target for target, _ in links if not (ROOT / target).exists()] == []
+    broken = [
+        f"{target}#{anchor}"
+        for target, anchor in links
+        if anchor and anchor not in anchors((ROOT / (target or name)).read_text(encoding="utf-8"))
+    ]
+    assert broken == []
+
+
+def anchors(markdown: str) -> set[str]:
+    """The anchors that GitHub gives to headings: lower case, no punctuation, a hyphen for each space."""
+    prose = re.sub(r"^```.*?^```", "", markdown, flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.+)$", prose, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-") for heading in headings}
+
+
+def test_anchor_check_can_fail():
+    text = "## GATE: what it *costs*, in `s`\n```\n# no heading\n```\n"
+    assert anchors(text) == {"gate-what-it-costs-in-s"}
 
 
 def test_readme_is_the_long_description_and_shows_both_commands():

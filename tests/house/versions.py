@@ -81,4 +81,6 @@ def _canonical(name: str) -> str:
 
 if __name__ == "__main__":
     tables = {"oldest": constraints, "matrix": matrix}
+    if len(sys.argv) != 2 or sys.argv[1] not in tables:
+        sys.exit(f"expected one of {', '.join(tables)}, got {' '.join(sys.argv[1:]) or 'nothing'}")
     sys.stdout.write(tables[sys.argv[1]]() + "\n")

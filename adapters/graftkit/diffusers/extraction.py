@@ -105,6 +105,8 @@ def extract_features(
     timestep = check_integer("timestep", timestep, low=0, high=schedule_length(pipe.scheduler) - 1)
     if prompt is not None and not isinstance(prompt, str):
         raise_invalid("prompt", prompt, "one string for all images", error=TypeError)
+    if not isinstance(image_key, str | int) or isinstance(image_key, bool):
+        raise_invalid("image_key", image_key, "a name or a position", error=TypeError)
     items = _items(dataset)
     store = cache if isinstance(cache, FeatureCache) else FeatureCache(cache)
     names = resolve(pipe, features).names

@@ -27,7 +27,7 @@ from mmengine.registry import OPTIM_WRAPPERS, OPTIMIZERS
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from graftkit.core.validation import check_choice, raise_invalid
+from graftkit.core.validation import check_bool, check_choice, raise_invalid
 from graftkit.methods import sse_sam
 
 __all__ = ["SSESAM", "SSESAMOptimWrapper"]
@@ -92,7 +92,7 @@ class SSESAMOptimWrapper(OptimWrapper):
     Raises
     ------
     TypeError
-        If `optimizer` is not SSE-SAM.
+        If `optimizer` is not SSE-SAM, or an argument has the wrong type.
     ValueError
         At the first iteration, if the model's class scores are in none of the usual places.
     """
@@ -112,6 +112,11 @@ class SSESAMOptimWrapper(OptimWrapper):
         if not isinstance(optimizer, sse_sam.SSESAM):
             raise_invalid("optimizer", type(optimizer).__name__, "dict(type='SSESAM', ...)", error=TypeError)
         check_choice("dtype", dtype, (None, "float16", "bfloat16"))
+        check_bool("verify", verify)
+        if output_module is not None and not isinstance(output_module, str):
+            raise_invalid("output_module", output_module, "a module's name or None", error=TypeError)
+        if targets_from is not None and not callable(targets_from):
+            raise_invalid("targets_from", targets_from, "a callable or None", error=TypeError)
         super().__init__(optimizer=optimizer, **kwargs)
         self.output_module, self.targets_from = output_module, targets_from
         self.membership, self.verify = membership, verify

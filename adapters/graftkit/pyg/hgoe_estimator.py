@@ -83,6 +83,8 @@ class GraphOutlierDetector:
         verbose: int = 0,
     ) -> None:
         check_detector(detector)
+        if loss is not None and not callable(loss):
+            raise_invalid("loss", loss, "a callable over scores, or None", error=TypeError)
         self.detector = detector
         self.loss = loss
         self.epochs = check_integer("epochs", epochs, low=0)

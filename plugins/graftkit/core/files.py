@@ -1,4 +1,7 @@
-"""Files that are there whole or not at all.
+"""Files that are there whole or not at all, whenever the process dies.
+
+Not across a power cut, which may keep the new name and lose the content: that takes an fsync before the block
+ends, as QEDG has for queries that are paid for. What is torn is refused by its name (`readable_file`).
 
 >>> import pathlib, tempfile
 >>> target = pathlib.Path(tempfile.mkdtemp()) / "a.txt"

@@ -255,3 +255,14 @@ def test_a_folder_holds_table_json_and_a_sheet_an_image(tmp_path, channels):
     assert plt.imread(written[2]).std() > 0
     assert plt.get_fignums() == before
     assert [path.name for path in report().save(tmp_path / "plain")] == ["gate.json", "gate.txt"]
+
+
+@pytest.mark.parametrize(
+    ("seed", "error"), [(2, ValueError), (-1, ValueError), (0.5, TypeError), (True, TypeError)]
+)
+def test_a_seed_that_is_not_there_writes_nothing(tmp_path, seed, error):
+    pictures = {name: torch.rand(2, 1, 3, 8, 8) for name in ("basic", "prompt", "edges")}
+    found = report(images=pictures, inputs=torch.rand(1, 3, 8, 8))
+    with pytest.raises(error, match="seed: expected an integer"):
+        found.save(tmp_path / "new", seed=seed)
+    assert list(tmp_path.iterdir()) == []

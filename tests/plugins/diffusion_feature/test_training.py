@@ -6,6 +6,7 @@ import torch
 
 from graftkit.methods.diffusion_feature import RidgeProbe
 from graftkit.methods.diffusion_feature.data import pixel_baselines, principal_images, shape_scenes
+from graftkit.methods.diffusion_feature.noise import STEPS, diffuse_at_random, stable_diffusion_alphas
 from graftkit.methods.diffusion_feature.ranking import make_probe, read_splits, score_maps
 from graftkit.methods.diffusion_feature.training import class_tokens, train_denoiser
 
@@ -147,3 +148,16 @@ def test_probes_are_copied_and_scores_are_set_level():
     assert score_maps(maps, labels, [([0], [1, 2])], probe) == [pytest.approx((2 / 3 + 1 / 2) / 2)]
     assert not hasattr(probe, "classes_")
     assert make_probe("logistic").steps[-1][1].max_iter == 300
+
+
+def test_noise_of_training_is_the_schedules_by_loops():
+    clean = torch.randn(5, 2, 3, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    noisy, time, noise = diffuse_at_random(clean, torch.Generator().manual_seed(2))
+    drawn = torch.Generator().manual_seed(2)
+    assert time.tolist() == torch.randint(STEPS, (5,), generator=drawn).tolist()
+    assert torch.equal(noise, torch.randn(clean.shape, generator=drawn, dtype=torch.float64))
+    for k in range(5):
+        share = float(stable_diffusion_alphas()[time[k]])
+        for place in np.ndindex(2, 3, 3):
+            expected = share**0.5 * float(clean[k][place]) + (1 - share) ** 0.5 * float(noise[k][place])
+            assert float(noisy[k][place]) == pytest.approx(expected, abs=1e-12)

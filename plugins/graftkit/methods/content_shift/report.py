@@ -220,9 +220,15 @@ class GateReport:
 
         Raises
         ------
+        TypeError
+            If `seed` is no integer.
+        ValueError
+            If the report's pictures are of fewer seeds.
         ImportError
             Without matplotlib, where there are pictures.
         """
+        if self.images is not None:  # before anything is written
+            check_integer("seed", seed, low=0, high=len(next(iter(self.images.values()))) - 1)
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
         written = [target / "gate.json", target / "gate.txt"]

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from graftkit.core.progress import progress_bar
 from graftkit.core.random import torch_generator
 from graftkit.core.validation import check_integer, check_number, raise_invalid
-from graftkit.methods.diffusion_feature.noise import STEPS, stable_diffusion_alphas
+from graftkit.methods.diffusion_feature.noise import diffuse_at_random
 
 __all__ = ["train_steering"]
 
@@ -86,17 +86,13 @@ def train_steering(
         if len(one) != len(latents):
             raise_invalid("conditions", one, f"{len(latents)} rows, as many as latents")
     generator = torch_generator(random_state)
-    alphas = stable_diffusion_alphas().to(latents)
     optimizer = torch.optim.AdamW(moving, lr=lr)
     losses = []
     for step in progress_bar(range(steps), verbose=verbose, desc="steering"):
         for group in optimizer.param_groups:
             group["lr"] = lr * (1 - step / steps)
         rows = torch.randint(len(latents), (batch_size,), generator=generator)
-        time = torch.randint(STEPS, (batch_size,), generator=generator)
-        noise = torch.randn(latents[rows].shape, generator=generator, dtype=latents.dtype)
-        level = alphas[time].view(-1, 1, 1, 1)
-        noisy = level.sqrt() * latents[rows] + (1 - level).sqrt() * noise
+        noisy, time, noise = diffuse_at_random(latents[rows], generator)
         optimizer.zero_grad()
         loss = (predict(noisy, time, *(one[rows] for one in conditions)) - noise).square().mean()
         loss.backward()

@@ -26,6 +26,7 @@ from graftkit.core.validation import check_choice, check_integer
 __all__ = [
     "STEPS",
     "diffuse",
+    "diffuse_at_random",
     "interpolate",
     "matched_sigma",
     "noise_ratio",
@@ -65,6 +66,31 @@ def noise_ratio(alpha_bar: float) -> float:
         ``sqrt((1 - alpha_bar) / alpha_bar)``.
     """
     return math.sqrt(max(1.0 - alpha_bar, 0.0) / alpha_bar) if alpha_bar > 0 else math.inf
+
+
+def diffuse_at_random(clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Training's input: each sample at a timestep of its own, under Stable Diffusion's schedule.
+
+    Parameters
+    ----------
+    clean : Tensor of shape (n, c, h, w)
+        Latents.
+    generator : torch.Generator
+        Draws the timesteps, then the noise.
+
+    Returns
+    -------
+    noisy : Tensor of shape (n, c, h, w)
+        What the denoiser sees.
+    time : Tensor of int, of shape (n,)
+        Timesteps.
+    noise : Tensor of shape (n, c, h, w)
+        What it has to find.
+    """
+    time = torch.randint(STEPS, (len(clean),), generator=generator)
+    noise = torch.randn(clean.shape, generator=generator, dtype=clean.dtype)
+    level = stable_diffusion_alphas().to(clean)[time].view(-1, 1, 1, 1)
+    return level.sqrt() * clean + (1 - level).sqrt() * noise, time, noise
 
 
 def matched_sigma(timestep: int) -> float:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from graftkit.core.progress import progress_bar
 from graftkit.core.random import torch_generator
 from graftkit.core.validation import check_integer, check_number, raise_invalid
-from graftkit.methods.diffusion_feature.noise import STEPS, stable_diffusion_alphas
+from graftkit.methods.diffusion_feature.noise import diffuse_at_random
 
 __all__ = ["class_tokens", "train_denoiser"]
 
@@ -106,7 +106,6 @@ def train_denoiser(
     if latents.ndim != 4 or (tokens is not None and len(tokens) != len(latents)):
         raise_invalid("latents", latents, "shape (N, C, H, W), with as many tokens")
     generator = torch_generator(random_state)
-    alphas = stable_diffusion_alphas().to(latents)
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
     model.train()
     losses = []
@@ -118,10 +117,8 @@ def train_denoiser(
         if flip:
             mirrored = torch.rand(batch_size, generator=generator) < 0.5
             clean = torch.where(mirrored.view(-1, 1, 1, 1), clean.flip(-1), clean)
-        time = torch.randint(STEPS, (batch_size,), generator=generator)
-        noise = torch.randn(clean.shape, generator=generator, dtype=clean.dtype)
-        level = alphas[time].view(-1, 1, 1, 1)
-        arguments = [level.sqrt() * clean + (1 - level).sqrt() * noise, time]
+        noisy, time, noise = diffuse_at_random(clean, generator)
+        arguments = [noisy, time]
         if tokens is not None:
             kept = torch.rand(batch_size, generator=generator) >= drop
             arguments.append(tokens[rows] * kept.view(-1, 1, 1).to(tokens))
