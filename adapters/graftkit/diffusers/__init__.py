@@ -2,7 +2,7 @@
 
 from graftkit.core.extras import require
 
-require("diffusers", extra="diffusers", minimum="0.38")
+require("diffusers", extra="diffusers", minimum="0.40")
 require("transformers", extra="diffusers", minimum="5.5")
 
 from graftkit.diffusers.backbone import DiffusionBackbone, FeatureInfo  # noqa: E402  (after the checks)

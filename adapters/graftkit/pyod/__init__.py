@@ -2,7 +2,7 @@
 
 from graftkit.core.extras import require
 
-require("pyod.models.base", extra="pyod", distribution="pyod", minimum="2.0.6")
+require("pyod.models.base", extra="pyod", distribution="pyod", minimum="3.6.7")
 
 from graftkit.pyod.rcpmod import RCPMODDetector  # noqa: E402  (the check above gives the better message)
 

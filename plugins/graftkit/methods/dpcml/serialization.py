@@ -48,7 +48,7 @@ def write_model(path: str | Path, arrays: dict[str, npt.NDArray[Any]], meta: dic
     header = {"format": FORMAT, "version": list(VERSION), **meta}
     text = np.frombuffer(json.dumps(header, default=_plain).encode(), dtype=np.uint8)
     with whole_file(path) as file:
-        np.savez(file, allow_pickle=False, __meta__=text, **arrays)
+        np.savez(file, __meta__=text, **arrays)  # allow_pickle= is an array's name to an older NumPy
 
 
 def read_model(path: str | Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
