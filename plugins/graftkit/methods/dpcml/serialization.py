@@ -48,7 +48,8 @@ def write_model(path: str | Path, arrays: dict[str, npt.NDArray[Any]], meta: dic
     header = {"format": FORMAT, "version": list(VERSION), **meta}
     text = np.frombuffer(json.dumps(header, default=_plain).encode(), dtype=np.uint8)
     with whole_file(path) as file:
-        np.savez(file, __meta__=text, **arrays)  # allow_pickle= is an array's name to an older NumPy
+        # No allow_pickle=, which an older NumPy takes for one more array.
+        np.savez(file, __meta__=text, **arrays)  # type: ignore[arg-type]
 
 
 def read_model(path: str | Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
