@@ -56,7 +56,7 @@ def constraints() -> str:
 
 
 def matrix() -> str:
-    """A Markdown table: extra, what it brings, oldest supported version, newest that the suite passed with."""
+    """A Markdown table: extra, what it brings, oldest version supported, newest that passed the suite."""
     pinned, rows = newest(), []
     for extra, requirements in {"": PROJECT["dependencies"], **EXTRAS}.items():
         if extra in (*LEFT_OUT, *OWN):
