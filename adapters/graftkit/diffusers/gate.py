@@ -16,6 +16,7 @@ import torch
 from graftkit.core.validation import check_bool, check_choice, check_integer, raise_invalid
 from graftkit.diffusers.conditions import BASIC, ConditionCalls, read_labels, same_noise
 from graftkit.diffusers.controls import negative_control
+from graftkit.diffusers.lpips import LPIPS
 from graftkit.diffusers.paired_runs import PairedRuns
 from graftkit.diffusers.reconstruction import Reconstruction
 from graftkit.diffusers.technique_checks import check_technique
@@ -52,6 +53,7 @@ class Guideline(ConditionCalls):
         negative_controls: bool = True,
         batch_size: int = 8,
         keep_images: bool = False,
+        generator: torch.Generator | None = None,
         class_labels: Any = None,
         height: int | None = None,
         width: int | None = None,
@@ -79,8 +81,8 @@ class Guideline(ConditionCalls):
         seeds : sequence of int, default=(0, 1, 2)
             One draw of noise each.
         metrics : str, callable or sequence of these, default=("mse", "edge")
-            "mse", "psnr", "ssim", "edge", or ``f(images, others)``, which sees a batch at a time; the first
-            decides verdict and ranking.
+            "mse", "psnr", "ssim", "edge", "lpips" (needs torchmetrics and torchvision), or
+            ``f(images, others)``, which sees a batch at a time; the first decides verdict and ranking.
         negative_controls : bool, default=True
             Also run each technique with every image's own inputs given to another image; needs 2 images.
         batch_size : int, default=8
@@ -88,6 +90,9 @@ class Guideline(ConditionCalls):
             memory.
         keep_images : bool, default=False
             Keep the reconstructions for ``report.plot()``.
+        generator : torch.Generator or None, default=None
+            Draws the seeds' values, so that `seeds` says only how many there are; ``settings["seeds"]`` of
+            the report repeats them without the generator.
         class_labels : int, array-like of shape (1 or N,) or None, default=None
             For class-conditional models.
         height, width : int or None, default=None
@@ -100,6 +105,8 @@ class Guideline(ConditionCalls):
 
         Raises
         ------
+        ImportError
+            If "lpips" is asked for without what it needs.
         TypeError
             If an argument has the wrong type.
         ValueError
@@ -117,6 +124,8 @@ class Guideline(ConditionCalls):
             raise ValueError(f"techniques: duplicate name {basic.name!r}, which is the basic model's")
         named = _metrics(metrics)
         seeds = _seeds(seeds)
+        if generator is not None and not isinstance(generator, torch.Generator):
+            raise_invalid("generator", generator, "a torch.Generator or None", error=TypeError)
         if not isinstance(prompt, str):
             raise_invalid("prompt", prompt, "one string, the basic model's", error=TypeError)
         check_bool("negative_controls", negative_controls)
@@ -137,6 +146,8 @@ class Guideline(ConditionCalls):
         labels = read_labels(class_labels, batch)
         for metric in named.values():  # what it refuses, it refuses before any forward
             image_distance(metric, original[:size].cpu(), original[:size].cpu())
+        if generator is not None:
+            seeds = _drawn(len(seeds), generator)
         runs = [basic, *found, *(one for one in controls if one is not None)]
         memory: dict[Any, Any] = {}
         with self._ready():
@@ -181,7 +192,8 @@ def _metrics(metrics: Any) -> dict[str, Any]:
         raise_invalid("metrics", metrics, "at least one metric")
     for one in given:
         if not callable(one):
-            check_choice("metrics", one, tuple(DISTANCES))
+            check_choice("metrics", one, (*DISTANCES, "lpips"))
+    given = [LPIPS() if isinstance(one, str) and one == "lpips" else one for one in given]
     names = tuple(map(metric_name, given))
     if len(set(names)) != len(names):
         raise ValueError(f"metrics: expected different names, got {list(names)}")
@@ -195,3 +207,11 @@ def _seeds(seeds: Any) -> tuple[int, ...]:
     if len(set(found)) != len(found):
         raise_invalid("seeds", list(found), "different seeds")
     return found
+
+
+def _drawn(count: int, generator: torch.Generator) -> tuple[int, ...]:
+    """So many different seeds of the generator's."""
+    found: dict[int, None] = {}
+    while len(found) < count:
+        found[int(torch.randint(2**31, (), generator=generator, device=generator.device))] = None
+    return tuple(found)

@@ -28,7 +28,7 @@ class ShiftScores(Variants):
         self: Any,
         images: Any,
         techniques: Any,
-        features: Any = "preset",
+        features: Any = "up-level1-*",
         prompt: str = "",
         *,
         basic: Technique = BASIC,
@@ -53,8 +53,9 @@ class ShiftScores(Variants):
             Arrays of shape (N, H, W, 3), tensors of shape (N, 3, H, W), values in [0, 1].
         techniques : Technique or sequence of Technique
             What to score; `basic` is scored beside them.
-        features : str, list of str or dict, default="preset"
-            Activations. Coarse ones tell techniques apart; at fine ones the score saturates.
+        features : str, list of str or dict, default="up-level1-*"
+            Activations; the default is a U-Net's. Coarse ones tell techniques apart; at fine ones the score
+            saturates.
         prompt : str, default=""
             The simple prompt.
         basic : Technique, default=Technique("basic")

@@ -229,3 +229,27 @@ def test_each_reconstruction_is_of_its_own_image():
     )  # fmt: skip
     for seed in range(2):
         assert (report.images["t"][seed] - pictures).abs().mean((1, 2, 3)).max() < 0.15
+
+
+def test_a_generator_draws_the_seeds(plain):
+    """As many as `seeds` has, all different, repeatable; the report says which."""
+    technique = Technique("w", prompt="a horse")
+
+    def run(**options):
+        return plain.gate(tiny.image(2), technique, **{**FAST, **options})
+
+    first = run(seeds=(0, 1), generator=torch.Generator().manual_seed(7))
+    again = run(seeds=(5, 6), generator=torch.Generator().manual_seed(7))
+    other = run(seeds=(0, 1), generator=torch.Generator().manual_seed(8))
+    assert first.table == again.table != other.table
+    drawn = first.settings["seeds"]
+    assert len(set(drawn)) == 2
+    assert run(seeds=drawn).table == first.table
+
+
+def test_a_refused_call_draws_nothing(plain):
+    generator = torch.Generator().manual_seed(7)
+    before = generator.get_state()
+    with pytest.raises(ValueError, match="metrics"):
+        plain.gate(tiny.image(2), Technique("w"), metrics="vgg", generator=generator)
+    assert torch.equal(generator.get_state(), before)

@@ -102,3 +102,9 @@ def test_pixel_models_without_text():
     assert report.images["same"].shape == (2, 2, 3, 16, 16)
     with pytest.raises(ValueError, match=r"technique 'w': prompt.*no text encoder"):
         pipe.gate(tiny.image(2, 16, 16), Technique("w", prompt="a"), **FAST)
+
+
+def test_the_default_is_a_coarse_level(controlled):
+    scores = controlled.content_shift_score(tiny.image(1), EDGES)
+    assert list(scores["edges"]) == controlled.activation_names("up-level1-*")
+    assert scores["edges"]

@@ -62,7 +62,7 @@ def test_edge_distance_by_hand():
 @pytest.mark.parametrize(
     ("metric", "shape", "error", "words"),
     [
-        ("lpips", (1, 3, 8, 8), ValueError, "metric"),
+        ("vgg", (1, 3, 8, 8), ValueError, "metric"),
         ("ssim", (1, 3, 6, 8), ValueError, "7 x 7"),
         ("edge", (1, 3, 1, 8), ValueError, "2 x 2"),
         (lambda *_: torch.zeros(5), (1, 3, 8, 8), ValueError, "one an image"),
