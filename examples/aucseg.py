@@ -68,8 +68,9 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
             cfg.train_cfg.max_iters = iterations = 12 if options.quick else cfg.iterations
             cfg.work_dir, cfg.experiment_name = f"{folder}/work", f"{arm}-{time.time_ns()}"
             runners[arm] = Runner.from_cfg(cfg)
-            runners[arm].train()
-            figures[arm] = runners[arm].val()
+            runners[arm].train()  # validates at its end
+            hub = runners[arm].message_hub
+            figures[arm] = {column: hub.get_scalar(f"val/{column}").current() for column in COLUMNS}
         seconds = time.perf_counter() - start
         options.out.mkdir(parents=True, exist_ok=True)
         _figure(runners, torch.tensor(groups["tail"]), path := options.out / "aucseg.png")

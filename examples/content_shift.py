@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     start = time.perf_counter()
     data, images, labels, prompts, words = load(options.data, options.seed)
     pipe = small_pipeline(words, channels=(32, 48), seed=options.seed)
-    steps, seed = 20 if options.quick else 90, options.seed
+    steps, seed = 20 if options.quick else 60, options.seed
     train_pipeline(pipe, images[:-TEST], prompts[:-TEST], steps=steps, seed=seed, verbose=1)
     train_controlnet(pipe, images[:-TEST], prompts[:-TEST], steps=steps, seed=seed, verbose=1)
     images, labels, prompts = images[-TEST:], labels[-TEST:], prompts[-TEST:]

@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     name, (x, y), (test_x, test_y), many, few = _load(options.data, options.quick)
     counts = torch.bincount(y).tolist()
     tail = tail_classes_from_counts(counts, many).tolist()  # medium and few, as in the released command
-    epochs = 8 if options.quick else 24
+    epochs = 6 if options.quick else 14
     steps = epochs * -(-len(y) // 64)
     methods: dict[str, dict[str, Any] | None] = {
         "SGD": None,

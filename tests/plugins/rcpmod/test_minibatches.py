@@ -109,7 +109,8 @@ def test_complete_and_mostly_incomplete_data(rate):
 def test_a_batch_that_lacks_a_view_before_and_after_imputation():
     # Batch 1 is complete, batch 2 has only view a, batch 3 only view b: no reconstruction, no entropy and,
     # until imputed rows join, no contrast there; the bank keeps its block.
-    xs, observed, networks = problem(n=12, rate=0.0, seed=2)
+    # No two latents are equal with this seed: the order of equal distances is scikit-learn's own.
+    xs, observed, networks = problem(n=12, rate=0.0, seed=4)
     observed[4:8, 1] = observed[8:, 0] = False
     settings = replace(BASE, reshuffle=False)
     naive, _ = assert_follows((xs, observed, networks), settings, [np.arange(12)])
