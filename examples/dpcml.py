@@ -99,7 +99,7 @@ def _load(data: str | Path | None, quick: bool) -> Any:
         train, val, test = load_libcml_split(folder)
         items = normalize(TruncatedSVD(32, random_state=0).fit_transform(train.T.tocsr()))
         groups = KMeans(10, n_init=1, random_state=0).fit_predict(items)
-        return "Steam-200k", train, val, test, groups, {"max_iter": 4 if quick else 15}
+        return "Steam-200k", train, val, test, groups, {"max_iter": 4 if quick else 25}
     made = make_multi_interest(500, 120, 10, n_major=10, n_minor=4, random_state=0)
     settings = {"n_components": 12, "n_vectors": 3, "n_negatives": 2, "max_iter": 15 if quick else 40}
     return "generated", made.train, None, made.test, made.groups, {**settings, "learning_rate": 0.02}

@@ -2,7 +2,7 @@
 
 _base_ = "base.py"
 
-iterations = 60
+iterations = 50
 size = (90, 120)
 resize = dict(type="Resize", scale=(120, 90), keep_ratio=False)
 train_dataloader = dict(
@@ -33,4 +33,5 @@ param_scheduler = [
 ]
 train_cfg = dict(max_iters=iterations, val_interval=10**9)
 default_hooks = dict(checkpoint=None, logger=None)
+visualizer = dict(type="Visualizer", vis_backends=[])  # would write the configuration once more, which takes a while
 log_level = "ERROR"
