@@ -1,37 +1,31 @@
-"""A trained ControlNet brings images back by their own edges more than by another image's."""
+"""A trained ControlNet brings unseen images back by their own edges more than by another image's."""
 
 import pytest
 import torch
 
 from graftkit.diffusers import Technique
 from graftkit.diffusers.small_models import small_pipeline, train_controlnet, train_pipeline
+from graftkit.methods.content_shift.data import object_scenes, scene_words
 
-MARGIN = 0.005  # measured: 0.0324 by its own edges, 0.0218 by another image's
-
-
-def squares(count, size=16, seed=0):
-    """A bright square of 7 pixels somewhere on dark ground: its edges say all there is to know."""
-    generator = torch.Generator().manual_seed(seed)
-    pictures = torch.full((count, 3, size, size), 0.2)
-    for picture in pictures:
-        y, x = torch.randint(0, size - 6, (2,), generator=generator).tolist()
-        picture[:, y : y + 7, x : x + 7] = 0.9
-    return pictures
+# Measured: 0.0105 (0.0068) by their own edges, 0.0064 by another image's; 24 scenes, two draws of noise.
+MARGIN = 0.002
+UNSEEN = 24
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_own_edges_beat_another_images_edges():
-    """Networks and guideline see the same pictures: seconds of training do not generalise, nor need they."""
-    pictures, prompts = squares(16), [""] * 16
+    """Two objects a scene, drawn apart; the networks see other scenes than the guideline asks about."""
+    pictures, _, prompts = object_scenes(512 + UNSEEN, (24, 32), random_state=0)
+    images = torch.from_numpy(pictures)
     # 64 channels: a latent has 48, which fewer could not tell apart.
-    pipe = small_pipeline(("a",), channels=(64, 64))
-    train_pipeline(pipe, pictures, prompts, steps=100)
-    train_controlnet(pipe, pictures, prompts, steps=800)
+    pipe = small_pipeline(scene_words(), channels=(64, 64))
+    train_pipeline(pipe, images[:-UNSEEN], prompts[:-UNSEEN], steps=600)
+    train_controlnet(pipe, images[:-UNSEEN], prompts[:-UNSEEN], steps=1200)
     report = pipe.gate(
-        pictures[-8:],
+        images[-UNSEEN:],
         Technique("edges", controlnet_image="input-sobel"),
-        num_inference_steps=8,
+        num_inference_steps=10,
         seeds=(0, 1),
     )
     row = report.table[0]
