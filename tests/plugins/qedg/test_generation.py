@@ -155,7 +155,7 @@ def test_a_substitute_may_take_a_view_of_its_rows(shape, transform):
             return super().forward(x).view(len(x), -1)
 
     config = replace(PLAIN, loop_transform=transform)
-    net = Viewing(shape[0], 1, 3, padding=1)
+    net = Viewing(shape[0], 2, 3, padding=1)
     candidates = GeneratedQueries(shape, 4, config, 0, CPU).propose(
         0, net, 1.0, Pool(1, shape, quantised=True)
     )
