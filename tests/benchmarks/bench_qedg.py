@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -78,6 +78,25 @@ def timed(call: Callable[[], Any], repeats: int) -> float:
     return statistics.median(seconds)
 
 
+def alternately(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+    """Median CPU seconds of calls that take turns, so that a busy machine slows all of them."""
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(repeats):
+        for name, call in calls.items():
+            seconds[name].append(timed(call, 1))
+    # The first turn is the warm-up; a single one has none.
+    return {name: statistics.median(found[1:] or found) for name, found in seconds.items()}
+
+
+def bare_passes(source: GeneratedQueries, substitute: nn.Module) -> None:
+    """What no loop can leave out: forward and backward passes of generator and substitute, nothing else."""
+    latent = torch.randn(source.config.batch_size, source.config.latent)
+    for step in range(1, source.config.g_steps + 1):
+        scores = substitute(source.generator(latent))
+        if step < source.config.g_steps:
+            torch.autograd.grad(scores.sum(), list(source.generator.parameters()))
+
+
 def speed(records: Records, where: Where, options: argparse.Namespace) -> None:
     """One round without training, ours and the published loop, by part."""
     for shape in ((1, 8, 8),) if options.quick else ((1, 8, 8), (1, 28, 28), (3, 32, 32)):
@@ -124,8 +143,14 @@ def speed(records: Records, where: Where, options: argparse.Namespace) -> None:
             seconds = {
                 "filter and query": timed(filter_and_query, repeats),
                 "filter and query, published": timed(ask, repeats),
-                "round": timed(whole_round, 1),
-                "round, published": timed(published_round, 1),
+                **alternately(
+                    {
+                        "round": whole_round,
+                        "round, published": published_round,
+                        "passes": lambda g=source, s=substitute: bare_passes(g, s),
+                    },
+                    1 if options.quick else 4,
+                ),
             }
         records.add(
             key, where, section="speed", shape=list(shape), batch=config.batch_size, steps=config.g_steps,

@@ -22,11 +22,12 @@ def test_sections_without_records_say_so():
 
 @pytest.mark.parametrize(("published", "verdict"), [(5.1, "met"), (4.9, "missed at 3 x 32 x 32 (4.9x)")])
 def test_verdict_on_speed(published, verdict):
-    seconds = {"filter and query": 1.0, "filter and query, published": 9.0, "round": 1.0}
+    seconds = {"filter and query": 1.0, "filter and query, published": 9.0, "round": 1.0, "passes": 0.8}
     seconds["round, published"] = published
     text = render([{"section": "speed", "shape": [3, 32, 32], "batch": 256, "steps": 20, "seconds": seconds}])
     assert f"28 and 32 pixels: {verdict}." in text
     assert "| 9.0x |" in text
+    assert "| 0.80 |" in text
 
 
 def test_rivals_are_compared_with_qedg_by_seed():

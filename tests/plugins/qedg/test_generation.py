@@ -42,6 +42,7 @@ def test_generators_make_the_shape_within_zero_and_one(shape):
     reinitialise(generator, torch.Generator().manual_seed(0))
     made = generator(torch.randn(7, 6))
     assert made.shape == (7, *shape)
+    assert made.is_contiguous()
     assert made.min() >= 0
     assert made.max() <= 1
 
@@ -144,6 +145,36 @@ def test_the_filter_keeps_what_the_substitute_is_unsure_of_and_nothing_twice():
     seen.add(everything.images[:5], torch.zeros(5).long())
     assert torch.equal(source.propose(5, net, 1.0, seen).images, everything.images[5:])
     assert not torch.equal(source.propose(6, net, 1.0, pool()).images, everything.images)
+
+
+@pytest.mark.parametrize("transform", ["none", "turns", "digits", "photo_loop"])
+@pytest.mark.parametrize("shape", [(3, 8, 8), (1, 10, 7)])
+def test_a_substitute_may_take_a_view_of_its_rows(shape, transform):
+    class Viewing(nn.Conv2d):
+        def forward(self, x):
+            return super().forward(x).view(len(x), -1)
+
+    config = replace(PLAIN, loop_transform=transform)
+    net = Viewing(shape[0], 2, 3, padding=1)
+    candidates = GeneratedQueries(shape, 4, config, 0, CPU).propose(
+        0, net, 1.0, Pool(1, shape, quantised=True)
+    )
+    assert candidates.images.shape == (16, *shape)
+
+
+def test_no_gradient_is_asked_for_after_the_last_step():
+    counts = {"forward": 0, "backward": 0}
+
+    class Recording(nn.Linear):
+        def forward(self, x):
+            counts["forward"] += 1
+            if x.requires_grad:
+                x.register_hook(lambda _: counts.update(backward=counts["backward"] + 1))
+            return super().forward(x.flatten(1))
+
+    source = GeneratedQueries((1, 8, 8), 4, replace(PLAIN, g_steps=4), 0, CPU)
+    source.propose(0, Recording(64, 4), 1.0, pool())
+    assert counts == {"forward": 4 + 1, "backward": 3}  # one more for the filter
 
 
 def test_a_substitute_without_finite_scores_is_an_error():

@@ -165,13 +165,15 @@ class GeneratedQueries:
         optimizer = torch.optim.Adam(self.generator.parameters(), lr=config.lr_g)
         random = stream(self.seed, "loop transform", index)
         best, kept, info = math.inf, None, {}
-        for _ in range(config.g_steps):
+        for step in range(1, config.g_steps + 1):
             images = transform_batch(config.loop_transform, self.generator(latent), random, each=False)
             losses = generator_losses(images, substitute(images), intended, config)
             value = float(losses["total"].detach())
             if value < best:
                 best, kept = value, images.detach()
                 info = {f"loss_{name}": float(term.detach()) for name, term in losses.items()}
+            if step == config.g_steps:
+                break  # the next round begins with fresh weights: nothing would see this step
             optimizer.zero_grad()
             losses["total"].backward()
             optimizer.step()

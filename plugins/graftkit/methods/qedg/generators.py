@@ -103,7 +103,9 @@ class ImageGenerator(nn.Module):
         start = self.linear(z).reshape(-1, *self.start).contiguous(memory_format=torch.channels_last)
         images: Tensor = self.layers(start)
         top, left = (images.shape[2] - self.height) // 2, (images.shape[3] - self.breadth) // 2
-        return images[:, :, top : top + self.height, left : left + self.breadth]
+        images = images[:, :, top : top + self.height, left : left + self.breadth]
+        # As a loader gives them: a substitute may take a view of its rows.
+        return images.contiguous()
 
 
 class VectorGenerator(nn.Module):
