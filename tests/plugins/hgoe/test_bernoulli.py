@@ -1,4 +1,4 @@
-"""Independent draws placed by their successes: edges of the range, order, blocks. The law: test_sampling_law."""
+"""Independent draws placed by their successes: ends of the range, blocks. The law: test_sampling_law."""
 
 import numpy as np
 import pytest
@@ -56,7 +56,7 @@ def test_blocks_do_not_change_what_is_drawn(monkeypatch, block):
 
 def test_one_seed_one_result_and_no_global_state():
     torch.manual_seed(0)
-    state, numpys = torch.get_rng_state(), np.random.get_state()[1].copy()
+    state, numpys = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
     assert drawn([0.2, 0.7], [50, 50], 1) == drawn([0.2, 0.7], [50, 50], 1) != drawn([0.2, 0.7], [50, 50], 2)
     assert torch.equal(state, torch.get_rng_state())
-    assert (numpys == np.random.get_state()[1]).all()
+    assert (numpys == np.random.get_state()[1]).all()  # noqa: NPY002

@@ -25,6 +25,7 @@ from graftkit.core.validation import check_choice, check_integer, raise_invalid
 from graftkit.methods.hgoe.bernoulli import successes
 from graftkit.methods.hgoe.graphs import PackedGraphs
 from graftkit.methods.hgoe.mixup import Mixtures
+from graftkit.methods.hgoe.pairs import each_once
 
 __all__ = ["sample_mixtures"]
 
@@ -146,9 +147,7 @@ def _draw_edges(
             if len(graphs) > 1:  # numbered within their mixture
                 turn += np.repeat(before[rows // len(low)], counts)
             found.append(owner.take(turn) | np.repeat(pair[rows % len(low)], counts))
-    key = np.concatenate(found)
-    key.sort()
-    return key[np.append(True, key[1:] != key[:-1])[: len(key)]]
+    return each_once(np.concatenate(found))
 
 
 def _chances(
