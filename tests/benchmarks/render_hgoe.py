@@ -133,7 +133,7 @@ def _synthesis(sections: dict[str, list[Record]]) -> str:
     parts = []
     parts.append(
         "### Speed beside graph-by-graph loops\n\n"
-        "Median CPU seconds on one thread; in brackets how often ours goes into it. *Ours* starts from "
+        "Median CPU seconds on one thread over three runs of five; in brackets how often ours goes into it. *Ours* starts from "
         "packed tensors, as an in-memory data set has them, or ends with them; *from Data* and *to Data* are "
         "with a list of PyG graphs. The "
         "loops are our own transcription of the published procedure (`published_hgoe.py`): over plain NumPy "
