@@ -133,10 +133,10 @@ def _synthesis(sections: dict[str, list[Record]]) -> str:
     parts = []
     parts.append(
         "### Speed beside graph-by-graph loops\n\n"
-        "Median CPU seconds on one thread over three runs of five; in brackets how often ours goes into it. *Ours* starts from "
-        "packed tensors, as an in-memory data set has them, or ends with them; *from Data* and *to Data* are "
-        "with a list of PyG graphs. The "
-        "loops are our own transcription of the published procedure (`published_hgoe.py`): over plain NumPy "
+        "Median CPU seconds on one thread over three runs of five; in brackets how often ours goes into it. "
+        "*Ours* starts from packed tensors, as an in-memory data set has them, or ends with them; *from "
+        "Data* and *to Data* are with a list of PyG graphs. The loops are our own transcription of the "
+        "published procedure (`published_hgoe.py`): over plain NumPy "
         "arrays, and over PyG's graphs as G-Mixup does it. They sort by degree alone, save *our order*, "
         "whose result is equal to ours. *to_dense_adj* is PyG's function on batches of 1,000. *Apart* is the "
         "largest difference from a loop with our order.\n"

@@ -133,7 +133,8 @@ def content_digests(graphs: PackedGraphs) -> list[bytes]:
     cuts = torch.searchsorted(owner, torch.arange(len(graphs) + 1)).tolist()
     nodes: Any = ptr.tolist()
     counts = graphs.num_nodes.tolist()
-    x = None if graphs.x is None else graphs.x.to(torch.float64).contiguous().numpy()
+    # Adding zero makes -0.0 equal 0.0 in its bytes too.
+    x = None if graphs.x is None else (graphs.x.to(torch.float64) + 0.0).contiguous().numpy()
     digests = []
     for g, count in enumerate(counts):
         state = hashlib.blake2b(str(count).encode(), digest_size=16)
