@@ -145,6 +145,7 @@ def sampling(records: Records, where: Where, options: argparse.Namespace) -> Non
             "numpy loop": lambda w=w, c=count: published.sample_by_loop(w.numpy(), c, 0),
             "loop to Data": lambda w=w, c=count: published.data_by_loop(w.numpy(), c, 0),
         }
+        calls["ours, to Data"] = lambda draw=calls["ours"]: to_data_list(draw())
         edges = {
             "ours": calls["ours"]().edge_index.shape[1] / 2 / count,
             "numpy loop": statistics.mean(e.shape[1] / 2 for e, _ in calls["numpy loop"]()),
@@ -281,14 +282,16 @@ def tu(records: Records, where: Where, options: argparse.Namespace) -> None:
 def families(records: Records, where: Where, options: argparse.Namespace) -> None:
     from tests.benchmarks import quality_hgoe as quality
 
+    arms = (*quality.ARMS, quality.BOUND)
     for scenario in quality.SCENARIOS:
-        compare(records, where, options, scenario, lambda s, q, c=scenario: quality.family_task(c, s, q))
+        make = lambda s, q, c=scenario: quality.family_task(c, s, q)  # noqa: E731
+        compare(records, where, options, scenario, make, arms=arms)
 
 
 def pixels(records: Records, where: Where, options: argparse.Namespace) -> None:
     from tests.benchmarks import quality_hgoe as quality
 
-    arms = ("base", "external", "internal", "HGOE")
+    arms = ("base", "external", "internal", "HGOE", "official", quality.BOUND)
     compare(records, where, options, "pixels", quality.pixel_task, ("energy", "svdd"), arms)
 
 

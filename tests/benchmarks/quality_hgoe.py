@@ -39,7 +39,8 @@ from graftkit.pyg import (
 from graftkit.pyg.hgoe_graphs import to_data_list
 from tests.plugins.hgoe.families import generate_family
 
-ARMS = ("base", "external", "internal", "HGOE", "unweighted", "shuffled")
+ARMS = ("base", "external", "internal", "HGOE", "official", "unweighted", "shuffled")
+BOUND = "alike"  # external graphs of the test's own kinds: no rival, a bound
 DETECTORS = ("energy", "svdd", "good-d")
 TU = {"AIDS->DHFR": ("AIDS", "DHFR"), "BZR->COX2": ("BZR", "COX2")}
 EPOCHS = {"AIDS->DHFR": 20, "BZR->COX2": 60, "near": 40, "far": 40, "pixels": 40}
@@ -65,9 +66,10 @@ class Task:
     """One split: ID train and test, OOD test sets, external sets, and what the model reads from a graph."""
 
     def __init__(
-        self, train: Graphs, test: Graphs, ood: dict[str, Graphs], external: dict[str, Graphs], read: Any
-    ) -> None:
-        self.train, self.external, self.read = train, external, read
+        self, train: Graphs, test: Graphs, ood: dict[str, Graphs], external: dict[str, Graphs], read: Any,
+        alike: dict[str, Graphs] | None = None,
+    ) -> None:  # fmt: skip
+        self.train, self.external, self.read, self.alike = train, external, read, alike or {}
         self.seen = Stored([read(graph) for graph in train])
         self.test = [read(graph) for graph in test]
         self.ood = {name: [read(graph) for graph in graphs] for name, graphs in ood.items()}
@@ -127,6 +129,7 @@ def family_task(scenario: str, seed: int, quick: bool = False) -> Task:
         {scenario: [g for name in strange for g in made(name, test, 2)]},
         {name: made(name, train, 3) for name in external},
         read,
+        {name: made(name, train, 4) for name in strange},
     )
 
 
@@ -155,7 +158,11 @@ def pixel_task(seed: int, quick: bool = False) -> Task:
     train = np.concatenate([r[:train_count] for r in rows[:5]])
     test = np.concatenate([r[train_count : train_count + test_count] for r in rows[:5]])
     other = np.concatenate([r[:test_count] for r in rows[5:]])
-    shuffled = rng.permuted(images[test].reshape(len(test), -1), axis=1).reshape(-1, 8, 8)
+    unseen = np.concatenate([r[test_count : test_count + train_count] for r in rows[5:]])
+
+    def shuffled(chosen: np.ndarray) -> np.ndarray:
+        return rng.permuted(images[chosen].reshape(len(chosen), -1), axis=1).reshape(-1, 8, 8)
+
     patches, threshold = patch_images(5 * train_count, seed)
     return Task(
         graphs(images[train], 4, labels[train]),
@@ -163,25 +170,34 @@ def pixel_task(seed: int, quick: bool = False) -> Task:
         {
             "thin": graphs(images[test], 10),
             "invert": graphs(16 - images[test], 4),
-            "shuffle": graphs(shuffled, 4),
+            "shuffle": graphs(shuffled(test), 4),
             "newclass": graphs(images[other], 4),
         },
         {"photographs": graphs(patches, threshold)},
         WithStructure(),
+        {
+            "thin": graphs(images[train], 10),
+            "invert": graphs(16 - images[train], 4),
+            "shuffle": graphs(shuffled(train), 4),
+            "newclass": graphs(images[unseen], 4),
+        },
     )
 
 
 def outliers_of(task: Task, arm: str, seed: int) -> Graphs:
     """Training outliers of an arm; none for the base."""
     inside = arm in ("internal", "HGOE", "unweighted")
-    outside = arm in ("external", "HGOE", "unweighted", "shuffled")
-    if not inside and not outside:
+    outside = arm in ("external", "HGOE", "unweighted", "shuffled", BOUND)
+    if arm == "base":
         return []
     config = HGOEConfig(
         rate_external=0.5 if outside else 0.0, rate_internal=0.5 if inside else 0.0, leak="drop",
         rw_dim=8, degree_dim=12,
     )  # fmt: skip
-    made = OutlierExposureDataset(task.train, task.external if outside else {}, config, seed=seed)
+    if arm == "official":
+        outside, config = True, HGOEConfig.official(rw_dim=8, degree_dim=12)
+    sets = task.alike if arm == BOUND else task.external
+    made = OutlierExposureDataset(task.train, sets if outside else {}, config, seed=seed)
     graphs = [made[k] for k in range(len(made))]
     if arm == "shuffled":
         graphs += shuffled_copies(task.train, len(task.train) - len(graphs), seed)

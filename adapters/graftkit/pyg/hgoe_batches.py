@@ -14,7 +14,7 @@ from torch_geometric.data import Batch, Data, InMemoryDataset
 
 from graftkit.methods.hgoe.graphs import ranges
 
-__all__ = ["join_batches", "stored_batch"]
+__all__ = ["check_alike", "join_batches", "stored_batch"]
 
 
 def stored_batch(graphs: Any, positions: Sequence[int], excluded: Sequence[str] = ()) -> Batch | None:
@@ -83,6 +83,52 @@ def stored_batch(graphs: Any, positions: Sequence[int], excluded: Sequence[str] 
     batch.batch = torch.repeat_interleave(torch.arange(len(index)), nodes).to(device)
     batch.ptr = ptr.to(device)
     return batch
+
+
+def check_alike(name: str, graphs: Sequence[Data], positions: Sequence[int], excluded: Sequence[str]) -> None:
+    """Refuse graphs of one batch that differ in keys, widths or dtypes.
+
+    The host takes the first graph's keys, so what happens to others would depend on the order that was drawn:
+    a key is lost, or is a KeyError; dtypes are promoted without a word.
+
+    Parameters
+    ----------
+    name : str
+        How errors call the collection.
+    graphs : sequence of Data
+        Graphs of one batch.
+    positions : sequence of int
+        Their places in the collection.
+    excluded : sequence of str
+        Attributes that the batch leaves out.
+
+    Raises
+    ------
+    ValueError
+        If two differ; the message names the key and both graphs.
+    """
+    first = _kinds(graphs[0], excluded)
+    for position, graph in zip(positions, graphs, strict=True):
+        kinds = _kinds(graph, excluded)
+        if kinds == first:
+            continue
+        key = min(key for key in first.keys() | kinds.keys() if first.get(key) != kinds.get(key))
+        raise ValueError(
+            f"{key}: {name}[{position}] has {kinds.get(key, 'none')}, {name}[{positions[0]}] has "
+            f"{first.get(key, 'none')}. HGOEHarmonize makes graphs alike, exclude_keys=[{key!r}] leaves it "
+            "out"
+        )
+
+
+def _kinds(graph: Data, excluded: Sequence[str]) -> dict[str, str]:
+    kinds = {}
+    for key, value in graph.to_dict().items():
+        if key in excluded or key == "num_nodes":
+            continue
+        kinds[key] = "an attribute"
+        if isinstance(value, Tensor) and value.dim() and graph.__cat_dim__(key, value) == 0:
+            kinds[key] = f"({', '.join(['n', *map(str, value.shape[1:])])}) of {value.dtype}"
+    return kinds
 
 
 def join_batches(first: Batch, second: Batch) -> Batch:

@@ -10,6 +10,7 @@
 """
 
 import copy
+import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,11 @@ class OutlierExposureDataset(InMemoryDataset):
                 or not all(isinstance(entry, str) for entry in value)
             ):
                 raise_invalid(name, value, "a sequence of names", error=TypeError)
+        if cache_dir is not None:
+            if not isinstance(cache_dir, str | os.PathLike):
+                raise_invalid("cache_dir", cache_dir, "the path of a folder, or None", error=TypeError)
+            if Path(cache_dir).exists() and not Path(cache_dir).is_dir():
+                raise_invalid("cache_dir", cache_dir, "a folder, or a path where one can be made")
         self.config = config or HGOEConfig()
         self.seed = check_integer("seed", seed, low=0)
         self.ignore = tuple(ignore)

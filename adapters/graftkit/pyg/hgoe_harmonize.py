@@ -114,6 +114,7 @@ class HGOEHarmonize(BaseTransform):
                     f"{key}: the ID graphs have it, this graph does not. Drop it from the ID graphs, or for "
                     "x use features='constant' or 'structural' on both"
                 )
+            _check_rows(key, value, data)
             if key == "x" and self.features == "project":
                 value = project(value, shape[0])
             data[key] = same_kind(key, value, shape, dtype)
@@ -133,3 +134,10 @@ class HGOEHarmonize(BaseTransform):
         return (
             f"HGOEHarmonize(features={self.features!r}, rw_dim={self.rw_dim}, degree_dim={self.degree_dim})"
         )
+
+
+def _check_rows(key: str, value: Any, data: Data) -> None:
+    nodes, edges = data.num_nodes, data.num_edges
+    rows = (nodes,) if key == "x" else (edges,) if key in ("edge_attr", "edge_weight") else (nodes, edges)
+    if not isinstance(value, torch.Tensor) or value.dim() == 0 or len(value) not in rows:
+        raise_invalid(key, value, f"a tensor of {' or '.join(map(str, rows))} rows in this graph")

@@ -20,7 +20,7 @@ from torch_geometric.loader import DataLoader as GraphLoader
 
 from graftkit.core.validation import check_bool, check_integer, check_iterable, raise_invalid
 from graftkit.methods.hgoe.streams import stream
-from graftkit.pyg.hgoe_batches import stored_batch
+from graftkit.pyg.hgoe_batches import check_alike, stored_batch
 from graftkit.pyg.hgoe_graphs import check_collection, per_node_keys
 
 __all__ = ["OutlierExposureLoader"]
@@ -142,15 +142,19 @@ class _Pairs(Dataset[Any]):
         epoch = entries[0][2]
         first = [position for outlier, position, _ in entries if not outlier]
         second = [position for outlier, position, _ in entries if outlier]
-        return self._batch(self.graphs, first, epoch), self._batch(self.outliers, second, epoch)
+        return (
+            self._batch("graphs", self.graphs, first, epoch),
+            self._batch("outliers", self.outliers, second, epoch),
+        )
 
-    def _batch(self, graphs: Any, positions: list[int], epoch: int) -> Batch:
+    def _batch(self, name: str, graphs: Any, positions: list[int], epoch: int) -> Batch:
         if not getattr(graphs, "is_lazy", False):
             batch = stored_batch(graphs, positions, self.excluded)
             if batch is not None:
                 return batch
         take = graphs.at if hasattr(graphs, "at") else lambda position, _: graphs[position]
         items = [take(position, epoch) for position in positions]
+        check_alike(name, items, positions, self.excluded)
         return Batch.from_data_list(items, exclude_keys=list(self.excluded))
 
 

@@ -207,6 +207,17 @@ def test_another_input_is_another_file(tmp_path):
         build(cache_dir=tmp_path, forbid=("trees",))
 
 
+def test_a_cache_that_is_no_folder_is_refused_before_any_work(tmp_path, monkeypatch):
+    file = tmp_path / "a"
+    file.write_text("mine")
+    monkeypatch.setattr("graftkit.pyg.hgoe_data.plan_exposure", lambda *_, **__: pytest.fail("worked"))
+    with pytest.raises(ValueError, match="cache_dir: expected a folder"):
+        build(cache_dir=file)
+    with pytest.raises(TypeError, match="cache_dir: expected the path of a folder, or None, got 3"):
+        build(cache_dir=3)
+    assert file.read_text() == "mine"
+
+
 # What is refused.
 
 

@@ -209,3 +209,31 @@ def test_excluded_keys_are_not_compared():
     loader = OutlierExposureLoader(with_encoding(id_graphs(2)), family("tree", 2), exclude_keys=["x_s"])
     first, _ = next(iter(loader))
     assert "x_s" not in first
+
+
+@pytest.mark.parametrize(
+    ("odd", "words"),
+    [
+        ({"x": torch.ones(2, 4)}, r"x: outliers\[(9|\d)\] has \(n, (4|1)\) of torch.float32"),
+        ({"x": torch.ones(2, 1).long()}, r"x: outliers\[\d\] has \(n, 1\) of torch\.(int64|float32)"),
+        ({"x": torch.ones(2, 1), "pos": torch.ones(2, 3)}, r"pos: .*exclude_keys=\['pos'\]"),
+        ({"x": torch.ones(2, 1), "name": "a"}, r"name: outliers\[\d\] has (an attribute|none)"),
+    ],
+)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_graph_unlike_the_others_is_named_wherever_it_comes(odd, words, seed):
+    """The ninth: beyond the graphs that are looked at beforehand, before or behind others in its batch."""
+    outliers = [edge_pair(x=torch.ones(2, 1)) for _ in range(9)] + [edge_pair(**odd)]
+    loader = OutlierExposureLoader(numbered(10), outliers, 10, seed=seed)
+    with pytest.raises(ValueError, match=words):
+        list(loader)
+    mixed = OutlierExposureLoader(outliers, numbered(10), 10, seed=seed, exclude_keys=["number"])
+    with pytest.raises(ValueError, match=words.replace("outliers", "graphs")):
+        list(mixed)
+
+
+def test_keys_that_only_some_graphs_have_can_be_left_out():
+    outliers = [edge_pair(x=torch.ones(2, 1)) for _ in range(9)]
+    outliers.append(edge_pair(x=torch.ones(2, 1), pos=torch.ones(2, 3)))
+    ((_, batch),) = OutlierExposureLoader(numbered(10), outliers, 10, exclude_keys=["pos"])
+    assert "pos" not in batch

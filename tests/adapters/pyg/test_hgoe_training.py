@@ -1,5 +1,10 @@
 """Training any detector: three references and a user's own, passes, scores, errors; a real improvement."""
 
+import random
+import re
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -331,3 +336,35 @@ def test_scoring_keeps_the_mode_and_the_order():
     detector.eval()
     score_graphs(detector, DataLoader(TREES, batch_size=40))
     assert not detector.training
+
+
+def test_the_readmes_own_loop(monkeypatch):
+    """Its lines as they stand: one pass a step, as its batch normalisation needs; outliers end on top."""
+    readme = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
+    snippets = re.findall(r"^```python\n(.*?)^```", readme, re.DOTALL | re.MULTILINE)
+    (snippet,) = [text for text in snippets if "OutlierExposureLoader(" in text]
+    lines = snippet.strip().splitlines()
+    assert len(lines) - next(k for k, line in enumerate(lines) if line.startswith("outliers")) == 10
+    passes, forward = [], GIN.forward
+    monkeypatch.setattr(
+        GIN, "forward", lambda self, x, *a, **k: passes.append(len(x)) or forward(self, x, *a, **k)
+    )
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    try:
+        random.seed(2)
+        np.random.seed(2)  # noqa: NPY002  (PyG's FakeDataset draws from the global generators)
+        torch.manual_seed(2)
+        names = {}
+        exec(compile(snippet, "README.md", "exec"), names)  # noqa: S102  (our own README)
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
+        torch.set_rng_state(states[2])
+    assert len(passes) == 20 * len(names["loader"])
+    names["gin"].eval()
+    with torch.no_grad():
+        scores = [
+            -names["model"](Batch.from_data_list(list(names[side]))).logsumexp(1)
+            for side in ("graphs", "others")
+        ]
+    assert ood_metrics([0] * 128 + [1] * 128, torch.cat(scores))["AUROC"] > 0.6

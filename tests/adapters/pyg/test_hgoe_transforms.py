@@ -143,6 +143,25 @@ def test_harmonize_drops_what_the_id_graphs_lack_and_names_what_they_have():
         whole(edge_pair(x=torch.full((3, 1), 0.5), pos=torch.ones(3, 3)))
 
 
+@pytest.mark.parametrize(
+    ("odd", "words"),
+    [
+        ({"x": torch.ones(5, 1)}, "x: expected a tensor of 3 rows in this graph, got Tensor of shape"),
+        ({"x": torch.ones(2, 1)}, "x: expected a tensor of 3 rows"),
+        ({"edge_attr": torch.ones(5, 2)}, "edge_attr: expected a tensor of 2 rows"),
+        ({"edge_attr": [[1, 1]]}, "edge_attr: expected a tensor of 2 rows"),
+        ({"pos": torch.ones(4, 3)}, "pos: expected a tensor of 3 or 2 rows"),
+        ({"pos": torch.tensor(1.0)}, "pos: expected a tensor of 3 or 2 rows"),
+    ],
+)
+def test_harmonize_refuses_rows_that_belong_to_no_node_or_edge(odd, words):
+    good = {"x": torch.ones(3, 1), "edge_attr": torch.ones(2, 2), "pos": torch.ones(3, 3), "num_nodes": 3}
+    fitted = HGOEHarmonize().fit([edge_pair(**good)])
+    assert set(fitted(edge_pair(**good)).keys()) == {*good, "edge_index"}
+    with pytest.raises(ValueError, match=words):
+        fitted(edge_pair(**{**good, **odd}))
+
+
 def test_mark_source():
     graph = edge_pair(num_nodes=2, y=torch.tensor([[1.5, 2.5]]))
     marked = HGOEMarkSource("external")(graph)

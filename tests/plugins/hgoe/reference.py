@@ -89,6 +89,16 @@ def resize(w, n, mode="crop_pad"):
     return result
 
 
+def bernoulli_pairs(chances, count, seed):
+    """Section 1.6: every pair of every graph on its own; 0 or 1, a row a graph."""
+    rng = np.random.default_rng(seed)
+    result = []
+    for _ in range(count):
+        u = rng.random(len(chances)).tolist()
+        result.append([1 if a < b else 0 for a, b in zip(u, chances, strict=True)])
+    return result
+
+
 def random_walk(edges, n, length):
     """Section 1.8: diagonals of the powers of A D^-1, zero columns for nodes without edges."""
     a = adjacency(edges, n)

@@ -333,6 +333,14 @@ def test_the_key_sees_one_edge_one_feature_the_seed_and_the_names():
     assert content_key(base, {"id": IN}) in keys
 
 
+def test_the_key_sees_width_and_dtype_where_the_bytes_are_alike():
+    """Zeros: two float32 columns have the bytes of one float64 column and of two int32 columns."""
+    zero = torch.zeros(IN.num_nodes.sum(), 2)
+    like = (zero, zero[:, :1].double(), zero.int())
+    keys = {content_key({}, {"id": PackedGraphs(IN.edge_index, IN.num_nodes, x)}) for x in like}
+    assert len(keys) == 3
+
+
 def test_external_graphons_have_a_threshold_of_their_own():
     config = HGOEConfig(subgroups=PLANTED, rate_cross=0.5, threshold=0.0, external_threshold=50.0)
     with pytest.warns(UserWarning, match="threshold=50 removed every singular value"):

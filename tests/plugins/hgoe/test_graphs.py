@@ -86,6 +86,7 @@ def test_digests_see_an_edge_a_node_a_feature_and_no_edge_order():
         digest(features=torch.cat([x, x[:1]]), n=4),
     }
     assert len({digest(), *others}) == 4
+    assert digest(features=0 * x) == digest(features=-0.0 * x)  # equal numbers of other bytes
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graftkit.methods.hgoe import sampling
+from graftkit.methods.hgoe import bernoulli, sampling
 from graftkit.methods.hgoe.graphons import mix
 from graftkit.methods.hgoe.mixup import Mixtures
 from graftkit.methods.hgoe.sampling import sample_mixtures
@@ -105,7 +105,8 @@ def test_a_mixture_without_any_edge_is_refused_at_once(first, second, lam):
 def test_chunks_do_not_change_what_is_drawn(monkeypatch):
     w, entries = [dense(6, 0), dense(9, 1)], plan(50, 0, 1, 0.4, 4, 9)
     whole = sample_mixtures(w, entries, generator(3))
-    monkeypatch.setattr(sampling, "CELLS", 40)
+    monkeypatch.setattr(sampling, "SLICE", 7)
+    monkeypatch.setattr(bernoulli, "BLOCK", 10)
     monkeypatch.setattr(sampling, "TABLE", 0)  # and nodes are searched instead of looked up
     pieces = sample_mixtures(w, entries, generator(3))
     assert torch.equal(whole.edge_index, pieces.edge_index)

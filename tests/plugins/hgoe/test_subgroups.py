@@ -64,6 +64,15 @@ def test_given_labels_and_callables_are_taken():
     assert seen == [36]
 
 
+def test_features_are_not_computed_where_labels_need_none(monkeypatch):
+    """They cost more than all the rest; a subgroup of one still asks for them."""
+    monkeypatch.setattr(subgroups, "structural_encoding", lambda *_: pytest.fail("encoded"))
+    divide(pack(MIXED), HGOEConfig(subgroups=PLANTED), 0)
+    divide(pack(MIXED), HGOEConfig(subgroups="node_count"), 0)
+    with pytest.raises(pytest.fail.Exception, match="encoded"):
+        divide(pack(MIXED), HGOEConfig(subgroups=torch.arange(36).clamp(max=2)), 0)
+
+
 def test_a_subgroup_of_one_joins_the_nearest():
     """Labels put one ring alone; rings are its nearest, not cliques."""
     lists = [ring(8)] + [ring(9)] * 3 + [clique(9)] * 3

@@ -22,7 +22,7 @@ from graftkit.methods.hgoe.graphs import PackedGraphs
 
 __all__ = ["content_key", "load", "read", "write"]
 
-FORMAT = 1
+FORMAT = 2  # of the file and of what a seed draws: another sampler is another file
 
 
 def content_key(settings: Mapping[str, Any], parts: Mapping[str, PackedGraphs]) -> str:
@@ -45,6 +45,7 @@ def content_key(settings: Mapping[str, Any], parts: Mapping[str, PackedGraphs]) 
         state.update(repr((name, len(graphs))).encode())
         for tensor in (graphs.edge_index, graphs.num_nodes, graphs.x):
             if tensor is not None:
+                state.update(_kind(tensor))
                 state.update(_bytes(tensor))
     return state.hexdigest()
 
@@ -130,9 +131,14 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
 def _checksum(tensors: Mapping[str, Tensor]) -> str:
     state = hashlib.sha256()
     for name in sorted(tensors):
-        state.update(repr((name, tuple(tensors[name].shape), str(tensors[name].dtype))).encode())
+        state.update(name.encode() + _kind(tensors[name]))
         state.update(_bytes(tensors[name]))
     return state.hexdigest()
+
+
+def _kind(tensor: Tensor) -> bytes:
+    """Zeros of one width and dtype have the bytes of zeros of others."""
+    return repr((tuple(tensor.shape), str(tensor.dtype))).encode()
 
 
 def _bytes(tensor: Tensor) -> bytes:

@@ -5,9 +5,8 @@ A mixture (i, j, lam, low, high) means: draw n uniformly from low..high, form
 drop the nodes without an edge. A draw without any edge is repeated, size and edges, at most `max_tries`
 times; the public code (`jweihe/HGOE@2cf8c82`, utils/graphon_utils.py) repeats without limit and can hang.
 
-Draws of equal n share one call to the generator. A pair of nodes gets one random byte, compared with the
-first eight binary digits of M; only where they are equal, once in 256, a further number is drawn and compared
-with the rest. The probability is M exactly, at an eighth of the random bits.
+Draws of equal n and equal M are taken together, and only pairs that become edges cost anything
+(:mod:`~graftkit.methods.hgoe.bernoulli`); each pair of each graph is still a draw of its own.
 
 >>> full = torch.ones(3, 3, dtype=torch.float64).fill_diagonal_(0)
 >>> graphs = sample_mixtures([full], Mixtures.of_one(2, 3), torch.Generator().manual_seed(0))
@@ -15,6 +14,7 @@ with the rest. The probability is M exactly, at an eighth of the random bits.
 ([3, 3], 12)
 """
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,14 +22,15 @@ import torch
 from torch import Tensor
 
 from graftkit.core.validation import check_choice, check_integer, raise_invalid
+from graftkit.methods.hgoe.bernoulli import successes
 from graftkit.methods.hgoe.graphs import PackedGraphs
 from graftkit.methods.hgoe.mixup import Mixtures
+from graftkit.methods.hgoe.pairs import each_once
 
 __all__ = ["sample_mixtures"]
 
-CELLS = 1_000_000  # pairs of nodes drawn at a time: their bytes stay in the processor's cache
-TABLE = 20_000_000  # entries of a table of all possible nodes; beyond it they are searched
-WORD = 8  # bytes that the generator gives at once
+SLICE = 8_192  # edges put in order at a time: what is needed for them stays in the processor's cache
+TABLE = 1_000_000  # entries of a table of all possible nodes of a slice; beyond it they are searched
 
 
 def sample_mixtures(
@@ -87,9 +88,8 @@ def sample_mixtures(
         plan = mixtures.select(open_entries)
         sizes[open_entries] = _uniform_integers(plan.low, plan.high, generator)
         keys.append(_draw_edges(matrices, mixtures, open_entries, sizes, generator, mode, bits))
-        filled = torch.zeros(len(mixtures), dtype=torch.bool)
-        filled[torch.from_numpy(keys[-1] >> 2 * bits)] = True
-        open_entries = open_entries[~filled[open_entries]]
+        first = np.searchsorted(keys[-1], (open_entries.numpy() << 2 * bits).astype(keys[-1].dtype))
+        open_entries = open_entries[torch.from_numpy(np.diff(first, append=len(keys[-1])) == 0)]
     if len(open_entries):
         entry = int(open_entries[0])
         raise ValueError(
@@ -97,7 +97,10 @@ def sample_mixtures(
             f"lam={float(mixtures.lam[entry]):.3g}, gave no edge in {tries} draws of up to "
             f"{int(mixtures.high[entry])} nodes. Raise max_tries, or lower the threshold of the graphons"
         )
-    return _assemble(np.concatenate(keys) if keys else np.empty(0, np.int64), sizes, bits, drop_isolated)
+    key = np.concatenate(keys) if keys else np.empty(0, np.int64)
+    if len(keys) > 1:
+        key.sort(kind="stable")  # which joins what is sorted already
+    return _assemble(key, sizes, bits, drop_isolated)
 
 
 def _uniform_integers(low: Tensor, high: Tensor, generator: torch.Generator) -> Tensor:
@@ -128,36 +131,23 @@ def _draw_edges(
     mode: str,
     bits: int,
 ) -> np.ndarray:
-    """Edges of one draw of these entries, ``(entry << 2 bits) | (low << bits) | high``, in no order."""
-    found, undecided, odds = [], [np.empty(0, np.int64)], [np.empty(0)]
+    """Edges of one draw of these entries, ``(entry << 2 bits) | (low << bits) | high``, sorted."""
+    # Half the bytes sort in half the time.
+    kind = np.uint32 if len(mixtures) << 2 * bits < 2**32 else np.int64
+    found = [np.empty(0, kind)]
     for n in sizes[entries].unique().tolist():
         members = entries[sizes[entries] == n]
         low, high = np.triu_indices(n, 1)
-        chances, kind = _chances(matrices, mixtures.select(members), n, low, high, mode)
-        width = -(-len(low) // WORD) * WORD
-        chances = np.pad(256 * chances, ((0, 0), (0, width - len(low))))
-        digits = np.minimum(chances, 255).astype(np.uint8)
-        owner, pair_name = members.numpy() << 2 * bits, np.zeros(width, np.int64)
-        pair_name[: len(low)] = (low << bits) | high
-        step = max(1, CELLS // width)
-        for start in range(0, len(members), step):
-            rows = kind[start : start + step]
-            words = torch.empty(len(rows), width // WORD, dtype=torch.int64)
-            # Without bounds the host would leave the sign bit at zero.
-            drawn = words.random_(-(2**63), None, generator=generator).numpy().view(np.uint8)
-            hit = np.flatnonzero(drawn <= (digits if len(digits) == 1 else digits[rows]))
-            row = hit // width
-            pair = hit - row * width
-            key = owner.take(row + start) | pair_name.take(pair)
-            cell = pair if len(digits) == 1 else pair + width * rows.take(row)
-            equal = drawn.reshape(-1).take(hit) == digits.reshape(-1).take(cell)
-            found.append(key.take(np.flatnonzero(~equal)))
-            rest = np.flatnonzero(equal)
-            undecided.append(key.take(rest))
-            odds.append((chances.reshape(-1) - digits.reshape(-1)).take(cell.take(rest)))
-    chance, key = np.concatenate(odds), np.concatenate(undecided)
-    u = torch.rand(len(chance), generator=generator, dtype=torch.float64).numpy()
-    return np.concatenate([*found, key[u < chance]])
+        chances, mixture = _chances(matrices, mixtures.select(members), n, low, high, mode)
+        graphs = np.bincount(mixture, minlength=len(chances))
+        before = np.cumsum(graphs) - graphs
+        owner = (members.numpy()[np.argsort(mixture, kind="stable")] << 2 * bits).astype(kind)
+        pair = ((low << bits) | high).astype(kind)
+        for rows, counts, turn in successes(chances.reshape(-1), np.repeat(graphs, len(low)), generator):
+            if len(graphs) > 1:  # numbered within their mixture
+                turn += np.repeat(before[rows // len(low)], counts)
+            found.append(owner.take(turn) | np.repeat(pair[rows % len(low)], counts))
+    return each_once(np.concatenate(found))
 
 
 def _chances(
@@ -181,32 +171,47 @@ def _chances(
 
 
 def _assemble(key: np.ndarray, sizes: Tensor, bits: int, drop_isolated: bool) -> PackedGraphs:
-    """Mirror, sort and renumber edges; key is ``(graph << 2 bits) | (low << bits) | high``."""
-    mask = (1 << bits) - 1
-    if len(sizes) << 2 * bits < 2**32:
-        key = key.astype(np.uint32)  # half the bytes to sort
-    ends = key & ((1 << 2 * bits) - 1)
-    mirrored = (key - ends) | ((ends & mask) << bits) | (ends >> bits)
-    both = np.concatenate([key, mirrored])
-    both.sort()
-    source = (both >> bits).astype(np.int64)
-    target = (source & ~mask) | (both & mask)
-    edge_index = np.empty((2, len(both)), dtype=np.int64)
-    if not drop_isolated:
-        first = (sizes.cumsum(0) - sizes).numpy()
-        shift = (first - (np.arange(len(sizes)) << bits))[source >> bits]
-        np.add(source, shift, out=edge_index[0])
-        np.add(target, shift, out=edge_index[1])
-        return PackedGraphs.trusted(torch.from_numpy(edge_index), sizes)
-    if len(sizes) << bits <= TABLE:
-        present = np.zeros(len(sizes) << bits, dtype=bool)
-        present[source] = True
-        number = np.cumsum(present) - 1
-        np.take(number, source, out=edge_index[0], mode="clip")  # the default mode is buffered
-        np.take(number, target, out=edge_index[1], mode="clip")
-        counts = present.reshape(len(sizes), 1 << bits).sum(1)
-    else:
-        used = np.unique(source)
-        edge_index[0], edge_index[1] = np.searchsorted(used, source), np.searchsorted(used, target)
-        counts = np.bincount(used >> bits, minlength=len(sizes))
+    """Mirror and renumber edges; key is ``(graph << 2 bits) | (low << bits) | high``, sorted, each once."""
+    one = key.dtype.type(1)
+    node, ends = (one << key.dtype.type(bits)) - one, (one << key.dtype.type(2 * bits)) - one
+    edge_index = np.empty((2, 2 * len(key)), dtype=np.int64)
+    counts = sizes.numpy().copy()
+    shift = np.cumsum(counts) - counts - (np.arange(len(counts)) << bits)
+    total = 0
+    for start, stop in _slices(key, 2 * bits):
+        part = key[start:stop]
+        pair = part & ends
+        both = np.concatenate([part, (part - pair) | ((pair & node) << bits) | (pair >> bits)])
+        both.sort()
+        # A node is its graph and its place there, so nodes come in order and all edges of one together.
+        source = both >> bits
+        used = source.take(np.flatnonzero(np.append(True, source[1:] != source[:-1]))).astype(np.int64)
+        graph = used >> bits
+        if drop_isolated:
+            number = np.arange(total, total + len(used))
+            total += len(used)
+            counts[graph[0] : graph[-1] + 1] = np.bincount(graph - graph[0])
+        else:
+            number = used + shift[graph]
+        for row, asked in enumerate((source, (source & ~node) | (both & node))):
+            _look_up(used, number, asked, edge_index[row, 2 * start : 2 * stop])
     return PackedGraphs.trusted(torch.from_numpy(edge_index), torch.from_numpy(counts))
+
+
+def _look_up(used: np.ndarray, number: np.ndarray, asked: np.ndarray, out: np.ndarray) -> None:
+    """Write the number of each asked one of `used`, which is sorted."""
+    first, width = used[0], int(used[-1] - used[0]) + 1
+    if width <= TABLE:
+        table = np.empty(width, dtype=np.int64)
+        table[used - first] = number
+        number, at = table, asked.astype(np.int64) - first
+    else:
+        at = np.searchsorted(used, asked)
+    np.take(number, at, out=out, mode="clip")  # the default mode is buffered
+
+
+def _slices(key: np.ndarray, bits: int) -> list[tuple[int, int]]:
+    """Ranges of about `SLICE` edges that begin with a graph's first edge."""
+    owner = key[::SLICE] >> bits << bits
+    cuts = np.unique(np.searchsorted(key, owner)).tolist()
+    return list(itertools.pairwise([*cuts, len(key)]))

@@ -10,6 +10,8 @@ size, cut into k parts. A subgroup with fewer than two graphs joins its nearest 
 
 import random
 import warnings
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -54,17 +56,19 @@ def divide(graphs: PackedGraphs, config: HGOEConfig, seed: int) -> Tensor:
     k = check_integer("num_subgroups", config.num_subgroups, low=1)
     if k > len(graphs) and not isinstance(config.subgroups, Tensor):
         raise_invalid("num_subgroups", k, f"at most {len(graphs)}, the number of ID graphs")
-    features = structural_features(graphs, config.rw_dim, config.degree_dim)
     given = config.subgroups
+
+    @cache  # where labels need none, only the rare merging asks for them, which costs more than all the rest
+    def features() -> Tensor:
+        if isinstance(given, str) and given == "graphcl":
+            return embed(graphs, seed=seed, epochs=config.ssl_epochs, learning_rate=config.ssl_learning_rate)
+        return structural_features(graphs, config.rw_dim, config.degree_dim)
+
     if isinstance(given, str):
         if given == "node_count":
             labels = node_count_labels(graphs.num_nodes, k)
         else:
-            if given == "graphcl":
-                features = embed(
-                    graphs, seed=seed, epochs=config.ssl_epochs, learning_rate=config.ssl_learning_rate
-                )
-            labels = kmeans_labels(features, k, seed)
+            labels = kmeans_labels(features(), k, seed)
     else:
         labels = given if isinstance(given, Tensor) else given(graphs)
         if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.dtype == torch.bool:
@@ -154,7 +158,7 @@ def kmeans_labels(features: Tensor, k: int, seed: int) -> Tensor:
     return torch.as_tensor(labels, dtype=torch.int64)
 
 
-def _merge_small(labels: Tensor, features: Tensor) -> Tensor:
+def _merge_small(labels: Tensor, features: Callable[[], Tensor]) -> Tensor:
     """Subgroups of one graph join the nearest; labels are numbered anew."""
     merged = 0
     labels = labels.unique(return_inverse=True)[1]
@@ -163,8 +167,9 @@ def _merge_small(labels: Tensor, features: Tensor) -> Tensor:
         small = (counts < 2).nonzero().flatten()
         if len(counts) < 2 or not len(small):
             break
-        centres = torch.zeros(len(counts), features.shape[1], dtype=torch.float64)
-        centres = centres.index_add(0, labels, features.double()) / counts[:, None]
+        rows = features().double()
+        centres = torch.zeros(len(counts), rows.shape[1], dtype=torch.float64)
+        centres = centres.index_add(0, labels, rows) / counts[:, None]
         distance = (centres - centres[small[0]]).square().sum(1)
         distance[small[0]] = torch.inf
         labels = torch.where(labels == small[0], distance.argmin(), labels)
