@@ -79,6 +79,9 @@ def use_foreach(tensors: Iterable[Tensor | None], foreach: bool | None) -> bool:
     if foreach is False:
         return False
     kinds = {(t.device, t.layout, t.dtype, type(t)) for t in tensors if t is not None}
+    if len(kinds) == 1:  # nearly always, and asked several times in every step
+        ((_, layout, dtype, cls),) = kinds
+        return layout is torch.strided and dtype.itemsize >= 4 and not _is_sharded_type(cls)
     return (
         len({device for device, _, _, _ in kinds}) == 1
         and all(layout is torch.strided and dtype.itemsize >= 4 for _, layout, dtype, _ in kinds)
@@ -154,8 +157,10 @@ def scale_(grads: Gradients, factor: float, foreach: bool | None = None) -> Grad
     list of Tensor or None
         `grads` itself.
     """
+    if factor == 1:
+        return grads
     present = [g for g in grads if g is not None]
-    if factor == 1 or not present:
+    if not present:
         return grads
     if use_foreach(present, foreach):
         torch._foreach_mul_(present, factor)

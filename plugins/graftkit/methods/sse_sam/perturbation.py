@@ -19,8 +19,8 @@ Source: SSE-SAM (AAAI 2025, arXiv 2412.13715); adaptive radii as in ASAM; specif
 [0.0, 0.0]
 """
 
+import math
 from collections.abc import Sequence
-from itertools import compress
 
 import torch
 from torch import Tensor
@@ -28,9 +28,10 @@ from torch import Tensor
 from graftkit.core.validation import raise_invalid
 from graftkit.methods.sse_sam.arithmetic import Gradients, is_sharded, use_foreach
 
-__all__ = ["PerturbedWeights", "gradient_norm"]
+__all__ = ["PerturbedWeights", "all_finite", "gradient_norm"]
 
 SMALL = 4096  # entries
+FEW = 16  # tensors
 
 
 def gradient_norm(
@@ -72,14 +73,45 @@ def gradient_norm(
     if not scaled:
         return torch.zeros(())
     if use_foreach(scaled, foreach):
-        # Many small tensors cost less as one: a norm of each is a call of each.
-        small = [g.reshape(-1) for g in scaled if g.numel() <= SMALL]
-        pieces = [torch.cat(small)] if small else []
-        pieces += [g for g in scaled if g.numel() > SMALL]
+        pieces = scaled
+        if len(scaled) > FEW:  # many small tensors cost less as one: a norm of each is a call of each
+            small = [g.reshape(-1) for g in scaled if g.numel() <= SMALL]
+            pieces = [torch.cat(small)] if small else []
+            pieces += [g for g in scaled if g.numel() > SMALL]
         norms: list[Tensor] = list(torch._foreach_norm(pieces))
         return _norm(torch.stack(norms)) if len(norms) > 1 else norms[0]
     squares = [_square_sum(t) for t in scaled]
     return torch.stack([s.to(squares[0].device) for s in squares]).sum().sqrt()
+
+
+def all_finite(params: Sequence[Tensor], grads: Gradients, foreach: bool | None = None) -> bool:
+    """Whether a gradient holds neither NaN nor infinity; read in one synchronisation.
+
+    Parameters
+    ----------
+    params : sequence of Tensor
+        The weights.
+    grads : list of Tensor or None
+        The gradient; its values stay as they are.
+    foreach : bool or None, default=None
+        See :func:`use_foreach`.
+
+    Returns
+    -------
+    bool
+        Of the whole gradient. Where the multi-tensor form does not apply, by its norm, so that finite numbers
+        whose norm overflows count as infinite.
+    """
+    present = [g for g in grads if g is not None]
+    kinds = {(g.dtype, g.device) for g in present}
+    if len(kinds) == 1 and use_foreach(present, foreach):
+        ((dtype, device),) = kinds
+        if device.type in ("cpu", "cuda") and dtype.is_floating_point:
+            # The scaler's own check costs a third of a norm. It multiplies by one, which changes no bit.
+            found, one = torch.zeros((), device=device), torch.ones((), device=device)
+            torch._amp_foreach_non_finite_check_and_unscale_(present, found, one)
+            return not found.item()
+    return math.isfinite(float(gradient_norm(params, grads, (), foreach)))
 
 
 def _norm(values: Tensor) -> Tensor:
@@ -135,11 +167,16 @@ class PerturbedWeights:
         foreach : bool or None, default=None
             See :func:`use_foreach`.
         """
-        chosen = [i for i, (g, r) in enumerate(zip(grads, rho, strict=True)) if g is not None and r > 0]
-        weights = [params[i] for i in chosen]
-        steps: list[Tensor] = [g for i in chosen if (g := grads[i]) is not None]
+        chosen = [
+            (w, g, r, kind)
+            for w, g, r, kind in zip(params, grads, rho, adaptive, strict=True)
+            if g is not None and r > 0
+        ]
+        if not chosen:
+            return
+        weights, steps = [w for w, _, _, _ in chosen], [g for _, g, _, _ in chosen]
         copies = [self._buffer(w) for w in weights]
-        fast = use_foreach([*weights, *steps], foreach)
+        fast = use_foreach(weights, foreach) and use_foreach(steps, foreach)
         if fast:
             torch._foreach_copy_(copies, weights)
         else:
@@ -147,17 +184,17 @@ class PerturbedWeights:
                 copy.copy_(w)
         self._away = (weights, copies)
         scale = 1.0 / (norm + eps) if norm + eps > 0 else 0.0
-        kinds = [(rho[i] * scale, adaptive[i]) for i in chosen]
         if not fast:
-            for w, g, (length, scaled) in zip(weights, steps, kinds, strict=True):
-                w.add_(w.abs().square() * g if scaled else g, alpha=length)
+            for w, g, r, kind in chosen:
+                w.add_(w.abs().square() * g if kind else g, alpha=r * scale)
             return
-        for kind in set(kinds):
-            mine = [k == kind for k in kinds]
-            some, along = list(compress(weights, mine)), list(compress(steps, mine))
-            if kind[1]:
-                along = [w.abs().square() * g for w, g in zip(some, along, strict=True)]
-            torch._foreach_add_(some, along, alpha=kind[0])
+        alike: dict[tuple[float, bool], tuple[list[Tensor], list[Tensor]]] = {}
+        for w, g, r, kind in chosen:
+            some, along = alike.setdefault((r, kind), ([], []))
+            some.append(w)
+            along.append(w.abs().square() * g if kind else g)
+        for (r, _), (some, along) in alike.items():
+            torch._foreach_add_(some, along, alpha=r * scale)
 
     @torch.no_grad()
     def restore(self) -> None:

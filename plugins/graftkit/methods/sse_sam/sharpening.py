@@ -19,10 +19,10 @@ from torch import Tensor
 
 from graftkit.methods.sse_sam.arithmetic import Gradients, add_
 from graftkit.methods.sse_sam.gradients import Processes
-from graftkit.methods.sse_sam.perturbation import PerturbedWeights, gradient_norm
+from graftkit.methods.sse_sam.perturbation import PerturbedWeights, all_finite, gradient_norm
 from graftkit.methods.sse_sam.settings import Settings
 
-__all__ = ["NonFiniteGradient", "Passes", "Radii", "ascent_norms", "check_finite", "sharpened_gradient"]
+__all__ = ["NonFiniteGradient", "Passes", "Radii", "ascent_norms", "check_finite", "check_sum", "sharpened_gradient"]
 
 
 class NonFiniteGradient(RuntimeError):
@@ -130,8 +130,10 @@ def sharpened_gradient(
     if settings.sync_perturbation:
         for part in moved:
             grads[part] = processes.average(grads[part], params)
-    norms = ascent_norms(grads, params, adaptive, foreach)
-    check_finite(norms.values(), processes, params)
+    # What is not moved goes into the sum below, whose check is enough for it.
+    norms = ascent_norms({part: grads[part] for part in moved}, params, adaptive, foreach)
+    if moved:
+        check_finite(norms.values(), processes, params)
     total: Gradients | None = None
     for part in [p for p in grads if p not in moved]:
         kept = grads.pop(part)
@@ -154,11 +156,38 @@ def sharpened_gradient(
         total = term if total is None else add_(total, term, foreach)
         del term
     total = processes.average(total if total is not None else [None] * len(params), params)
-    if moved:
-        # The norm at the weights is finite; the passes away from them may still have overflowed.
-        norm = float(gradient_norm(params, total, (), foreach))
-        check_finite([norm], processes, params)
+    # The norms at the weights are finite; the passes away from them may still have overflowed.
+    check_sum(total, processes, params, foreach)
     return total
+
+
+def check_sum(
+    total: Gradients, processes: Processes, params: Sequence[Tensor], foreach: bool | None
+) -> None:
+    """Raise on every process where a step's final gradient is not finite on any process.
+
+    Parameters
+    ----------
+    total : list of Tensor or None
+        The gradient.
+    processes : Processes
+        Who shares the step.
+    params : sequence of Tensor
+        The weights.
+    foreach : bool or None
+        Multi-tensor arithmetic, plain, or decided by the tensors.
+
+    Raises
+    ------
+    NonFiniteGradient
+        The message says that nothing has changed.
+    """
+    finite = all_finite(params, total, foreach)
+    if finite and processes.size == 1:
+        return
+    # The norm is read for the message only.
+    norm = 0.0 if finite else float(gradient_norm(params, total, (), foreach))
+    check_finite([norm if finite or not math.isfinite(norm) else math.inf], processes, params)
 
 
 def check_finite(norms: Iterable[float], processes: Processes, params: Sequence[Tensor]) -> None:
