@@ -46,10 +46,12 @@ def differentiate(
     list of Tensor or None
         One gradient a parameter, ``None`` for unused ones.
     """
-    live = [(o, g) for o, g in zip(outputs, grad_outputs, strict=True) if o.requires_grad]
-    if not live or not params:
+    heads, seeds = list(outputs), list(grad_outputs)
+    if not all(o.requires_grad for o in heads):
+        live = [(o, g) for o, g in zip(outputs, grad_outputs, strict=True) if o.requires_grad]
+        heads, seeds = [o for o, _ in live], [g for _, g in live]
+    if not heads or not params:
         return [None] * len(params)
-    heads, seeds = [o for o, _ in live], [g for _, g in live]
     if not any_sharded(params):
         found = torch.autograd.grad(heads, params, seeds, retain_graph=retain_graph, allow_unused=True)
         return _in_own_memory(found)
@@ -70,17 +72,16 @@ def _in_own_memory(grads: Sequence[Tensor | None]) -> Gradients:
     Two parameters that are added share one gradient tensor, and that of a plain sum repeats one number.
     """
     taken: set[int] = set()
-    own: Gradients = []
-    for grad in grads:
+    own: Gradients = list(grads)
+    for i, grad in enumerate(grads):
         if grad is not None and grad.layout is torch.strided and grad.numel() > 0:
             repeats = not grad.is_contiguous() and any(
                 stride == 0 and size > 1 for stride, size in zip(grad.stride(), grad.shape, strict=True)
             )
             place = grad.data_ptr()
             if repeats or place in taken:
-                grad = grad.clone(memory_format=torch.contiguous_format)
+                own[i] = grad.clone(memory_format=torch.contiguous_format)
             taken.add(place)
-        own.append(grad)
     return own
 
 

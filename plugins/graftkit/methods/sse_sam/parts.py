@@ -47,7 +47,7 @@ def part_weight(part: str, membership: Tensor, tail_weight: float) -> Tensor:
     if part == "head":
         return 1 - membership
     if part == "tail":
-        return membership * tail_weight
+        return membership if tail_weight == 1 else membership * tail_weight
     return 1 - membership + tail_weight * membership
 
 
@@ -155,6 +155,8 @@ class SplitLosses:
         """
         if part == "all" and tail_weight == 1:
             weight = torch.full_like(self.losses, 1 / count, requires_grad=False)
+        elif part == "head" and self.membership.dtype == torch.bool:
+            weight = (~self.membership).to(self.losses.dtype).div_(count)
         else:
             weight = part_weight(part, self.membership.to(self.losses.dtype), tail_weight) / count
         return weight if self.counted is None else weight.masked_fill(~self.counted, 0)

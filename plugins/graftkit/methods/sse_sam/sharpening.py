@@ -19,10 +19,18 @@ from torch import Tensor
 
 from graftkit.methods.sse_sam.arithmetic import Gradients, add_
 from graftkit.methods.sse_sam.gradients import Processes
+from graftkit.methods.sse_sam.groups import StepGroups
 from graftkit.methods.sse_sam.perturbation import PerturbedWeights, all_finite, gradient_norm
 from graftkit.methods.sse_sam.settings import Settings
 
-__all__ = ["NonFiniteGradient", "Passes", "Radii", "ascent_norms", "check_finite", "check_sum", "sharpened_gradient"]
+__all__ = [
+    "NonFiniteGradient",
+    "Passes",
+    "ascent_norms",
+    "check_finite",
+    "check_sum",
+    "sharpened_gradient",
+]
 
 
 class NonFiniteGradient(RuntimeError):
@@ -37,20 +45,6 @@ class Passes(Protocol):
 
     def perturbed(self, part: str) -> Gradients:
         """Gradient of a part where the weights are now."""
-
-
-class Radii(Protocol):
-    """One radius and one kind a parameter."""
-
-    def moves(self, part: str) -> bool:
-        """Whether a part has a radius anywhere in the present stage."""
-
-    def radius(self, part: str) -> list[float]:
-        """The radius of a part in the present stage."""
-
-    @property
-    def adaptive(self) -> Sequence[bool]:
-        """Whether each parameter's perturbation is scaled by the weights."""
 
 
 def ascent_norms(
@@ -86,8 +80,7 @@ def ascent_norms(
 def sharpened_gradient(
     passes: Passes,
     wanted: tuple[str, ...],
-    params: Sequence[Tensor],
-    radii: Radii,
+    groups: StepGroups,
     settings: Settings,
     processes: Processes,
     weights: PerturbedWeights,
@@ -101,10 +94,8 @@ def sharpened_gradient(
         Where gradients come from.
     wanted : tuple of str
         ``("head", "tail")``, or ``("all",)`` for plain SAM and for steps without any perturbation.
-    params : sequence of Tensor
-        The weights.
-    radii : Radii
-        One radius and one kind a parameter.
+    groups : StepGroups
+        The weights, with one radius and one kind each.
     settings : Settings
         The optimizer's.
     processes : Processes
@@ -124,9 +115,9 @@ def sharpened_gradient(
     NonFiniteGradient
         If a gradient is not finite, on every process alike.
     """
-    foreach, adaptive = settings.foreach, radii.adaptive
+    foreach, params, adaptive = settings.foreach, groups.params, groups.adaptive
     grads = passes.at_weights(wanted)
-    moved = [part for part in grads if radii.moves(part)]
+    moved = [part for part in grads if groups.moves(part)]
     if settings.sync_perturbation:
         for part in moved:
             grads[part] = processes.average(grads[part], params)
@@ -144,7 +135,7 @@ def sharpened_gradient(
                 weights.ascend(
                     params,
                     grads.pop(part),
-                    rho=radii.radius(part),
+                    rho=groups.radius(part),
                     adaptive=adaptive,
                     norm=norms[part],
                     eps=settings.eps,
@@ -161,9 +152,7 @@ def sharpened_gradient(
     return total
 
 
-def check_sum(
-    total: Gradients, processes: Processes, params: Sequence[Tensor], foreach: bool | None
-) -> None:
+def check_sum(total: Gradients, processes: Processes, params: Sequence[Tensor], foreach: bool | None) -> None:
     """Raise on every process where a step's final gradient is not finite on any process.
 
     Parameters
