@@ -4,8 +4,7 @@ Source: specification sections 1.2, 1.4, 3.4, 3.6.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -25,6 +24,19 @@ from graftkit.methods.sse_sam.sharpening import Passes, sharpened_gradient
 from graftkit.methods.sse_sam.watch import Watch
 
 __all__ = ["PerturbingOptimizer"]
+
+
+class _Away:
+    """The time during which an optimizer's weights are perturbed."""
+
+    def __init__(self, optimizer: "PerturbingOptimizer") -> None:
+        self._optimizer = optimizer
+
+    def __enter__(self) -> None:
+        self._optimizer._away = True
+
+    def __exit__(self, *raised: object) -> None:
+        self._optimizer._away = False
 
 
 class PerturbingOptimizer(LinkedOptimizer):
@@ -109,13 +121,8 @@ class PerturbingOptimizer(LinkedOptimizer):
             )
         return Processes(group, averaged=sharded)
 
-    @contextmanager
-    def _while_away(self) -> Iterator[None]:
-        self._away = True
-        try:
-            yield
-        finally:
-            self._away = False
+    def _while_away(self) -> "_Away":
+        return _Away(self)
 
     def _run(
         self, passes: Passes, wanted: tuple[str, ...], groups: StepGroups, processes: Processes

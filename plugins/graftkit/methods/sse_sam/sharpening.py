@@ -20,7 +20,7 @@ from torch import Tensor
 from graftkit.methods.sse_sam.arithmetic import Gradients, add_
 from graftkit.methods.sse_sam.gradients import Processes
 from graftkit.methods.sse_sam.groups import StepGroups
-from graftkit.methods.sse_sam.perturbation import PerturbedWeights, all_finite, gradient_norm
+from graftkit.methods.sse_sam.perturbation import PerturbedWeights, all_finite, gradient_norm, norm_value
 from graftkit.methods.sse_sam.settings import Settings
 
 __all__ = [
@@ -70,9 +70,9 @@ def ascent_norms(
     """
     if not grads:
         return {}
+    if len(grads) == 1 or params[0].device.type == "cpu":
+        return {part: norm_value(params, g, adaptive, foreach) for part, g in grads.items()}
     norms = [gradient_norm(params, g, adaptive, foreach) for g in grads.values()]
-    if len(norms) == 1:
-        return dict.fromkeys(grads, float(norms[0]))
     values = torch.stack([n.to(device=params[0].device, dtype=torch.float64) for n in norms]).tolist()
     return dict(zip(grads, values, strict=True))
 
@@ -175,7 +175,7 @@ def check_sum(total: Gradients, processes: Processes, params: Sequence[Tensor], 
     if finite and processes.size == 1:
         return
     # The norm is read for the message only.
-    norm = 0.0 if finite else float(gradient_norm(params, total, (), foreach))
+    norm = 0.0 if finite else norm_value(params, total, (), foreach)
     check_finite([norm if finite or not math.isfinite(norm) else math.inf], processes, params)
 
 
