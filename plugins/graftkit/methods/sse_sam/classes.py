@@ -158,7 +158,7 @@ class Membership:
         low, high = _bounds(labels)
         if low >= 0 and high < (self.n_classes or high + 1) and not any(low <= i <= high for i in ignored):
             whole = labels if labels.dtype == torch.int64 else labels.long()
-            return table[whole if high < len(table) else whole.clamp(max=len(table) - 1)]
+            return table.take(whole if high < len(table) else whole.clamp(max=len(table) - 1))
         valid = torch.ones_like(labels, dtype=torch.bool)
         for index in ignored:
             valid &= labels != index

@@ -30,7 +30,7 @@ from graftkit.methods.sse_sam.arithmetic import Gradients, add_, scale_, subtrac
 from graftkit.methods.sse_sam.closure_arguments import Closure, call_whole
 from graftkit.methods.sse_sam.coupling import RecordedStatistics, frozen_running_stats, has_statistics
 from graftkit.methods.sse_sam.gradients import Processes, differentiate
-from graftkit.methods.sse_sam.parts import SplitLosses, split, tail_share
+from graftkit.methods.sse_sam.parts import OnePart, SplitLosses, split, tail_share
 from graftkit.methods.sse_sam.settings import Settings
 from graftkit.methods.sse_sam.surroundings import random_state, with_random_state
 
@@ -82,6 +82,7 @@ class ClosurePasses:
         self._count = 0
         self._rows: list[dict[str, Tensor]] = []
         self._random: list[Any] = []
+        self._expected: dict[str, OnePart] = {}
         self._statistics = (
             [RecordedStatistics(model) for _ in closures] if mode == "frozen_stats" and model else []
         )
@@ -131,7 +132,7 @@ class ClosurePasses:
                 if self.processes.size == 1:
                     continue
                 rows = torch.zeros(1, dtype=torch.long)  # every process runs as many forwards
-            batch = self._call(k, rows)  # a dummy sample has weight 0 in the part it does not belong to
+            batch = self._call(k, rows, part)  # a dummy sample has weight 0 in the part it does not belong to
             grads = self._gradient(batch, part)
             total = grads if total is None else add_(total, grads, self.settings.foreach)
         return total if total is not None else [None] * len(self.params)
@@ -186,13 +187,17 @@ class ClosurePasses:
             raise_invalid("targets", targets, "at least one sample: this is an empty batch")
         self._count = targets.numel() if counted is None else int(counted.sum())
         self._rows.append(_rows_of(share, counted))
+        if share.dtype == torch.bool and share.ndim == 1:
+            for part, rows in self._rows[0].items():
+                if rows.numel():
+                    self._expected[part] = OnePart(targets[rows], share[rows], part)
         found: dict[str, Gradients] = {}
         loss: Tensor | float = 0.0
         for part in ("head", "tail"):
             rows = self._rows[0][part]
             if rows.numel() == 0 and self.processes.size == 1:
                 continue
-            batch = self._call(0, rows if rows.numel() else torch.zeros(1, dtype=torch.long))
+            batch = self._call(0, rows if rows.numel() else torch.zeros(1, dtype=torch.long), part)
             if rows.numel() or self.processes.averaged:
                 found[part] = self._gradient(batch, part)
             if rows.numel():
@@ -213,7 +218,7 @@ class ClosurePasses:
     def _split_rows(self, batch: SplitLosses) -> dict[str, Tensor]:
         return _rows_of(batch.membership, batch.counted)
 
-    def _call(self, k: int, rows: Tensor | None) -> SplitLosses:
+    def _call(self, k: int, rows: Tensor | None, part: str = "all") -> SplitLosses:
         """Run one closure, the first time as it is, later without touching what it has touched already."""
         closure = self.closures[k]
         first = len(self._random) <= k
@@ -231,7 +236,8 @@ class ClosurePasses:
                 f"without a call of backward(), got {type(result).__name__}. A loop that calls backward() "
                 "itself needs optimizer.watch(model, criterion)."
             )
-        return split(result[0], result[1], self.settings.membership)
+        expected = self._expected.get(part) if rows is not None else None
+        return split(result[0], result[1], self.settings.membership, expected)
 
     def _returned(self, closure: Closure, rows: Tensor | None) -> Any:
         if rows is not None:

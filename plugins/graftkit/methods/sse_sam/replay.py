@@ -116,7 +116,12 @@ class ReplayPasses:
                 own = add_(own, self.processes.average(extra, self.params), foreach)
             return {"all": own}
         shares = [share for call in self._shares or [] for share in call]
-        anywhere = self.processes.any([any(bool((s > 0).any()) for s in shares)], self.params[0].device)
+        if self.mode == "full":
+            here = any(bool((s > 0).any()) for s in shares)
+        else:
+            found = [self._chosen(k, "tail", 1.0)[1] for k in range(len(self.calls))]
+            here = any(len(s) > 0 for s in shares) and any(rows is None or rows.numel() for rows in found)
+        anywhere = self.processes.any([here], self.params[0].device)
         # DDP has averaged the user's gradient: a direction of this process's own needs another pass.
         repeat_head = local and self.head_moves
         if not anywhere[0]:
@@ -173,11 +178,18 @@ class ReplayPasses:
         total: Gradients | None = None
         for k, call in enumerate(self.calls):
             weights, rows = self._chosen(k, part, tail_weight)
-            if rows is not None and rows.numel() == 0:
+            nobody = rows is not None and rows.numel() == 0
+            if rows is not None and nobody:
                 if not self.processes.averaged:
                     continue
                 rows = rows.new_zeros(1)  # a sharded pass is a collective; the sample's weight is 0
-            outputs, seeds = self._repeated_call(call, weights, rows, rest=part != "tail")
+            outputs, seeds = self._repeated_call(
+                call,
+                weights,
+                rows,
+                rest=part != "tail",
+                whole_samples=not nobody and (part == "head" or (part == "tail" and tail_weight == 1)),
+            )
             grads = differentiate(outputs, seeds, self.params)
             total = grads if total is None else add_(total, grads, self.settings.foreach)
         if total is None:
@@ -215,7 +227,13 @@ class ReplayPasses:
         return None if rows.numel() == union.numel() else rows
 
     def _repeated_call(
-        self, call: ModelCall, weights: list[Tensor] | None, rows: Tensor | None, *, rest: bool
+        self,
+        call: ModelCall,
+        weights: list[Tensor] | None,
+        rows: Tensor | None,
+        *,
+        rest: bool,
+        whole_samples: bool,
     ) -> tuple[list[Tensor], list[Tensor | None]]:
         """Repeat one forward and give what its backward starts from, with or without the rest of the loss."""
         watch = self.watch
@@ -243,7 +261,9 @@ class ReplayPasses:
             if weights is None:
                 terms = [self._loss(term, output) for term in call.used]
                 return terms, [self._seed(term) for term in call.used]
-            return [output], [self._slope(call, output.detach(), weights, rows)]
+            # Samples that were picked because they are wholly of the part need no weight of their own.
+            weigh = rows is None or not whole_samples or not self._binary(call, weights)
+            return [output], [self._slope(call, output.detach(), weights if weigh else None, rows)]
 
     def _output(self, returned: object) -> Tensor:
         watch = self.watch
@@ -275,20 +295,34 @@ class ReplayPasses:
                 loss = self.watch.repeat(criterion, term.args, {term.place: scores, **term.kwargs})
         return loss
 
-    def _slope(self, call: ModelCall, output: Tensor, weights: list[Tensor], rows: Tensor | None) -> Tensor:
+    def _binary(self, call: ModelCall, weights: list[Tensor]) -> bool:
+        """Whether the samples that were picked are wholly of the part, and no other is at all."""
+        targets = call.used[0].targets
+        return (
+            len(weights) == 1
+            and weights[0].ndim == 1
+            and not callable(self.watch.membership)
+            and isinstance(targets, Tensor)
+            and not targets.is_floating_point()
+        )
+
+    def _slope(
+        self, call: ModelCall, output: Tensor, weights: list[Tensor] | None, rows: Tensor | None
+    ) -> Tensor:
         """Derivative of the user's loss by the output, weighted by each row's share of the part."""
         recorded = call.output
         if recorded is None:
             raise RuntimeError("a call without output cannot be repeated")
         total: Tensor | None = None
-        for term, weight in zip(call.used, weights, strict=True):
+        for i, term in enumerate(call.used):
             leaf = output.detach().requires_grad_()
             scores = leaf if rows is None else recorded.index_copy(0, rows, leaf.to(recorded.dtype))
             (slope,) = differentiate([self._loss(term, scores)], [self._seed(term)], [leaf])
             if slope is None:
                 raise RuntimeError("criterion: its loss does not depend on the model's output")
-            picked = weight if rows is None else weight.index_select(0, rows)
-            slope = slope * spread_over(picked, output)
+            if weights is not None:
+                picked = weights[i] if rows is None else weights[i].index_select(0, rows)
+                slope = slope * spread_over(picked, output)
             total = slope if total is None else total + slope
         return total if total is not None else torch.zeros_like(output)
 
