@@ -79,7 +79,7 @@ def modules_of(model: nn.Module) -> list[nn.Module]:
 
 def _couples(module: nn.Module) -> bool:
     # A module's own lookup of a missing attribute is slow; it matters only where it was replaced.
-    plain = type(module).__getattr__ is nn.Module.__getattr__  # type: ignore[comparison-overlap]
+    plain = type(module).__getattr__ is nn.Module.__getattr__
     marked = not plain or "couples_samples" in module.__dict__ or hasattr(type(module), "couples_samples")
     if marked and getattr(module, "couples_samples", False) is True:
         return True

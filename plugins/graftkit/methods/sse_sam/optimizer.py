@@ -311,7 +311,7 @@ class SSESAM(LoopForm, ClosureForm, ExplicitForm):
             or self._optimizer_step_post_hooks
             or _global_optimizer_pre_hooks
             or _global_optimizer_post_hooks
-            or torch.autograd._profiler_enabled()
+            or torch._C._autograd._profiler_enabled()
         )
 
     @torch.no_grad()
