@@ -165,7 +165,7 @@ class Watch:
             and self._ours.issuperset(before)
             and not (module._backward_hooks or module._backward_pre_hooks)
             and module._compiled_call_impl is None
-            and not (_has_any_global_hook() or torch.jit.is_tracing())
+            and not (_has_any_global_hook() or torch._C._get_tracing_state() is not None)
             and type(module).__call__ is nn.Module.__call__
             and type(module)._call_impl is nn.Module._call_impl
             and module is not self.output_module
