@@ -132,11 +132,10 @@ class ModelCall:
         (tuple, dict)
             Tensors (and lists) as long as the output's first dimension are indexed, the rest is kept.
         """
-        size = len(self.output) if self.output is not None else -1
-        positions = rows.tolist()
+        size = self.output.shape[0] if self.output is not None else -1
 
         def pick(value: Any) -> Any:
-            if isinstance(value, Tensor) and value.ndim > 0 and len(value) == size:
+            if isinstance(value, Tensor) and value.ndim > 0 and value.shape[0] == size:
                 return value.index_select(0, rows.to(value.device))
             return value
 
@@ -146,7 +145,7 @@ class ModelCall:
                 and len(value) == size
                 and not any(isinstance(v, Tensor) for v in value)
             ):
-                return [value[i] for i in positions]
+                return [value[i] for i in rows.tolist()]
             if isinstance(value, list):
                 return [walk(item) for item in value]
             if isinstance(value, MutableMapping):

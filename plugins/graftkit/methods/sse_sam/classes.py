@@ -123,7 +123,8 @@ class Membership:
         self.ignore_index = (
             None if ignore_index is None else check_integer("ignore_index", ignore_index, low=-(2**63))
         )
-        self.table = torch.zeros(max((n_classes or 0), max(classes, default=-1) + 1, 1), dtype=torch.bool)
+        # One entry more than there are classes to tell apart: every class beyond is of the head.
+        self.table = torch.zeros(max((n_classes or 0), max(classes, default=-1) + 1, 1) + 1, dtype=torch.bool)
         self.table[list(self.tail_classes)] = True
 
     def warn_if_degenerate(self) -> None:
@@ -153,11 +154,16 @@ class Membership:
         ignored = {index for index in (self.ignore_index, ignore_index) if index is not None}
         if labels.numel() == 0:
             return torch.zeros_like(labels, dtype=torch.bool)
+        table = self._table_on(labels.device)
+        low, high = _bounds(labels)
+        if low >= 0 and high < (self.n_classes or high + 1) and not any(low <= i <= high for i in ignored):
+            whole = labels if labels.dtype == torch.int64 else labels.long()
+            return table.take(whole if high < len(table) else whole.clamp(max=len(table) - 1))
         valid = torch.ones_like(labels, dtype=torch.bool)
         for index in ignored:
             valid &= labels != index
         known = labels.masked_fill(~valid, 0)
-        low, high = (int(bound) for bound in torch.stack(torch.aminmax(known)).tolist())
+        low, high = _bounds(known)
         if low < 0 or (self.n_classes is not None and high >= self.n_classes):
             raise_invalid(
                 "targets",
@@ -165,9 +171,7 @@ class Membership:
                 f"labels in [0, {self.n_classes if self.n_classes is not None else 'number of classes'})",
                 fix="Say ignore_index= if one label means 'no class'.",
             )
-        table = self._table_on(labels.device)
-        beyond = known >= len(table)
-        return table[known.masked_fill(beyond, 0).long()] & valid & ~beyond
+        return table[known.long().clamp(max=len(table) - 1)] & valid
 
     def of_soft_targets(self, targets: Tensor, dim: int = 1) -> Tensor:
         """Say for class probabilities how much of each sample is of the tail.
@@ -194,6 +198,13 @@ class Membership:
         if self.table.device != device:
             self.table = self.table.to(device)
         return self.table
+
+
+def _bounds(labels: Tensor) -> tuple[int, int]:
+    """Smallest and largest label, read in one synchronisation."""
+    bounds = torch.aminmax(labels)
+    low, high = bounds if labels.device.type == "cpu" else torch.stack(bounds).tolist()
+    return int(low), int(high)
 
 
 def spread_over(membership: Tensor, output: Tensor, *, classes_last: bool = False) -> Tensor:

@@ -19,6 +19,7 @@ Source: specification sections 1.4, 3.3, 3.6.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -27,9 +28,9 @@ from torch import Tensor, nn
 from graftkit.core.validation import raise_invalid
 from graftkit.methods.sse_sam.arithmetic import Gradients, add_, scale_, subtract_
 from graftkit.methods.sse_sam.closure_arguments import Closure, call_whole
-from graftkit.methods.sse_sam.coupling import RecordedStatistics, frozen_running_stats
+from graftkit.methods.sse_sam.coupling import RecordedStatistics, frozen_running_stats, has_statistics
 from graftkit.methods.sse_sam.gradients import Processes, differentiate
-from graftkit.methods.sse_sam.parts import SplitLosses, split, tail_share
+from graftkit.methods.sse_sam.parts import OnePart, SplitLosses, split, tail_share
 from graftkit.methods.sse_sam.settings import Settings
 from graftkit.methods.sse_sam.surroundings import random_state, with_random_state
 
@@ -81,6 +82,7 @@ class ClosurePasses:
         self._count = 0
         self._rows: list[dict[str, Tensor]] = []
         self._random: list[Any] = []
+        self._expected: dict[str, OnePart] = {}
         self._statistics = (
             [RecordedStatistics(model) for _ in closures] if mode == "frozen_stats" and model else []
         )
@@ -99,6 +101,8 @@ class ClosurePasses:
         dict of str to list of Tensor or None
             A gradient a part, divided by the whole batch.
         """
+        if wanted == ("all",) and len(self.closures) == 1 and self.processes.size == 1:
+            return {"all": self._forward_whole()}
         self._present: set[str] = set()
         if self.targets is not None and self.mode == "subset" and wanted != ("all",):
             found = self._known_parts(self.targets)
@@ -124,14 +128,22 @@ class ClosurePasses:
         total: Gradients | None = None
         for k in range(len(self.closures)):
             rows = self._rows[k].get(part) if self.mode != "full" and part != "all" else None
-            if rows is not None and len(rows) == 0:
+            if rows is not None and rows.numel() == 0:
                 if self.processes.size == 1:
                     continue
                 rows = torch.zeros(1, dtype=torch.long)  # every process runs as many forwards
-            batch = self._call(k, rows)  # a dummy sample has weight 0 in the part it does not belong to
+            batch = self._call(k, rows, part)  # a dummy sample has weight 0 in the part it does not belong to
             grads = self._gradient(batch, part)
             total = grads if total is None else add_(total, grads, self.settings.foreach)
         return total if total is not None else [None] * len(self.params)
+
+    def _forward_whole(self) -> Gradients:
+        """The one pass of one closure where no part is told apart."""
+        batch = self._call(0, None)
+        self._count = _counted(batch.count)
+        self.loss = batch.sum() / self._count
+        self._rows.append({})
+        return self._gradient(batch, "all")
 
     def _forward_all(self, wanted: tuple[str, ...]) -> dict[str, Gradients]:
         """One forward over everything; both backwards share its graph where passes are full."""
@@ -144,7 +156,7 @@ class ClosurePasses:
             # The batch's size is known after the last micro-batch; until then a guess keeps fp16 in range.
             self._count = provisional = provisional or max(batch.count, 1) * len(self.closures)
             count += batch.count
-            losses = losses + batch.sum()
+            losses = batch.sum() if k == 0 else losses + batch.sum()
             self._rows.append(self._split_rows(batch) if self.mode != "full" else {})
             parts = [p for p in wanted if p == "all" or (batch.has_head if p == "head" else batch.has_tail)]
             self._present.update(parts)
@@ -152,9 +164,7 @@ class ClosurePasses:
                 parts = list(wanted)  # a sharded backward is a collective: every process runs it
             for part, grads in self._gradients_of(k, batch, parts).items():
                 found[part] = add_(found[part], grads, self.settings.foreach) if part in found else grads
-        if count == 0:
-            raise_invalid("targets", "ignored entries only", "at least one entry that counts")
-        self._count = count
+        self._count = _counted(count)
         self.loss = torch.as_tensor(losses / count)
         for grads in found.values():
             scale_(grads, provisional / count, self.settings.foreach)
@@ -166,7 +176,7 @@ class ClosurePasses:
         # Subset: the whole gradient from the graph that exists, the tail's from its own few rows.
         head = self._gradient(batch, "all", tail_weight=1.0)
         rows = self._rows[k]["tail"]
-        rows = rows if len(rows) else torch.zeros(1, dtype=torch.long)
+        rows = rows if rows.numel() else torch.zeros(1, dtype=torch.long)
         tail = self._gradient(self._call(k, rows), "tail", tail_weight=1.0)
         head = subtract_(head, tail, self.settings.foreach)
         return {"head": head, "tail": scale_(tail, self.settings.tail_weight, self.settings.foreach)}
@@ -177,16 +187,20 @@ class ClosurePasses:
             raise_invalid("targets", targets, "at least one sample: this is an empty batch")
         self._count = targets.numel() if counted is None else int(counted.sum())
         self._rows.append(_rows_of(share, counted))
+        if share.dtype == torch.bool and share.ndim == 1:
+            for part, rows in self._rows[0].items():
+                if rows.numel():
+                    self._expected[part] = OnePart(targets[rows], share[rows], part)
         found: dict[str, Gradients] = {}
         loss: Tensor | float = 0.0
         for part in ("head", "tail"):
             rows = self._rows[0][part]
-            if len(rows) == 0 and self.processes.size == 1:
+            if rows.numel() == 0 and self.processes.size == 1:
                 continue
-            batch = self._call(0, rows if len(rows) else torch.zeros(1, dtype=torch.long))
-            if len(rows) or self.processes.averaged:
+            batch = self._call(0, rows if rows.numel() else torch.zeros(1, dtype=torch.long), part)
+            if rows.numel() or self.processes.averaged:
                 found[part] = self._gradient(batch, part)
-            if len(rows):
+            if rows.numel():
                 self._present.add(part)
                 loss = loss + batch.sum(part) / self._count
         self.loss = torch.as_tensor(loss)
@@ -204,23 +218,40 @@ class ClosurePasses:
     def _split_rows(self, batch: SplitLosses) -> dict[str, Tensor]:
         return _rows_of(batch.membership, batch.counted)
 
-    def _call(self, k: int, rows: Tensor | None) -> SplitLosses:
+    def _call(self, k: int, rows: Tensor | None, part: str = "all") -> SplitLosses:
         """Run one closure, the first time as it is, later without touching what it has touched already."""
         closure = self.closures[k]
-        with torch.enable_grad(), self._repeating(k, first=len(self._random) <= k, subset=rows is not None):
-            if rows is not None:
-                result = closure(rows)
-            elif self._first is not None:
-                result, self._first = self._first, None
+        first = len(self._random) <= k
+        with torch.enable_grad():
+            if not self.settings.preserve_rng and (first or not (self._still or self._statistics)):
+                if first:
+                    self._random.append(None)
+                result = self._returned(closure, rows)
             else:
-                result = call_whole(closure)
-        if not isinstance(result, tuple | list) or len(result) != 2:
+                with self._repeating(k, first=first, subset=rows is not None):
+                    result = self._returned(closure, rows)
+        if not isinstance(result, (tuple, list)) or len(result) != 2:
             raise TypeError(
                 "closure: expected (losses, targets) with per-sample losses (reduction='none') and "
                 f"without a call of backward(), got {type(result).__name__}. A loop that calls backward() "
                 "itself needs optimizer.watch(model, criterion)."
             )
-        return split(result[0], result[1], self.settings.membership)
+        expected = self._expected.get(part) if rows is not None else None
+        return split(result[0], result[1], self.settings.membership, expected)
+
+    def _returned(self, closure: Closure, rows: Tensor | None) -> Any:
+        if rows is not None:
+            return closure(rows)
+        if self._first is not None:
+            result, self._first = self._first, None
+            return result
+        return call_whole(closure)
+
+    @cached_property
+    def _still(self) -> bool:
+        """Whether repeated passes must leave running statistics alone; asked once a step."""
+        model = self.model
+        return model is not None and self.settings.update_running_stats == "once" and has_statistics(model)
 
     @contextmanager
     def _repeating(self, k: int, *, first: bool, subset: bool) -> Iterator[None]:
@@ -231,15 +262,23 @@ class ClosurePasses:
             else:
                 if self.settings.preserve_rng:
                     stack.enter_context(with_random_state(self._random[k]))
-                if self.model is not None and self.settings.update_running_stats == "once":
+                if self._still and self.model is not None:
                     stack.enter_context(frozen_running_stats(self.model))
                 if self._statistics and subset:
                     stack.enter_context(self._statistics[k].replayed())
             yield
 
 
+def _counted(count: int) -> int:
+    if count == 0:
+        raise_invalid("targets", "ignored entries only", "at least one entry that counts")
+    return count
+
+
 def _rows_of(share: Tensor, counted: Tensor | None) -> dict[str, Tensor]:
     """Positions along the batch that carry anything of the head, or of the tail."""
+    if share.dtype == torch.bool and share.ndim == 1 and counted is None:
+        return {"head": (~share).nonzero().view(-1), "tail": share.nonzero().view(-1)}
     head, tail = share < 1, share > 0
     if counted is not None:
         head, tail = head & counted, tail & counted

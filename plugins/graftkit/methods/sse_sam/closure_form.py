@@ -12,6 +12,7 @@ from graftkit.methods.sse_sam.arithmetic import add_, any_sharded, scale_
 from graftkit.methods.sse_sam.closure import ClosurePasses
 from graftkit.methods.sse_sam.closure_arguments import takes_index
 from graftkit.methods.sse_sam.gradients import Processes
+from graftkit.methods.sse_sam.groups import StepGroups
 from graftkit.methods.sse_sam.perturbing import PerturbingOptimizer
 from graftkit.methods.sse_sam.sharpening import NonFiniteGradient
 
@@ -24,36 +25,44 @@ class ClosureForm(PerturbingOptimizer):
     def _step_closures(
         self, closure: Any, targets: Tensor | None, scaler: Any, first: Any = None
     ) -> Tensor | None:
-        passes = self._closure_passes(closure, targets, scaler, first)
+        groups = self._groups()
+        wanted, processes = groups.wanted(self._settings.stage1), self._processes(groups.params)
+        passes = self._closure_passes(closure, targets, scaler, first, wanted, groups, processes)
         try:
-            grads = self._run(passes, self._processes())
+            grads = self._run(passes, wanted, groups, processes)
         except NonFiniteGradient:
             if scaler is None:
                 raise
             self._skip(scaler)
             return passes.loss
-        self._apply(grads, scaler)
+        self._apply(grads, groups.params, scaler)
         return passes.loss
 
     def _closure_passes(
-        self, closure: Any, targets: Tensor | None, scaler: Any, first: Any = None
+        self,
+        closure: Any,
+        targets: Tensor | None,
+        scaler: Any,
+        first: Any,
+        wanted: tuple[str, ...],
+        groups: StepGroups,
+        processes: Processes,
     ) -> ClosurePasses:
         closures = list(closure) if isinstance(closure, tuple | list) else [closure]
         if not closures or not all(callable(c) for c in closures):
             raise_invalid("closure", closure, "a function, or a sequence of them", error=TypeError)
         if targets is not None and len(closures) > 1:
             raise_invalid("targets", targets, "None where several closures make up the batch")
-        params = self._params()
-        if self._settings.tail_pass == "auto" and self._wanted() == ("all",):
+        if self._settings.tail_pass == "auto" and wanted == ("all",):
             mode = "full"  # no part to take a subset for
         else:
             mode = self._mode(self._model, all(takes_index(c) for c in closures))
         scale = scaler.scale if scaler is not None else None
         return ClosurePasses(
             closures,
-            params,
+            groups.params,
             self._settings,
-            self._processes(),
+            processes,
             mode=mode,
             model=self._model,
             targets=targets,
@@ -91,13 +100,15 @@ class ClosureForm(PerturbingOptimizer):
         """
         if self._explicit is not None:
             raise RuntimeError("accumulate: a first_step is pending; call step() first")
-        if any_sharded(self._params()):
+        groups = self._groups()
+        if any_sharded(groups.params):
             raise_invalid(
                 "params", "FSDP2's", "parameters of one process", fix="Use step([closure, ...]) instead."
             )
-        passes = self._closure_passes(closure, None, None)
-        passes.processes = Processes(None)
-        grads = scale_(self._run(passes, passes.processes), float(weight), self._settings.foreach)
+        wanted, alone = groups.wanted(self._settings.stage1), Processes(None)
+        passes = self._closure_passes(closure, None, None, None, wanted, groups, alone)
+        grads = self._run(passes, wanted, groups, alone)
+        grads = scale_(grads, float(weight), self._settings.foreach)
         if self._accumulated is not None:
             grads = add_(self._accumulated, grads, self._settings.foreach)
         self._accumulated = grads

@@ -17,9 +17,8 @@ from torch import Tensor
 from graftkit.methods.sse_sam.arithmetic import Gradients, add_
 from graftkit.methods.sse_sam.gradients import Processes, differentiate
 from graftkit.methods.sse_sam.parts import split
-from graftkit.methods.sse_sam.perturbation import gradient_norm
 from graftkit.methods.sse_sam.settings import Settings
-from graftkit.methods.sse_sam.sharpening import check_finite
+from graftkit.methods.sse_sam.sharpening import check_finite, check_sum
 
 __all__ = ["ExplicitStep"]
 
@@ -153,6 +152,5 @@ class ExplicitStep:
             )
         total = self.processes.average(self._total, self.params)
         if self._moved:
-            norm = float(gradient_norm(self.params, total, (), self.settings.foreach))
-            check_finite([norm], self.processes, self.params)
+            check_sum(total, self.processes, self.params, self.settings.foreach)
         return total

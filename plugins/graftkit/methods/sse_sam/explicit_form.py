@@ -63,15 +63,15 @@ class ExplicitForm(PerturbingOptimizer):
                 "first_step: another batch waits for its step(), and would be lost; call step() first. "
                 "Micro-batches of one step go through accumulate(closure, weight) or step([closure, ...])."
             )
+        groups = self._groups()
+        params, wanted = groups.params, groups.wanted(self._settings.stage1)
         with torch.enable_grad():
-            step = ExplicitStep(
-                losses, targets, self._params(), self._settings, self._wanted(), self._processes()
-            )
-        moved = {part: self.moves(part) for part in step.gradients}
+            step = ExplicitStep(losses, targets, params, self._settings, wanted, self._processes(params))
+        moved = {part: groups.moves(part) for part in step.gradients}
         if self._settings.sync_perturbation:
             for part in [p for p, moves in moved.items() if moves]:
-                step.gradients[part] = step.processes.average(step.gradients[part], self._params())
-        norms = ascent_norms(step.gradients, self._params(), self.adaptive, self._settings.foreach)
+                step.gradients[part] = step.processes.average(step.gradients[part], params)
+        norms = ascent_norms(step.gradients, params, groups.adaptive, self._settings.foreach)
         step.start(moved, norms)
         self._explicit = step
 
@@ -112,13 +112,14 @@ class ExplicitForm(PerturbingOptimizer):
                 else ("first_step has not been called" if step is None else f"awaited are {step.waiting}")
             )
             raise RuntimeError(f"perturbed({part!r}): {reason}")
+        groups = self._groups()
         try:
             with self._still_statistics(), self._while_away():
                 self._weights.ascend(
-                    self._params(),
+                    groups.params,
                     step.take(part),
-                    rho=self.radius(part),
-                    adaptive=self.adaptive,
+                    rho=groups.radius(part),
+                    adaptive=groups.adaptive,
                     norm=step.norms[part],
                     eps=self._settings.eps,
                     foreach=self._settings.foreach,
@@ -158,4 +159,5 @@ class ExplicitForm(PerturbingOptimizer):
         if explicit is not None:
             return explicit.finish()
         grads = accumulated if accumulated is not None else []
-        return self._processes().average(grads, self._params())
+        params = self._params()
+        return self._processes(params).average(grads, params)

@@ -41,8 +41,10 @@ class Hook:
         """
         if torch.compiler.is_compiling():
             _apart(self, args)
-        else:
-            self._run(args)
+            return
+        owner = self._owner() if self._owner is not None else None
+        if owner is not None:
+            getattr(owner, self._method)(*args)
 
     def _run(self, args: tuple[Any, ...]) -> None:
         owner = self._owner() if self._owner is not None else None

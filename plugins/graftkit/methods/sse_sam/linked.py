@@ -53,7 +53,9 @@ class LinkedOptimizer(Optimizer):
     @property
     def stage(self) -> int:
         """The stage of the next step, 1 or 2; set it to 2 to switch now, to 1 to stay in stage 1 for good."""
-        return 2 if self.steps_until_switch == 0 else 1
+        first = self.param_groups[0]
+        switch = first["switch_step"]
+        return 1 if switch is None or int(switch) > int(first["completed_steps"]) else 2
 
     @stage.setter
     def stage(self, value: int) -> None:

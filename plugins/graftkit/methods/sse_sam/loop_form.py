@@ -124,14 +124,16 @@ class LoopForm(PerturbingOptimizer):
             raise RuntimeError("step: no watched model")
         if found_inf is not None and float(found_inf) > 0:
             return  # the scaler lowers its scale; the step is not counted
-        params, processes = self._params(), self._processes()
+        groups = self._groups()
+        params, wanted = groups.params, groups.wanted(self._settings.stage1)
+        processes = self._processes(params)
         factor = 1.0
         if processes.size > 1 or not watch.probes.untouched:
             factor = watch.probes.factor(processes)
         unscale = 1.0 / float(grad_scale) if grad_scale is not None else 1.0
         scale_([p.grad for p in params], unscale, self._settings.foreach)
         # A model's own loss is normalised inside it, and plain SAM has no part to take a subset for.
-        everything = self._wanted() == ("all",)
+        everything = wanted == ("all",)
         full = watch.criterion is None or everything
         passes = ReplayPasses(
             watch,
@@ -140,15 +142,15 @@ class LoopForm(PerturbingOptimizer):
             processes,
             mode="full" if full else self._mode(watch.inner, True),
             whole=everything and self._settings.tail_weight == 1,
-            head_moves=self.moves("head"),
+            head_moves=groups.moves("head"),
             unit=factor * unscale,
             seed_factor=self._seed_factor if found_inf is not None else 1.0,
         )
         try:
-            if self._verify and self.moves("head"):
+            if self._verify and groups.moves("head"):
                 verify_records(passes, params, self._settings, processes)
                 self._verify = False
-            grads = self._run(passes, processes)
+            grads = self._run(passes, wanted, groups, processes)
         except NonFiniteGradient as error:
             if found_inf is None:
                 raise
@@ -164,4 +166,4 @@ class LoopForm(PerturbingOptimizer):
             self._good_steps += 1
             if self._good_steps >= GOOD_STEPS:
                 self._seed_factor, self._good_steps = min(1.0, self._seed_factor * 2), 0
-        self._apply(grads)
+        self._apply(grads, params)

@@ -25,6 +25,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from graftkit.core.validation import check_bool, check_choice, check_iterable, raise_invalid
 from graftkit.methods.sse_sam.closure_arguments import call_whole
@@ -269,7 +270,6 @@ class SSESAM(LoopForm, ClosureForm, ExplicitForm):
 
         return cls(optimizer.param_groups, adopt, **kwargs)  # type: ignore[arg-type]
 
-    @torch.no_grad()
     def step(self, closure: Any = None, *, targets: Tensor | None = None, scaler: Any = None) -> Any:
         """Take one step.
 
@@ -299,6 +299,23 @@ class SSESAM(LoopForm, ClosureForm, ExplicitForm):
             If no form gives a gradient (never a silent fall-back to the base optimizer), if a gradient is not
             finite, or if a GradScaler drives an optimizer that watches no model.
         """
+        take = type(self)._observed_step if self._observed() else type(self)._take_step
+        return take(self, closure, targets=targets, scaler=scaler)
+
+    step.hooked = True  # type: ignore[attr-defined]  # torch wraps a step that lacks this in hooks and a label
+
+    def _observed(self) -> bool:
+        """Whether anybody looks: torch's wrapper, a twentieth of a small model's step, waits until then."""
+        return bool(
+            self._optimizer_step_pre_hooks
+            or self._optimizer_step_post_hooks
+            or _global_optimizer_pre_hooks
+            or _global_optimizer_post_hooks
+            or torch._C._autograd._profiler_enabled()
+        )
+
+    @torch.no_grad()
+    def _take_step(self, closure: Any = None, *, targets: Tensor | None = None, scaler: Any = None) -> Any:
         found_inf, grad_scale = self.__dict__.get("found_inf"), self.__dict__.get("grad_scale")
         try:
             self._link()
@@ -313,6 +330,8 @@ class SSESAM(LoopForm, ClosureForm, ExplicitForm):
         finally:
             if self._watch is not None:
                 self._watch.clear()
+
+    _observed_step = Optimizer.profile_hook_step(_take_step)
 
     def _step(self, closure: Any, targets: Any, scaler: Any, found_inf: Any, grad_scale: Any) -> Any:
         pending = self._explicit is not None or self._accumulated is not None
@@ -335,7 +354,7 @@ class SSESAM(LoopForm, ClosureForm, ExplicitForm):
                     raise
                 self._skip(scaler)
                 return None
-            self._apply(grads, scaler)
+            self._apply(grads, self._params(), scaler)
             return None
         if pending:
             raise RuntimeError(

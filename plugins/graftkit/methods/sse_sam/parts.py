@@ -16,7 +16,7 @@ Source: SSE-SAM (AAAI 2025, arXiv 2412.13715); specification sections 1.1, 3.3.
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ from torch import Tensor
 from graftkit.core.validation import describe, raise_invalid
 from graftkit.methods.sse_sam.classes import Membership
 
-__all__ = ["SplitLosses", "part_weight", "split", "tail_share"]
+__all__ = ["OnePart", "SplitLosses", "part_weight", "split", "tail_share"]
 
 
 def part_weight(part: str, membership: Tensor, tail_weight: float) -> Tensor:
@@ -47,7 +47,7 @@ def part_weight(part: str, membership: Tensor, tail_weight: float) -> Tensor:
     if part == "head":
         return 1 - membership
     if part == "tail":
-        return membership * tail_weight
+        return membership if tail_weight == 1 else membership * tail_weight
     return 1 - membership + tail_weight * membership
 
 
@@ -96,6 +96,44 @@ def tail_share(
     return membership.of_labels(targets), None if index is None else targets != index
 
 
+class OnePart(NamedTuple):
+    """Targets of some samples that are known to be of one part.
+
+    Attributes
+    ----------
+    targets : Tensor of shape (n,)
+        As the closure should return them.
+    share : Tensor of shape (n,), bool
+        The tail's share of each.
+    part : {"head", "tail"}
+        The part.
+    """
+
+    targets: Tensor
+    share: Tensor
+    part: str
+
+    def are(self, targets: Any) -> bool:
+        """Whether a closure returned these.
+
+        Parameters
+        ----------
+        targets : object
+            The second item that it returned.
+
+        Returns
+        -------
+        bool
+            ``True`` where type, place and every value agree.
+        """
+        return (
+            isinstance(targets, Tensor)
+            and targets.dtype == self.targets.dtype
+            and targets.device == self.targets.device
+            and torch.equal(targets, self.targets)
+        )
+
+
 @dataclass(frozen=True)
 class SplitLosses:
     """Losses of a batch with what of each belongs to the tail.
@@ -110,12 +148,15 @@ class SplitLosses:
         Entries that count; ``None`` for all.
     count : int
         How many those are.
+    only : {"head", "tail"} or None
+        The part that every entry belongs to, where that is known.
     """
 
     losses: Tensor
     membership: Tensor
     counted: Tensor | None
     count: int
+    only: str | None = None
 
     @cached_property
     def presence(self) -> tuple[bool, bool]:
@@ -155,6 +196,11 @@ class SplitLosses:
         """
         if part == "all" and tail_weight == 1:
             weight = torch.full_like(self.losses, 1 / count, requires_grad=False)
+        elif part == self.only:
+            value = (tail_weight if part == "tail" else 1) / count
+            return torch.full_like(self.losses, value, requires_grad=False)
+        elif part == "head" and self.membership.dtype == torch.bool:
+            weight = (~self.membership).to(self.losses.dtype).div_(count)
         else:
             weight = part_weight(part, self.membership.to(self.losses.dtype), tail_weight) / count
         return weight if self.counted is None else weight.masked_fill(~self.counted, 0)
@@ -174,13 +220,15 @@ class SplitLosses:
         """
         losses = self.losses.detach()
         losses = losses.float() if losses.dtype.itemsize < 4 else losses  # half precision overflows soon
-        if part != "all":
+        if part not in ("all", self.only):
             losses = losses * part_weight(part, self.membership.to(losses.dtype), 1.0)
         # Selected, not multiplied: an ignored entry may be infinite.
         return (losses if self.counted is None else losses[self.counted]).sum()
 
 
-def split(losses: Any, targets: Any, membership: Membership | None) -> SplitLosses:
+def split(
+    losses: Any, targets: Any, membership: Membership | None, expected: "OnePart | None" = None
+) -> SplitLosses:
     """Check what a closure returned and split it.
 
     Parameters
@@ -191,6 +239,8 @@ def split(losses: Any, targets: Any, membership: Membership | None) -> SplitLoss
         See :func:`tail_share`.
     membership : Membership or None
         The tail's classes.
+    expected : OnePart or None, default=None
+        Where `targets` are these, they are not looked up again.
 
     Returns
     -------
@@ -212,7 +262,11 @@ def split(losses: Any, targets: Any, membership: Membership | None) -> SplitLoss
             f"(reduction='none'), got {describe(losses)}. Head and tail cannot be told apart in one "
             "number."
         )
-    share, counted = tail_share(targets, losses.shape, membership)
+    only = None
+    if expected is not None and losses.shape == expected.targets.shape and expected.are(targets):
+        share, counted, only = expected.share, None, expected.part
+    else:
+        share, counted = tail_share(targets, losses.shape, membership)
     if losses.numel() == 0:
         raise_invalid("losses", losses, "at least one sample: this is an empty batch")
     if not losses.requires_grad:
@@ -222,4 +276,4 @@ def split(losses: Any, targets: Any, membership: Membership | None) -> SplitLoss
             "losses itself."
         )
     count = losses.numel() if counted is None else int(counted.sum())
-    return SplitLosses(losses, share, counted, count)
+    return SplitLosses(losses, share, counted, count, only)

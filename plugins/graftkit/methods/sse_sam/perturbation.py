@@ -19,18 +19,20 @@ Source: SSE-SAM (AAAI 2025, arXiv 2412.13715); adaptive radii as in ASAM; specif
 [0.0, 0.0]
 """
 
+import functools
+import math
 from collections.abc import Sequence
-from itertools import compress
 
 import torch
 from torch import Tensor
 
 from graftkit.core.validation import raise_invalid
-from graftkit.methods.sse_sam.arithmetic import Gradients, is_sharded, use_foreach
+from graftkit.methods.sse_sam.arithmetic import Gradients, is_sharded, use_foreach, without_grad
 
-__all__ = ["PerturbedWeights", "gradient_norm"]
+__all__ = ["PerturbedWeights", "all_finite", "gradient_norm", "norm_value"]
 
 SMALL = 4096  # entries
+FEW = 16  # tensors
 
 
 def gradient_norm(
@@ -59,6 +61,43 @@ def gradient_norm(
     ValueError
         If a sparse gradient belongs to an adaptive group.
     """
+    norms = _norms(params, grads, adaptive, foreach)
+    if not norms:
+        return torch.zeros(())
+    return norms[0] if len(norms) == 1 else _norm(torch.stack(norms))
+
+
+def norm_value(
+    params: Sequence[Tensor], grads: Gradients, adaptive: Sequence[bool], foreach: bool | None = None
+) -> float:
+    """What :func:`gradient_norm` gives, as a number.
+
+    Parameters
+    ----------
+    params : sequence of Tensor
+        The weights.
+    grads : list of Tensor or None
+        The gradient.
+    adaptive : sequence of bool
+        Whether the parameter's group is adaptive.
+    foreach : bool or None, default=None
+        See :func:`use_foreach`.
+
+    Returns
+    -------
+    float
+        The norm.
+    """
+    norms = _norms(params, grads, adaptive, foreach)
+    if norms and norms[0].device.type == "cpu":
+        return math.hypot(*[n.item() for n in norms])  # adds up sooner than a kernel starts
+    return float(norms[0] if len(norms) == 1 else _norm(torch.stack(norms))) if norms else 0.0
+
+
+def _norms(
+    params: Sequence[Tensor], grads: Gradients, adaptive: Sequence[bool], foreach: bool | None
+) -> list[Tensor]:
+    """Norms of pieces of the gradient, on one device, whose norm is the gradient's."""
     if any(adaptive):
         if any(g is not None and g.is_sparse and scale for g, scale in zip(grads, adaptive, strict=True)):
             raise_invalid("adaptive", True, "False where gradients are sparse")
@@ -70,16 +109,49 @@ def gradient_norm(
     else:
         scaled = [g for g in grads if g is not None]
     if not scaled:
-        return torch.zeros(())
+        return []
     if use_foreach(scaled, foreach):
-        # Many small tensors cost less as one: a norm of each is a call of each.
-        small = [g.reshape(-1) for g in scaled if g.numel() <= SMALL]
-        pieces = [torch.cat(small)] if small else []
-        pieces += [g for g in scaled if g.numel() > SMALL]
-        norms: list[Tensor] = list(torch._foreach_norm(pieces))
-        return _norm(torch.stack(norms)) if len(norms) > 1 else norms[0]
+        if len(scaled) > FEW:  # many small tensors cost less as one: a norm of each is a call of each
+            small = [g.reshape(-1) for g in scaled if g.numel() <= SMALL]
+            large = [g for g in scaled if g.numel() > SMALL]
+            scaled = [torch.cat(small), *large] if small else large
+        return list(torch._foreach_norm(scaled))
     squares = [_square_sum(t) for t in scaled]
-    return torch.stack([s.to(squares[0].device) for s in squares]).sum().sqrt()
+    return [torch.stack([s.to(squares[0].device) for s in squares]).sum().sqrt()]
+
+
+def all_finite(params: Sequence[Tensor], grads: Gradients, foreach: bool | None = None) -> bool:
+    """Whether a gradient holds neither NaN nor infinity; read in one synchronisation.
+
+    Parameters
+    ----------
+    params : sequence of Tensor
+        The weights.
+    grads : list of Tensor or None
+        The gradient; its values stay as they are.
+    foreach : bool or None, default=None
+        See :func:`use_foreach`.
+
+    Returns
+    -------
+    bool
+        Of the whole gradient. Where the multi-tensor form does not apply, by its norm, so that finite numbers
+        whose norm overflows count as infinite.
+    """
+    present = [g for g in grads if g is not None]
+    if len({g.dtype for g in present}) == 1 and use_foreach(present, foreach):
+        first = present[0]
+        if first.device.type in ("cpu", "cuda") and first.dtype.is_floating_point:
+            # The scaler's own check costs a third of a norm. It multiplies by one, which changes no bit.
+            found = torch.tensor(0.0, device=first.device)
+            torch._amp_foreach_non_finite_check_and_unscale_(present, found, _one(first.device))
+            return not found.item()
+    return math.isfinite(norm_value(params, grads, (), foreach))
+
+
+@functools.cache
+def _one(device: torch.device) -> Tensor:
+    return torch.ones((), device=device)
 
 
 def _norm(values: Tensor) -> Tensor:
@@ -106,7 +178,7 @@ class PerturbedWeights:
         self._buffers: dict[int, Tensor] = {}
         self._away: tuple[list[Tensor], list[Tensor]] = ([], [])
 
-    @torch.no_grad()
+    @without_grad
     def ascend(
         self,
         params: Sequence[Tensor],
@@ -135,11 +207,16 @@ class PerturbedWeights:
         foreach : bool or None, default=None
             See :func:`use_foreach`.
         """
-        chosen = [i for i, (g, r) in enumerate(zip(grads, rho, strict=True)) if g is not None and r > 0]
-        weights = [params[i] for i in chosen]
-        steps: list[Tensor] = [g for i in chosen if (g := grads[i]) is not None]
+        chosen = [
+            (w, g, r, kind)
+            for w, g, r, kind in zip(params, grads, rho, adaptive, strict=True)
+            if g is not None and r > 0
+        ]
+        if not chosen:
+            return
+        weights, steps = [w for w, _, _, _ in chosen], [g for _, g, _, _ in chosen]
         copies = [self._buffer(w) for w in weights]
-        fast = use_foreach([*weights, *steps], foreach)
+        fast = use_foreach(weights, foreach) and use_foreach(steps, foreach)
         if fast:
             torch._foreach_copy_(copies, weights)
         else:
@@ -147,19 +224,22 @@ class PerturbedWeights:
                 copy.copy_(w)
         self._away = (weights, copies)
         scale = 1.0 / (norm + eps) if norm + eps > 0 else 0.0
-        kinds = [(rho[i] * scale, adaptive[i]) for i in chosen]
         if not fast:
-            for w, g, (length, scaled) in zip(weights, steps, kinds, strict=True):
-                w.add_(w.abs().square() * g if scaled else g, alpha=length)
+            for w, g, r, kind in chosen:
+                w.add_(w.abs().square() * g if kind else g, alpha=r * scale)
             return
-        for kind in set(kinds):
-            mine = [k == kind for k in kinds]
-            some, along = list(compress(weights, mine)), list(compress(steps, mine))
-            if kind[1]:
-                along = [w.abs().square() * g for w, g in zip(some, along, strict=True)]
-            torch._foreach_add_(some, along, alpha=kind[0])
+        if min(rho) == max(rho) and not any(adaptive):
+            torch._foreach_add_(weights, steps, alpha=rho[0] * scale)
+            return
+        alike: dict[tuple[float, bool], tuple[list[Tensor], list[Tensor]]] = {}
+        for w, g, r, kind in chosen:
+            some, along = alike.setdefault((r, kind), ([], []))
+            some.append(w)
+            along.append(w.abs().square() * g if kind else g)
+        for (r, _), (some, along) in alike.items():
+            torch._foreach_add_(some, along, alpha=r * scale)
 
-    @torch.no_grad()
+    @without_grad
     def restore(self) -> None:
         """Copy the weights back, bit for bit, whatever the pass in between produced."""
         (away, copies), self._away = self._away, ([], [])

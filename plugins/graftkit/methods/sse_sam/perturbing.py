@@ -4,8 +4,7 @@ Source: specification sections 1.2, 1.4, 3.4, 3.6.
 """
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,13 +17,26 @@ from graftkit.methods.sse_sam.arithmetic import Gradients, any_sharded
 from graftkit.methods.sse_sam.coupling import coupled_modules
 from graftkit.methods.sse_sam.explicit import ExplicitStep
 from graftkit.methods.sse_sam.gradients import Processes
+from graftkit.methods.sse_sam.groups import StepGroups
 from graftkit.methods.sse_sam.linked import LinkedOptimizer
 from graftkit.methods.sse_sam.perturbation import PerturbedWeights
-from graftkit.methods.sse_sam.settings import PART_RADIUS
 from graftkit.methods.sse_sam.sharpening import Passes, sharpened_gradient
 from graftkit.methods.sse_sam.watch import Watch
 
 __all__ = ["PerturbingOptimizer"]
+
+
+class _Away:
+    """The time during which an optimizer's weights are perturbed."""
+
+    def __init__(self, optimizer: "PerturbingOptimizer") -> None:
+        self._optimizer = optimizer
+
+    def __enter__(self) -> None:
+        self._optimizer._away = True
+
+    def __exit__(self, *raised: object) -> None:
+        self._optimizer._away = False
 
 
 class PerturbingOptimizer(LinkedOptimizer):
@@ -57,44 +69,13 @@ class PerturbingOptimizer(LinkedOptimizer):
         list of float
             In the order of the parameters that require a gradient; 0 for the head in stage 2.
         """
-        key = PART_RADIUS[part]
-        off = part != "tail" and self.stage == 2
-        return [
-            0.0 if off else float(group[key])
-            for group in self.param_groups
-            for p in group["params"]
-            if p.requires_grad
-        ]
+        return self._groups().radius(part)
 
-    @property
-    def adaptive(self) -> list[bool]:
-        """Whether each parameter's perturbation is scaled by the weights."""
-        return [bool(g["adaptive"]) for g in self.param_groups for p in g["params"] if p.requires_grad]
+    def _groups(self) -> StepGroups:
+        return StepGroups(self.param_groups, self.stage)
 
     def _params(self) -> list[Tensor]:
-        return [p for group in self.param_groups for p in group["params"] if p.requires_grad]
-
-    def moves(self, part: str) -> bool:
-        """Tell whether a part is perturbed anywhere in the present stage.
-
-        Parameters
-        ----------
-        part : {"head", "tail", "all"}
-            The part.
-
-        Returns
-        -------
-        bool
-            ``False`` where every group's radius is 0, and for the head in stage 2.
-        """
-        off = part != "tail" and self.stage == 2
-        return not off and any(group[PART_RADIUS[part]] > 0 for group in self.param_groups)
-
-    def _wanted(self) -> tuple[str, ...]:
-        """The parts to differentiate for; one pass over everything where nothing is perturbed."""
-        if self._settings.stage1 == "sam" and self.stage == 1:
-            return ("all",)
-        return ("head", "tail") if self.moves("head") or self.moves("tail") else ("all",)
+        return self._groups().params
 
     def _mode(self, model: nn.Module | None, indexable: bool) -> str:
         wanted = self._settings.tail_pass
@@ -122,9 +103,9 @@ class PerturbingOptimizer(LinkedOptimizer):
             )
         return "full"
 
-    def _processes(self) -> Processes:
+    def _processes(self, params: Sequence[Tensor]) -> Processes:
         group, watch = self._process_group, self._watch
-        sharded = any_sharded(self._params())
+        sharded = any_sharded(params)
         if group is None and watch is not None and watch.ddp is not None:
             group = watch.ddp.process_group
         elif group is None and isinstance(self._model, DistributedDataParallel):
@@ -140,20 +121,16 @@ class PerturbingOptimizer(LinkedOptimizer):
             )
         return Processes(group, averaged=sharded)
 
-    @contextmanager
-    def _while_away(self) -> Iterator[None]:
-        self._away = True
-        try:
-            yield
-        finally:
-            self._away = False
+    def _while_away(self) -> "_Away":
+        return _Away(self)
 
-    def _run(self, passes: Passes, processes: Processes) -> Gradients:
+    def _run(
+        self, passes: Passes, wanted: tuple[str, ...], groups: StepGroups, processes: Processes
+    ) -> Gradients:
         return sharpened_gradient(
             passes,
-            self._wanted(),
-            self._params(),
-            self,
+            wanted,
+            groups,
             self._settings,
             processes,
             self._weights,
@@ -166,10 +143,10 @@ class PerturbingOptimizer(LinkedOptimizer):
             p.grad = torch.full_like(p, math.inf)
         scaler.step(self.base_optimizer)
 
-    def _apply(self, grads: Gradients, scaler: Any = None) -> None:
+    def _apply(self, grads: Gradients, params: Sequence[Tensor], scaler: Any = None) -> None:
         """Hand the final gradient to the base optimizer and count the step."""
         shared = dist.is_available() and dist.is_initialized()  # DDP may hold a view of .grad
-        for p, g in zip(self._params(), grads, strict=True):
+        for p, g in zip(params, grads, strict=True):
             if shared and p.grad is not None and g is not None and p.grad.layout == g.layout:
                 if p.grad is not g:
                     p.grad.copy_(g)

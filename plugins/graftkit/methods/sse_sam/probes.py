@@ -37,8 +37,9 @@ class GradientProbes:
         self._handles = [p.register_post_accumulate_grad_hook(hook) for p in self._probes]
 
     def _arrived(self, param: Tensor) -> None:
-        if param.grad is not None and param.grad.layout is torch.strided:
-            self._left[id(param)] = (param.grad.detach().clone(), param.grad, param.grad._version)
+        grad = param.grad
+        if grad is not None and grad.layout is torch.strided:
+            self._left[id(param)] = (grad.detach().clone(), grad, grad._version)
 
     def clear(self) -> None:
         """Forget the copies."""
@@ -54,6 +55,8 @@ class GradientProbes:
     @property
     def reset(self) -> bool:
         """Whether the followed gradients have been zeroed, or set to ``None``, since backward left them."""
+        if not self._left:
+            return False
         kept = [(p.grad, self._left[id(p)]) for p in self._probes if id(p) in self._left]
         return bool(kept) and all(
             g is None or (g._version != version and not bool(g.any()) and bool(before.any()))

@@ -18,7 +18,7 @@ Beyond the paper and the released code, which need a rewritten loop.
 """
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -26,19 +26,17 @@ from torch import Tensor
 from graftkit.methods.sse_sam.arithmetic import Gradients, add_, scale_, subtract_
 from graftkit.methods.sse_sam.calls import LossTerm, ModelCall, find_logits
 from graftkit.methods.sse_sam.classes import spread_over
-from graftkit.methods.sse_sam.coupling import frozen_running_stats
+from graftkit.methods.sse_sam.coupling import frozen_running_stats, has_statistics
 from graftkit.methods.sse_sam.gradients import Processes, differentiate
 from graftkit.methods.sse_sam.own_losses import find_losses, slope_of_losses
 from graftkit.methods.sse_sam.parts import part_weight
 from graftkit.methods.sse_sam.records import usable_calls
 from graftkit.methods.sse_sam.settings import Settings
 from graftkit.methods.sse_sam.shares import share_of
-from graftkit.methods.sse_sam.surroundings import with_random_state
+from graftkit.methods.sse_sam.surroundings import NOTHING, with_random_state
 from graftkit.methods.sse_sam.watch import Watch
 
 __all__ = ["ReplayPasses"]
-
-ALWAYS = nullcontext()
 
 
 class ReplayPasses:
@@ -92,6 +90,7 @@ class ReplayPasses:
             None if whole else [[share_of(t, c, watch, settings) for t in c.used] for c in self.calls]
         )
         self._grads: Gradients = [p.grad for p in params]
+        self._found: dict[tuple[int, str, float, str], tuple[list[Tensor] | None, Tensor | None]] = {}
 
     def at_weights(self, wanted: tuple[str, ...]) -> dict[str, Gradients]:
         """The user's gradient, split where parts are wanted.
@@ -117,7 +116,12 @@ class ReplayPasses:
                 own = add_(own, self.processes.average(extra, self.params), foreach)
             return {"all": own}
         shares = [share for call in self._shares or [] for share in call]
-        anywhere = self.processes.any([any(bool((s > 0).any()) for s in shares)], self.params[0].device)
+        if self.mode == "full":
+            here = any(bool((s > 0).any()) for s in shares)
+        else:
+            found = [self._chosen(k, "tail", 1.0)[1] for k in range(len(self.calls))]
+            here = any(len(s) > 0 for s in shares) and any(rows is None or rows.numel() for rows in found)
+        anywhere = self.processes.any([here], self.params[0].device)
         # DDP has averaged the user's gradient: a direction of this process's own needs another pass.
         repeat_head = local and self.head_moves
         if not anywhere[0]:
@@ -173,18 +177,37 @@ class ReplayPasses:
     def _repeat(self, part: str, tail_weight: float) -> Gradients:
         total: Gradients | None = None
         for k, call in enumerate(self.calls):
-            weights = self._weights(k, part, tail_weight)
-            rows = self._rows(weights)
-            if rows is not None and len(rows) == 0:
+            weights, rows = self._chosen(k, part, tail_weight)
+            nobody = rows is not None and rows.numel() == 0
+            if rows is not None and nobody:
                 if not self.processes.averaged:
                     continue
                 rows = rows.new_zeros(1)  # a sharded pass is a collective; the sample's weight is 0
-            outputs, seeds = self._repeated_call(call, weights, rows, rest=part != "tail")
+            outputs, seeds = self._repeated_call(
+                call,
+                weights,
+                rows,
+                rest=part != "tail",
+                whole_samples=not nobody and (part == "head" or (part == "tail" and tail_weight == 1)),
+            )
             grads = differentiate(outputs, seeds, self.params)
             total = grads if total is None else add_(total, grads, self.settings.foreach)
         if total is None:
             return [None] * len(self.params)
         return scale_(total, self.unit / self.seed_factor, self.settings.foreach)
+
+    @cached_property
+    def _still(self) -> bool:
+        """Whether repeated passes must leave running statistics alone; asked once a step."""
+        return self.settings.update_running_stats == "once" and has_statistics(self.watch.inner)
+
+    def _chosen(self, k: int, part: str, tail_weight: float) -> tuple[list[Tensor] | None, Tensor | None]:
+        """Weights and samples of one part of a call, found once a step: its passes come in pairs."""
+        key = (k, part, tail_weight, self.mode)
+        if key not in self._found:
+            weights = self._weights(k, part, tail_weight)
+            self._found[key] = weights, self._rows(weights)
+        return self._found[key]
 
     def _weights(self, k: int, part: str, tail_weight: float) -> list[Tensor] | None:
         """Weight of each entry of each loss of a call; ``None`` where all count fully."""
@@ -198,22 +221,28 @@ class ReplayPasses:
         """The samples that a pass needs; ``None`` for all."""
         if self.mode == "full" or weights is None:
             return None
-        needed = [(w != 0).reshape(len(w), -1).any(1) for w in weights]
+        needed = [w != 0 if w.ndim == 1 else (w != 0).reshape(len(w), -1).any(1) for w in weights]
         union = needed[0] if len(needed) == 1 else torch.stack(needed).any(0)
-        rows = torch.nonzero(union).flatten()
-        return None if len(rows) == len(union) else rows
+        rows = union.nonzero().view(-1)
+        return None if rows.numel() == union.numel() else rows
 
     def _repeated_call(
-        self, call: ModelCall, weights: list[Tensor] | None, rows: Tensor | None, *, rest: bool
+        self,
+        call: ModelCall,
+        weights: list[Tensor] | None,
+        rows: Tensor | None,
+        *,
+        rest: bool,
+        whole_samples: bool,
     ) -> tuple[list[Tensor], list[Tensor | None]]:
         """Repeat one forward and give what its backward starts from, with or without the rest of the loss."""
         watch = self.watch
         args, kwargs = (call.args, call.kwargs) if rows is None else call.select(rows)
-        still = frozen_running_stats(watch.inner) if self.settings.update_running_stats == "once" else ALWAYS
+        still = frozen_running_stats(watch.inner) if self._still else NOTHING
         recorded = call.statistics if self.mode == "frozen_stats" else None
         with torch.enable_grad(), watch.paused(), with_random_state(call.random), still:
-            with recorded.replayed() if recorded is not None else ALWAYS, call.autocast.again():
-                returned = watch.inner(*args, **kwargs)
+            with recorded.replayed() if recorded is not None else NOTHING, call.autocast.again():
+                returned = watch.repeat(watch.inner, args, kwargs)
             if watch.criterion is None:
                 losses, seeds = self._own_losses(call, returned)
                 if weights is None:
@@ -232,7 +261,9 @@ class ReplayPasses:
             if weights is None:
                 terms = [self._loss(term, output) for term in call.used]
                 return terms, [self._seed(term) for term in call.used]
-            return [output], [self._slope(call, output.detach(), weights, rows)]
+            # Samples that were picked because they are wholly of the part need no weight of their own.
+            weigh = rows is None or not whole_samples or not self._binary(call, weights)
+            return [output], [self._slope(call, output.detach(), weights if weigh else None, rows)]
 
     def _output(self, returned: object) -> Tensor:
         watch = self.watch
@@ -256,26 +287,42 @@ class ReplayPasses:
         criterion = self.watch.criterion
         if criterion is None:
             raise RuntimeError("a call without a criterion cannot be repeated")
-        with term.autocast.again() if term.autocast is not None else ALWAYS:
+        with term.autocast.again() if term.autocast is not None else NOTHING:
             if isinstance(term.place, int):
                 args = tuple(scores if i == term.place else a for i, a in enumerate(term.args))
-                loss: Tensor = criterion(*args, **term.kwargs)
+                loss: Tensor = self.watch.repeat(criterion, args, term.kwargs)
             else:
-                loss = criterion(*term.args, **{term.place: scores}, **term.kwargs)
+                loss = self.watch.repeat(criterion, term.args, {term.place: scores, **term.kwargs})
         return loss
 
-    def _slope(self, call: ModelCall, output: Tensor, weights: list[Tensor], rows: Tensor | None) -> Tensor:
+    def _binary(self, call: ModelCall, weights: list[Tensor]) -> bool:
+        """Whether the samples that were picked are wholly of the part, and no other is at all."""
+        targets = call.used[0].targets
+        return (
+            len(weights) == 1
+            and weights[0].ndim == 1
+            and not callable(self.watch.membership)
+            and isinstance(targets, Tensor)
+            and not targets.is_floating_point()
+        )
+
+    def _slope(
+        self, call: ModelCall, output: Tensor, weights: list[Tensor] | None, rows: Tensor | None
+    ) -> Tensor:
         """Derivative of the user's loss by the output, weighted by each row's share of the part."""
         recorded = call.output
         if recorded is None:
             raise RuntimeError("a call without output cannot be repeated")
         total: Tensor | None = None
-        for term, weight in zip(call.used, weights, strict=True):
+        for i, term in enumerate(call.used):
             leaf = output.detach().requires_grad_()
             scores = leaf if rows is None else recorded.index_copy(0, rows, leaf.to(recorded.dtype))
-            (slope,) = torch.autograd.grad(self._loss(term, scores), leaf, self._seed(term))
-            picked = weight if rows is None else weight.index_select(0, rows)
-            slope = slope * spread_over(picked, output)
+            (slope,) = differentiate([self._loss(term, scores)], [self._seed(term)], [leaf])
+            if slope is None:
+                raise RuntimeError("criterion: its loss does not depend on the model's output")
+            if weights is not None:
+                picked = weights[i] if rows is None else weights[i].index_select(0, rows)
+                slope = slope * spread_over(picked, output)
             total = slope if total is None else total + slope
         return total if total is not None else torch.zeros_like(output)
 

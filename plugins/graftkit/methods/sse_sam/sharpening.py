@@ -19,10 +19,18 @@ from torch import Tensor
 
 from graftkit.methods.sse_sam.arithmetic import Gradients, add_
 from graftkit.methods.sse_sam.gradients import Processes
-from graftkit.methods.sse_sam.perturbation import PerturbedWeights, gradient_norm
+from graftkit.methods.sse_sam.groups import StepGroups
+from graftkit.methods.sse_sam.perturbation import PerturbedWeights, all_finite, gradient_norm, norm_value
 from graftkit.methods.sse_sam.settings import Settings
 
-__all__ = ["NonFiniteGradient", "Passes", "Radii", "ascent_norms", "check_finite", "sharpened_gradient"]
+__all__ = [
+    "NonFiniteGradient",
+    "Passes",
+    "ascent_norms",
+    "check_finite",
+    "check_sum",
+    "sharpened_gradient",
+]
 
 
 class NonFiniteGradient(RuntimeError):
@@ -37,20 +45,6 @@ class Passes(Protocol):
 
     def perturbed(self, part: str) -> Gradients:
         """Gradient of a part where the weights are now."""
-
-
-class Radii(Protocol):
-    """One radius and one kind a parameter."""
-
-    def moves(self, part: str) -> bool:
-        """Whether a part has a radius anywhere in the present stage."""
-
-    def radius(self, part: str) -> list[float]:
-        """The radius of a part in the present stage."""
-
-    @property
-    def adaptive(self) -> Sequence[bool]:
-        """Whether each parameter's perturbation is scaled by the weights."""
 
 
 def ascent_norms(
@@ -76,9 +70,9 @@ def ascent_norms(
     """
     if not grads:
         return {}
+    if len(grads) == 1 or params[0].device.type == "cpu":
+        return {part: norm_value(params, g, adaptive, foreach) for part, g in grads.items()}
     norms = [gradient_norm(params, g, adaptive, foreach) for g in grads.values()]
-    if len(norms) == 1:
-        return dict.fromkeys(grads, float(norms[0]))
     values = torch.stack([n.to(device=params[0].device, dtype=torch.float64) for n in norms]).tolist()
     return dict(zip(grads, values, strict=True))
 
@@ -86,8 +80,7 @@ def ascent_norms(
 def sharpened_gradient(
     passes: Passes,
     wanted: tuple[str, ...],
-    params: Sequence[Tensor],
-    radii: Radii,
+    groups: StepGroups,
     settings: Settings,
     processes: Processes,
     weights: PerturbedWeights,
@@ -101,10 +94,8 @@ def sharpened_gradient(
         Where gradients come from.
     wanted : tuple of str
         ``("head", "tail")``, or ``("all",)`` for plain SAM and for steps without any perturbation.
-    params : sequence of Tensor
-        The weights.
-    radii : Radii
-        One radius and one kind a parameter.
+    groups : StepGroups
+        The weights, with one radius and one kind each.
     settings : Settings
         The optimizer's.
     processes : Processes
@@ -124,14 +115,16 @@ def sharpened_gradient(
     NonFiniteGradient
         If a gradient is not finite, on every process alike.
     """
-    foreach, adaptive = settings.foreach, radii.adaptive
+    foreach, params, adaptive = settings.foreach, groups.params, groups.adaptive
     grads = passes.at_weights(wanted)
-    moved = [part for part in grads if radii.moves(part)]
+    moved = [part for part in grads if groups.moves(part)]
     if settings.sync_perturbation:
         for part in moved:
             grads[part] = processes.average(grads[part], params)
-    norms = ascent_norms(grads, params, adaptive, foreach)
-    check_finite(norms.values(), processes, params)
+    # What is not moved goes into the sum below, whose check is enough for it.
+    norms = ascent_norms({part: grads[part] for part in moved}, params, adaptive, foreach)
+    if moved:
+        check_finite(norms.values(), processes, params)
     total: Gradients | None = None
     for part in [p for p in grads if p not in moved]:
         kept = grads.pop(part)
@@ -142,7 +135,7 @@ def sharpened_gradient(
                 weights.ascend(
                     params,
                     grads.pop(part),
-                    rho=radii.radius(part),
+                    rho=groups.radius(part),
                     adaptive=adaptive,
                     norm=norms[part],
                     eps=settings.eps,
@@ -154,11 +147,36 @@ def sharpened_gradient(
         total = term if total is None else add_(total, term, foreach)
         del term
     total = processes.average(total if total is not None else [None] * len(params), params)
-    if moved:
-        # The norm at the weights is finite; the passes away from them may still have overflowed.
-        norm = float(gradient_norm(params, total, (), foreach))
-        check_finite([norm], processes, params)
+    # The norms at the weights are finite; the passes away from them may still have overflowed.
+    check_sum(total, processes, params, foreach)
     return total
+
+
+def check_sum(total: Gradients, processes: Processes, params: Sequence[Tensor], foreach: bool | None) -> None:
+    """Raise on every process where a step's final gradient is not finite on any process.
+
+    Parameters
+    ----------
+    total : list of Tensor or None
+        The gradient.
+    processes : Processes
+        Who shares the step.
+    params : sequence of Tensor
+        The weights.
+    foreach : bool or None
+        Multi-tensor arithmetic, plain, or decided by the tensors.
+
+    Raises
+    ------
+    NonFiniteGradient
+        The message says that nothing has changed.
+    """
+    finite = all_finite(params, total, foreach)
+    if finite and processes.size == 1:
+        return
+    # The norm is read for the message only.
+    norm = 0.0 if finite else norm_value(params, total, (), foreach)
+    check_finite([norm if finite or not math.isfinite(norm) else math.inf], processes, params)
 
 
 def check_finite(norms: Iterable[float], processes: Processes, params: Sequence[Tensor]) -> None:

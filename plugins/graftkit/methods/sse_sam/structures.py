@@ -95,12 +95,21 @@ class Versions:
     """
 
     def __init__(self, values: Mapping[str, Any]) -> None:
-        self._seen = [
-            (path, tensor, tensor._version)
-            for name, value in values.items()
-            for path, tensor in tensors_in(value, name)
-            if not tensor.is_inference()
-        ]
+        self._values = values
+        self._seen: list[tuple[str, Tensor, int]] = []
+        for name, value in values.items():
+            self._note(name, value)
+
+    def _note(self, name: str, value: Any) -> None:
+        if isinstance(value, Tensor):
+            if not value.is_inference():
+                self._seen.append((name, value, value._version))
+        elif isinstance(value, (tuple, list)):
+            for item in value:
+                self._note(name, item)
+        elif value is not None and isinstance(value, Mapping):
+            for item in value.values():
+                self._note(name, item)
 
     def changed(self) -> list[str]:
         """Name what was changed in place since.
@@ -110,4 +119,9 @@ class Versions:
         list of str
             The names.
         """
-        return [path for path, tensor, version in self._seen if tensor._version != version]
+        changed = [(name, tensor) for name, tensor, version in self._seen if tensor._version != version]
+        # Spelled out only now, as hardly any call ever needs it.
+        return [
+            next((path for path, found in tensors_in(self._values[name], name) if found is tensor), name)
+            for name, tensor in changed
+        ]

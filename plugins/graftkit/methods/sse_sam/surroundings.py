@@ -9,13 +9,15 @@ True
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-__all__ = ["Autocast", "random_state", "with_random_state"]
+__all__ = ["NOTHING", "Autocast", "random_state", "with_random_state"]
+
+NOTHING = nullcontext()
 
 RandomState = tuple[Tensor, torch.device, Tensor | None]
 
@@ -65,8 +67,7 @@ def _set(state: RandomState) -> None:
         torch.cuda.set_rng_state(own, device)
 
 
-@dataclass(frozen=True)
-class Autocast:
+class Autocast(NamedTuple):
     """The autocast state of one moment on one device type.
 
     Attributes
@@ -98,19 +99,24 @@ class Autocast:
             The state.
         """
         kind = device.type
-        return cls(kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind))
+        if not torch.is_autocast_enabled(kind):
+            return cls(kind, False, torch.bfloat16)  # to what nothing is cast does not matter
+        return cls(kind, True, torch.get_autocast_dtype(kind))
 
-    @contextmanager
-    def again(self) -> Iterator[None]:
+    def again(self) -> AbstractContextManager[None]:
         """Enter the same state, with no cast of older weights in the cache.
 
-        Yields
-        ------
-        None
+        Returns
+        -------
+        context manager
+            One that does nothing where autocast was off and is.
         """
         if not self.enabled and not torch.is_autocast_enabled(self.device_type):
-            yield
-            return
+            return NOTHING
+        return self._again()
+
+    @contextmanager
+    def _again(self) -> Iterator[None]:
         torch.clear_autocast_cache()
         try:
             with torch.autocast(self.device_type, dtype=self.dtype, enabled=self.enabled):

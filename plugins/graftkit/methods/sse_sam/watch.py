@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 from torch.nn.parallel import DistributedDataParallel
 
 from graftkit.core.validation import describe, raise_invalid
@@ -107,6 +108,8 @@ class Watch:
         if self.criterion is not None:
             hook = Hook(self, "_after_criterion")
             self._handles.append(self.criterion.register_forward_hook(hook, with_kwargs=True))
+        # Ids of torch's handles differ over all modules.
+        self._ours = {handle.id for handle in self._handles}
         _WATCHED[model] = weakref.ref(self)
 
     def close(self) -> None:
@@ -127,8 +130,10 @@ class Watch:
 
     def forget_used(self) -> None:
         """Free the calls whose gradients were zeroed; a forward that still waits for its backward stays."""
-        self.calls = [call for call in self.calls if not call.used]
-        self.foreign = [term for term in self.foreign if term.weight is None]
+        if self.calls:
+            self.calls = [call for call in self.calls if not call.used]
+        if self.foreign:
+            self.foreign = [term for term in self.foreign if term.weight is None]
         self.probes.clear()
 
     def forget_reset(self) -> None:
@@ -137,6 +142,36 @@ class Watch:
             for term in [*self.foreign, *(term for call in self.calls for term in call.terms)]:
                 term.weight = None
             self.probes.clear()
+
+    def repeat(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call the watched model or its criterion once more, past the hooks of this watch.
+
+        Parameters
+        ----------
+        module : torch.nn.Module
+            The inner model, or the criterion.
+        args, kwargs : tuple, dict
+            What to call it on.
+
+        Returns
+        -------
+        object
+            What it returns. Where anything else is hooked to it, or to all modules, or where it is compiled,
+            it is called as always, and the hooks of this watch, which is paused, do nothing.
+        """
+        after, before = module._forward_hooks, module._forward_pre_hooks
+        if (
+            self._ours.issuperset(after)
+            and self._ours.issuperset(before)
+            and not (module._backward_hooks or module._backward_pre_hooks)
+            and module._compiled_call_impl is None
+            and not (_has_any_global_hook() or torch._C._get_tracing_state() is not None)
+            and type(module).__call__ is nn.Module.__call__
+            and type(module)._call_impl is nn.Module._call_impl
+            and module is not self.output_module
+        ):
+            return module.forward(*args, **kwargs)
+        return module(*args, **kwargs)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -172,11 +207,15 @@ class Watch:
             return self.targets_from(args, kwargs)
         if isinstance(self.targets_from, str):
             return kwargs.get(self.targets_from)
-        named = next((kwargs[name] for name in TARGET_NAMES if name in kwargs and name != skip), None)
-        if named is not None or self.criterion is None:
-            return named
-        rest = [a for i, a in enumerate(args) if i != skip] + [v for k, v in kwargs.items() if k != skip]
-        return next((a for a in rest if isinstance(a, Tensor)), None)
+        for name in TARGET_NAMES if kwargs else ():
+            if name != skip and kwargs.get(name) is not None:
+                return kwargs[name]
+        if self.criterion is None:
+            return None
+        for place, value in [*enumerate(args), *kwargs.items()]:
+            if place != skip and isinstance(value, Tensor):
+                return value
+        return None
 
     def _find_module(self, wanted: str | nn.Module | None) -> nn.Module | None:
         modules: dict[str, nn.Module] = dict(self.inner.named_modules())
@@ -201,7 +240,8 @@ class Watch:
         if self.ddp is None:
             # Watched below its DDP wrapper: the wrapper that runs right now averages the gradients.
             self.ddp = getattr(DistributedDataParallel, "_active_ddp_module", None)
-        self.calls = [call for call in self.calls if not call.dead]
+        if self.calls:
+            self.calls = [call for call in self.calls if not call.dead]
         statistics = RecordedStatistics(self.inner) if self.frozen_stats else None
         if statistics is not None:
             statistics.start()
@@ -261,6 +301,18 @@ class Watch:
                 term.listen(loss, Hook(self, "forget_reset"))
                 call.terms.append(term)
 
+    def _find_output(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[int | str, Tensor, ModelCall] | None:
+        """Where among a criterion's arguments a recorded call's output is."""
+        places: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()]
+        for place, value in places:
+            if isinstance(value, Tensor):
+                for call in self.calls:
+                    if call.output_ref is not None and call.output_ref() is value:
+                        return place, value, call
+        return None
+
     def _after_criterion(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], loss: Any
     ) -> None:
@@ -272,15 +324,7 @@ class Watch:
             or not loss.requires_grad
         ):
             return
-        places: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()]
-        found = None
-        for place, value in places:
-            if not isinstance(value, Tensor):
-                continue
-            call = next((c for c in self.calls if c.output_ref is not None and c.output_ref() is value), None)
-            if call is not None:
-                found = (place, value, call)
-                break
+        found = self._find_output(args, kwargs)
         if found is None:
             term = LossTerm(None, weakref.ref(loss))
             term.listen(loss, Hook(self, "forget_reset"))
