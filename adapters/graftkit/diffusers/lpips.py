@@ -39,7 +39,7 @@ class LPIPS:
     def __call__(self, images: Tensor, others: Tensor) -> Tensor:
         """Distances of shape (B,) of pictures of shape (B, 3, H, W)."""
         if images.shape[1] != 3 or min(images.shape[-2:]) < SMALLEST:
-            raise_invalid("images", images, f"3 channels and at least {SMALLEST} x {SMALLEST} pixels for lpips")
+            raise_invalid("images", images, f"3 channels, {SMALLEST} x {SMALLEST} pixels or more, for lpips")
         metric = self.metric.to(images.device)
         with torch.no_grad():
             # torchmetrics before 1.9 cannot leave the mean over a batch out.

@@ -33,5 +33,5 @@ param_scheduler = [
 ]
 train_cfg = dict(max_iters=iterations, val_interval=10**9)
 default_hooks = dict(checkpoint=None, logger=None)
-visualizer = dict(type="Visualizer", vis_backends=[])  # would write the configuration once more, which takes a while
+visualizer = dict(type="Visualizer", vis_backends=[])  # one would format the configuration once more
 log_level = "ERROR"
