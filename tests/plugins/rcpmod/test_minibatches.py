@@ -159,15 +159,15 @@ def test_last_batch_of_one_row_takes_no_part():
 
 def test_no_row_is_encoded_twice_in_a_step(monkeypatch):
     calls = []
-    build = training._sequential
+    build = training.build_network
 
-    def watched(layers, options):
-        net = build(layers, options)
+    def watched(layers, **options):
+        net = build(layers, **options)
         if layers[0][0].shape[1] == 4:  # the second view's encoder; decoders of width 3 start from latents
             net.register_forward_pre_hook(lambda _, inputs: calls.append(inputs[0]))
         return net
 
-    monkeypatch.setattr(training, "_sequential", watched)
+    monkeypatch.setattr(training, "build_network", watched)
     xs, observed, networks = problem(n=30)
     train_pair(xs, observed, networks, replace(BASE, batch_size=10), Chance(0), never)
     steps = [x for x in calls if len(x) < 30]  # a table's refresh encodes all 30
