@@ -159,7 +159,7 @@ def test_last_batch_of_one_row_takes_no_part():
 
 def test_no_row_is_encoded_twice_in_a_step(monkeypatch):
     calls = []
-    build = training.build_network
+    build = training.ReluNetwork
 
     def watched(layers, **options):
         net = build(layers, **options)
@@ -167,7 +167,7 @@ def test_no_row_is_encoded_twice_in_a_step(monkeypatch):
             net.register_forward_pre_hook(lambda _, inputs: calls.append(inputs[0]))
         return net
 
-    monkeypatch.setattr(training, "build_network", watched)
+    monkeypatch.setattr(training, "ReluNetwork", watched)
     xs, observed, networks = problem(n=30)
     train_pair(xs, observed, networks, replace(BASE, batch_size=10), Chance(0), never)
     steps = [x for x in calls if len(x) < 30]  # a table's refresh encodes all 30

@@ -9,8 +9,8 @@ only terms that are zero are left out.
 Source: graftkit's own; the networks are those of the specification's section 1.4.
 
 >>> import torch
->>> net = build_network((([[1.0], [-1.0]], [0.0, 0.0]), ([[1.0, 1.0]], [0.0])), dtype=torch.float64)
->>> net(torch.tensor([[2.0], [3.0]], dtype=torch.float64)).tolist()  # |x|; the second unit is off
+>>> net = ReluNetwork([([[1.0], [-1.0]], [0.0, 0.0]), ([[1.0, 1.0]], [0.0])], dtype=torch.float32)
+>>> net(torch.tensor([[2.0], [3.0]])).tolist()  # |x|; the second unit is off
 [[2.0], [3.0]]
 """
 
@@ -20,15 +20,37 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
-__all__ = ["ReluNetwork", "build_network"]
+__all__ = ["ReluNetwork"]
 
 # Copying the columns of the other units pays from about here on.
 LIVE_SHARE = 0.95
 
 
-class ReluNetwork(nn.Sequential):
-    """``Linear -> ReLU -> ... -> Linear``; on a CPU its passes leave out units that no row switches on."""
+class ReluNetwork(nn.Module):
+    """``Linear -> ReLU -> ... -> Linear``; on a CPU its passes leave out units that no row switches on.
+
+    Parameters
+    ----------
+    layers : sequence of (weight, bias)
+        Weight of shape (n_out, n_in), bias of shape (n_out,), in order of application; they are copied.
+    dtype : torch.dtype
+        Precision.
+    device : str or torch.device, default="cpu"
+        Where it lives.
+    """
+
+    def __init__(
+        self, layers: Sequence[tuple[Any, Any]], *, dtype: torch.dtype, device: str | torch.device = "cpu"
+    ) -> None:
+        super().__init__()
+
+        def parameter(values: Any) -> nn.Parameter:
+            return nn.Parameter(torch.as_tensor(values).to(device, dtype, copy=True))
+
+        self.weights = nn.ParameterList(parameter(weight) for weight, _ in layers)
+        self.biases = nn.ParameterList(parameter(bias) for _, bias in layers)
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layers.
@@ -41,12 +63,15 @@ class ReluNetwork(nn.Sequential):
         Returns
         -------
         Tensor of shape (n, n_out)
-            As the layers one after another give it, up to rounding; first derivatives only.
+            As the layers one after another give it, up to rounding. First derivatives only.
         """
-        if x.device.type != "cpu":  # finding the units would make the host wait for the device
-            return super().forward(x)
-        linears = [module for module in self if isinstance(module, nn.Linear)]
-        return _LivePasses.apply(x, *(p for linear in linears for p in (linear.weight, linear.bias)))
+        if x.device.type == "cpu":
+            out: Tensor = _LivePasses.apply(x, *self.weights, *self.biases)
+            return out
+        # Elsewhere the host would have to wait for the device to know which units are off.
+        for depth, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            x = functional.linear(x if depth == 0 else x.relu(), weight, bias)
+        return x
 
 
 class _LivePasses(torch.autograd.Function):
@@ -55,7 +80,7 @@ class _LivePasses(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, *parameters: Tensor) -> Tensor:
         """Return the output; keep each layer's input, its live columns and the weights on them."""
-        weights, biases = parameters[::2], parameters[1::2]
+        weights, biases = parameters[: len(parameters) // 2], parameters[len(parameters) // 2 :]
         ctx.shapes = [weight.shape for weight in weights]
         h, live, kept = x, None, []
         for depth, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
@@ -74,20 +99,19 @@ class _LivePasses(torch.autograd.Function):
         """Gradients of the input and of every weight and bias; those of units that are off stay zero."""
         kept = ctx.saved_tensors
         gradient, rows = grad_outputs[0], None
-        gradients: list[Tensor | None] = []
+        weights: list[Tensor | None] = []
+        biases: list[Tensor | None] = []
         for depth in reversed(range(len(ctx.shapes))):
             h, live, columns = kept[3 * depth : 3 * depth + 3]
-            weight_gradient = _spread(gradient.mT @ h, live, 1, ctx.shapes[depth])
-            gradients += [
-                _spread(gradient.sum(0), rows, 0, ctx.shapes[depth][:1]),
-                _spread(weight_gradient, rows, 0, ctx.shapes[depth]),
-            ]
+            shape = ctx.shapes[depth]
+            weights.append(_spread(_spread(gradient.mT @ h, live, 1, shape), rows, 0, shape))
+            biases.append(_spread(gradient.sum(0), rows, 0, shape[:1]))
             if depth or ctx.needs_input_grad[0]:
                 gradient = gradient @ (columns if rows is None else columns.index_select(0, rows))
                 if depth:
                     gradient = torch.ops.aten.threshold_backward(gradient, h, 0)
             rows = live
-        return (gradient if ctx.needs_input_grad[0] else None, *reversed(gradients))
+        return (gradient if ctx.needs_input_grad[0] else None, *reversed(weights), *reversed(biases))
 
 
 def _live_units(h: Tensor) -> Tensor | None:
@@ -105,33 +129,3 @@ def _spread(values: Tensor, places: Tensor | None, dim: int, shape: torch.Size) 
     size = list(values.shape)
     size[dim] = shape[dim]
     return values.new_zeros(size).index_copy_(dim, places, values)
-
-
-def build_network(
-    layers: Sequence[tuple[Any, Any]], *, dtype: torch.dtype, device: str | torch.device = "cpu"
-) -> ReluNetwork:
-    """A trainable network of given weights.
-
-    Parameters
-    ----------
-    layers : sequence of (weight, bias)
-        Weight of shape (n_out, n_in), bias of shape (n_out,), in order of application; they are copied.
-    dtype : torch.dtype
-        Precision.
-    device : str or torch.device, default="cpu"
-        Where it lives.
-
-    Returns
-    -------
-    ReluNetwork
-        ReLU after every layer but the last.
-    """
-    modules: list[nn.Module] = []
-    for weight, bias in layers:
-        weight, bias = torch.as_tensor(weight), torch.as_tensor(bias)
-        linear = nn.utils.skip_init(nn.Linear, weight.shape[1], weight.shape[0], dtype=dtype, device=device)
-        with torch.no_grad():
-            linear.weight.copy_(weight)
-            linear.bias.copy_(bias)
-        modules += [linear, nn.ReLU()]
-    return ReluNetwork(*modules[:-1])

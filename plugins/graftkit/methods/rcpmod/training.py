@@ -30,7 +30,7 @@ from graftkit.methods.rcpmod.losses import (
 )
 from graftkit.methods.rcpmod.memory import OutlierMemory
 from graftkit.methods.rcpmod.neighbors import EXACT_LIMIT, neighbor_table, rank_neighbor
-from graftkit.methods.rcpmod.networks import build_network
+from graftkit.methods.rcpmod.networks import ReluNetwork
 from graftkit.methods.rcpmod.settings import Settings
 
 __all__ = ["train_pair"]
@@ -131,9 +131,9 @@ class _View:
         options: dict[str, Any] = {"dtype": getattr(torch, settings.dtype), "device": settings.device}
         self.x = torch.as_tensor(np.ascontiguousarray(x)).to(**options)
         self.observed = observed
-        self.encoder = build_network(network.encoder, **options)
+        self.encoder = ReluNetwork(network.encoder, **options)
         self.encode: nn.Module = self.encoder if wrap is None else wrap(self.encoder)
-        self.decoder = build_network(network.decoder, **options)
+        self.decoder = ReluNetwork(network.decoder, **options)
         self.raw: IntArray = np.empty((len(observed), 0), dtype=np.int64)
         self.table: IntArray = self.raw
         self.far: IntArray | None = None
@@ -345,12 +345,8 @@ class _PairTraining:
             setattr(view, name, getattr(view, name)[:, :width])
 
 
-def _layers(net: nn.Sequential) -> tuple[Layer, ...]:
-    linears = [module for module in net if isinstance(module, nn.Linear)]
+def _layers(net: ReluNetwork) -> tuple[Layer, ...]:
     return tuple(
-        (
-            linear.weight.detach().cpu().double().numpy().copy(),
-            linear.bias.detach().cpu().double().numpy().copy(),
-        )
-        for linear in linears
+        (weight.detach().cpu().double().numpy().copy(), bias.detach().cpu().double().numpy().copy())
+        for weight, bias in zip(net.weights, net.biases, strict=True)
     )
