@@ -9,7 +9,14 @@ from torch.autograd import gradcheck
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
+from graftkit.methods.rcpmod import networks
 from graftkit.methods.rcpmod.networks import ReluNetwork
+
+
+@pytest.fixture(autouse=True)
+def at_any_price(monkeypatch):
+    """Leave units out of networks too small for that to pay."""
+    monkeypatch.setattr(networks, "COPY_COST", 0)
 
 
 def layers(widths, seed=0, *, off=()):
@@ -102,6 +109,16 @@ def test_work_shrinks_with_the_units_that_are_off():
     forward = 3 * 16 + 10 * 16 + 4 * 2
     backward = 4 * 2 * 2 + 10 * 4 * 2 + 3 * 10
     assert counter.get_total_flops() == 2 * n * (forward + backward)
+
+
+def test_units_are_left_out_only_where_that_pays(monkeypatch):
+    monkeypatch.undo()
+    few, many = torch.ones(9, 200), torch.ones(9, 200)
+    few[:, :10] = many[:, :190] = 0
+    assert networks._live_units(few, saved=320) is None
+    assert networks._live_units(few, saved=3200).tolist() == list(range(10, 200))
+    assert networks._live_units(many, saved=320).tolist() == list(range(190, 200))
+    assert networks._live_units(torch.ones(9, 200), saved=10**9) is None
 
 
 def test_what_is_not_finite_stays_so():

@@ -2,7 +2,7 @@
 
 Each distinct row that a step needs (batch, neighbours, positives, negatives, bank) is encoded once and
 gathered where it is used; without batch norm or dropout that equals the public code's repeated encoding
-of neighbour copies.
+of neighbour copies. Hidden units that no row of a step switches on are left out (`networks`).
 
 Source: RCPMOD (ACM MM 2024), public code; specification sections 1.5 to 1.7 and 1.11. Differs from it:
 batches are drawn anew every epoch unless ``reshuffle=False``, training runs in float32 by default, and
