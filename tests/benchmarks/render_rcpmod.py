@@ -194,8 +194,8 @@ def _speed(records: list[Record]) -> str:
         f"procedure (`published_rcpmod.py`) and ours: {record['epochs']} epochs, hidden {record['hidden']}, "
         f"{_source(record)}; fit and training scores, each in its own process on one thread (up to 1 GiB of "
         "which is Python with torch). *One rank a step* is `alignment_ranks=1`, an unbiased draw of the "
-        f"alignment loss in place of its mean over six ranks. *Scaled up* adds epochs at the measured rate. Both "
-        f"import parts of torch in their first epoch.\n\n{table(header, rows)}"
+        "alignment loss in place of its mean over six ranks. *Scaled up* adds epochs at the measured rate. "
+        f"The whole holds some two seconds in which torch imports parts of itself.\n\n{table(header, rows)}"
     )
 
 

@@ -116,7 +116,7 @@ class _LivePasses(torch.autograd.Function):
 
 
 def _live_units(h: Tensor, saved: int) -> Tensor | None:
-    """Columns that are not zero throughout; None for all, where saving `saved` products a unit does not pay."""
+    """Columns that are not zero throughout; None (all) where `saved` products a unit do not pay for it."""
     if not len(h):
         return None
     live = h.amax(dim=0).nonzero()[:, 0]  # NaN is not zero
