@@ -13,6 +13,7 @@ MAT = ("Scene-15", "LandUse-21")
 KINDS = ("attribute", "class", "class_attribute", "complete", "incomplete")
 # What the published code reached in one earlier run at mix 5-2-8, 30 % missing: all outliers, class outliers.
 PUBLISHED = {"Scene-15": (0.969, 0.991), "LandUse-21": (0.970, 0.948)}
+SCHEDULE = 90  # epochs published for Scene-15
 PREAMBLE = """The outliers are synthetic, planted by the rule that the method was designed for (mixes are %
 attribute - class - class-attribute). Under that protocol class outliers sit in complete rows only, so the
 bare flag 'this row is complete' already ranks them (its ROC AUC is the last column); the leak-free row
@@ -174,8 +175,7 @@ def _speed(records: list[Record]) -> str:
         for method, record in group.items():
             cells = [f"{record['cpu_seconds']:.1f}", f"{record['epoch_cpu_seconds']:.2f}"]
             cells += [
-                f"{base[key] / record[key]:.1f}x" if base else "-"
-                for key in ("cpu_seconds", "epoch_cpu_seconds")
+                f"{cost(base) / cost(record):.1f}x" if base else "-" for cost in (_whole, _epoch, _scaled_up)
             ]
             rows.append([str(n), method, *cells, f"{record['peak_gib']:.2f}"])
     record = records[0]
@@ -186,6 +186,7 @@ def _speed(records: list[Record]) -> str:
         "an epoch, CPU s",
         "whole, times faster",
         "an epoch, times faster",
+        f"{SCHEDULE} epochs (scaled up), times faster",
         "peak GiB",
     ]
     return (
@@ -193,8 +194,21 @@ def _speed(records: list[Record]) -> str:
         f"procedure (`published_rcpmod.py`) and ours: {record['epochs']} epochs, hidden {record['hidden']}, "
         f"{_source(record)}; fit and training scores, each in its own process on one thread (up to 1 GiB of "
         "which is Python with torch). *One rank a step* is `alignment_ranks=1`, an unbiased draw of the "
-        f"alignment loss in place of its mean over six ranks.\n\n{table(header, rows)}"
+        "alignment loss in place of its mean over six ranks. *Scaled up* adds epochs at the measured rate. "
+        f"The whole holds some two seconds in which torch imports parts of itself.\n\n{table(header, rows)}"
     )
+
+
+def _whole(record: Record) -> float:
+    return float(record["cpu_seconds"])
+
+
+def _epoch(record: Record) -> float:
+    return float(record["epoch_cpu_seconds"])
+
+
+def _scaled_up(record: Record) -> float:
+    return _whole(record) + (SCHEDULE - record["epochs"]) * _epoch(record)
 
 
 def _accuracy(records: list[Record]) -> str:

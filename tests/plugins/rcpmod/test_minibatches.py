@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from graftkit.methods.rcpmod import training
+from graftkit.methods.rcpmod import networks, training
 from graftkit.methods.rcpmod.autoencoder import Autoencoder
 from graftkit.methods.rcpmod.losses import neighbor_alignment_loss
 from graftkit.methods.rcpmod.settings import Settings
@@ -159,15 +159,15 @@ def test_last_batch_of_one_row_takes_no_part():
 
 def test_no_row_is_encoded_twice_in_a_step(monkeypatch):
     calls = []
-    build = training._sequential
+    build = training.ReluNetwork
 
-    def watched(layers, options):
-        net = build(layers, options)
+    def watched(layers, **options):
+        net = build(layers, **options)
         if layers[0][0].shape[1] == 4:  # the second view's encoder; decoders of width 3 start from latents
             net.register_forward_pre_hook(lambda _, inputs: calls.append(inputs[0]))
         return net
 
-    monkeypatch.setattr(training, "_sequential", watched)
+    monkeypatch.setattr(training, "ReluNetwork", watched)
     xs, observed, networks = problem(n=30)
     train_pair(xs, observed, networks, replace(BASE, batch_size=10), Chance(0), never)
     steps = [x for x in calls if len(x) < 30]  # a table's refresh encodes all 30
@@ -177,6 +177,25 @@ def test_no_row_is_encoded_twice_in_a_step(monkeypatch):
     lacking = torch.as_tensor(xs[1][~observed[:, 1]])
     for x in steps:
         assert not (x[:, None] == lacking).all(dim=-1).any()  # nor is the filler of a missing view encoded
+
+
+@pytest.mark.parametrize("unit", [0, 3])
+def test_steps_that_leave_a_unit_out_equal_the_naive_ones(unit, monkeypatch):
+    left_out = []
+    find = networks._live_units
+
+    def watched(h, saved):
+        live = find(h, saved)
+        left_out.append(live is not None and unit not in live.tolist())
+        return live
+
+    monkeypatch.setattr(networks, "COPY_COST", 0)
+    monkeypatch.setattr(networks, "_live_units", watched)
+    xs, observed, nets = problem()
+    for net in nets:
+        net.encoder[0][1][unit] = net.decoder[0][1][unit] = -50.0  # a bias that nothing overcomes
+    assert_follows((xs, observed, nets), replace(BASE, n_epochs=2))
+    assert sum(left_out) >= 4 * 6  # two encoders, two decoders, six steps
 
 
 def test_same_seed_same_weights_and_global_state_is_left_alone():

@@ -2,7 +2,7 @@
 
 Each distinct row that a step needs (batch, neighbours, positives, negatives, bank) is encoded once and
 gathered where it is used; without batch norm or dropout that equals the public code's repeated encoding
-of neighbour copies.
+of neighbour copies. Hidden units that no row of a step switches on are left out (`networks`).
 
 Source: RCPMOD (ACM MM 2024), public code; specification sections 1.5 to 1.7 and 1.11. Differs from it:
 batches are drawn anew every epoch unless ``reshuffle=False``, training runs in float32 by default, and
@@ -30,6 +30,7 @@ from graftkit.methods.rcpmod.losses import (
 )
 from graftkit.methods.rcpmod.memory import OutlierMemory
 from graftkit.methods.rcpmod.neighbors import EXACT_LIMIT, neighbor_table, rank_neighbor
+from graftkit.methods.rcpmod.networks import ReluNetwork
 from graftkit.methods.rcpmod.settings import Settings
 
 __all__ = ["train_pair"]
@@ -130,9 +131,9 @@ class _View:
         options: dict[str, Any] = {"dtype": getattr(torch, settings.dtype), "device": settings.device}
         self.x = torch.as_tensor(np.ascontiguousarray(x)).to(**options)
         self.observed = observed
-        self.encoder = _sequential(network.encoder, options)
+        self.encoder = ReluNetwork(network.encoder, **options)
         self.encode: nn.Module = self.encoder if wrap is None else wrap(self.encoder)
-        self.decoder = _sequential(network.decoder, options).append(nn.Sigmoid())
+        self.decoder = ReluNetwork(network.decoder, **options)
         self.raw: IntArray = np.empty((len(observed), 0), dtype=np.int64)
         self.table: IntArray = self.raw
         self.far: IntArray | None = None
@@ -257,7 +258,7 @@ class _PairTraining:
         terms = [zero, zero, zero, zero]
         for view, latents in zip(self.views, (a, b), strict=True):
             target = view.x[torch.as_tensor(batch[latents.rows], device=view.x.device)]
-            terms[0] = terms[0] + reconstruction_loss(view.decoder(latents.batch), target)
+            terms[0] = terms[0] + reconstruction_loss(view.decoder(latents.batch).sigmoid(), target)
         if settings.outlier_weight > 0:
             terms[1] = terms[1] + self._contrast(a, b, batch, complete, impute=impute)
         if a.neighbors is not None and b.neighbors is not None:
@@ -344,23 +345,8 @@ class _PairTraining:
             setattr(view, name, getattr(view, name)[:, :width])
 
 
-def _sequential(layers: tuple[Layer, ...], options: dict[str, Any]) -> nn.Sequential:
-    modules: list[nn.Module] = []
-    for weight, bias in layers:
-        linear = nn.utils.skip_init(nn.Linear, weight.shape[1], weight.shape[0], **options)
-        with torch.no_grad():
-            linear.weight.copy_(torch.as_tensor(weight))
-            linear.bias.copy_(torch.as_tensor(bias))
-        modules += [linear, nn.ReLU()]
-    return nn.Sequential(*modules[:-1])
-
-
-def _layers(net: nn.Sequential) -> tuple[Layer, ...]:
-    linears = [module for module in net if isinstance(module, nn.Linear)]
+def _layers(net: ReluNetwork) -> tuple[Layer, ...]:
     return tuple(
-        (
-            linear.weight.detach().cpu().double().numpy().copy(),
-            linear.bias.detach().cpu().double().numpy().copy(),
-        )
-        for linear in linears
+        (weight.detach().cpu().double().numpy().copy(), bias.detach().cpu().double().numpy().copy())
+        for weight, bias in zip(net.weights, net.biases, strict=True)
     )
