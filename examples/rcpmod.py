@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
     # The line that changes: a list of views, NaN rows where a view is missing, no imputation.
     detector = RCPMOD(
-        temperature=0.1, n_epochs=30 if options.quick else 45, random_state=options.seed, verbose=1
+        temperature=0.1, n_epochs=30 if options.quick else 60, random_state=options.seed, verbose=1
     ).fit(planted.views)
 
     table = impute_and_concatenate(planted.views)
