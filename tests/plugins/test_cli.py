@@ -26,8 +26,9 @@ def wide(monkeypatch):
 
 
 def versions(monkeypatch, **given: str | None) -> None:
-    """Pretend that packages have these versions; None is not installed."""
-    real = metadata.version
+    """Pretend that packages have these versions, None is not installed; torchvision is the pinned one."""
+    given = {"torch": "2.14.1", "torchvision": "0.29.1", **given}
+    real, requires = metadata.version, metadata.requires
     table = {name.replace("_", "-"): version for name, version in given.items()}
 
     def version(name: str) -> str:
@@ -39,6 +40,8 @@ def versions(monkeypatch, **given: str | None) -> None:
         return real(name)
 
     monkeypatch.setattr(metadata, "version", version)
+    needs = {"torchvision": ["numpy", "torch>=2.14.0", "pillow"]}  # another torchvision may be installed
+    monkeypatch.setattr(metadata, "requires", lambda name: needs.get(name) or requires(name))
 
 
 @pytest.mark.usefixtures("wide")
