@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch_geometric import seed_everything
 
 from tests.benchmarks.readme import fill, measured
 from tests.house.surface import ROOT
