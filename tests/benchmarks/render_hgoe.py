@@ -26,8 +26,8 @@ from the same law. The machine did other work at the same time: seconds are CPU 
 them within a row.
 """
 MORE = {
-    "official": """*official* is `HGOEConfig.official()`, the released scripts' settings: also graphs between ID
-subgroups and external sets, GraphCL subgroups, their counts.
+    "official": """*official* is `HGOEConfig.official()`, the released scripts' settings: also graphs between
+ID subgroups and external sets, GraphCL subgroups, their counts.
 """,
     BOUND: """*alike* is no rival but a bound: external graphs of the very kinds that are tested, other ones.
 """,
