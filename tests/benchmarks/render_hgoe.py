@@ -20,13 +20,18 @@ equations; the paper's tables could not be read and nothing here reproduces them
 settings were fixed beforehand; nothing was selected or tuned on these data. All arms of a seed share split,
 initial weights, ID batches and test batches. Arms: *base* sees ID graphs alone; *external* adds real graphs
 of other data sets (half as many as ID graphs); *internal* adds graphs between ID subgroups (as many);
-*HGOE* both; *official* is `HGOEConfig.official()`, the released scripts' settings: also graphs between ID
-subgroups and external sets, GraphCL subgroups, their counts; *unweighted* is HGOE with gamma = 0; *shuffled*
-has ID graphs with their edges at random places instead of internal outliers. *alike* is no rival but a bound:
-external graphs of the very kinds that are tested, other ones. Records of one table may come from versions
-whose samplers draw other graphs from the same law. The machine did other work at the same time: seconds are
-CPU seconds unless said, compare them within a row.
+*HGOE* both; *unweighted* is HGOE with gamma = 0; *shuffled* has ID graphs with their edges at random places
+instead of internal outliers. Records of one table may come from versions whose samplers draw other graphs
+from the same law. The machine did other work at the same time: seconds are CPU seconds unless said, compare
+them within a row.
 """
+MORE = {
+    "official": """*official* is `HGOEConfig.official()`, the released scripts' settings: also graphs between
+ID subgroups and external sets, GraphCL subgroups, their counts.
+""",
+    BOUND: """*alike* is no rival but a bound: external graphs of the very kinds that are tested, other ones.
+""",
+}
 DEFINITIONS = """OOD is the positive class. AUPR is the average precision; FPR95 the false positive rate at
 the first threshold with a true positive rate of 0.95 or more. Tests hold as many OOD graphs as ID graphs,
 save *newclass*, which holds them by class. Brackets after a difference: 95 % percentile bootstrap over the
@@ -61,13 +66,19 @@ def render(records: list[Record]) -> str:
         sections[record["section"]].append(record)
     return "\n".join(
         [
-            PREAMBLE,
+            _preamble(sections["quality"]),
             _quality(sections["quality"]),
             _synthesis(sections),
             _scale(sections["scale"]),
             _training(sections["training"], sections["loader"]),
         ]
     )
+
+
+def _preamble(quality: list[Record]) -> str:
+    """What the arms are: of those not always run, only the ones that were."""
+    run = {record["arm"] for record in quality}
+    return PREAMBLE + "".join(text for arm, text in MORE.items() if arm in run)
 
 
 def _quality(records: list[Record]) -> str:

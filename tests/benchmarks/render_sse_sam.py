@@ -88,7 +88,7 @@ def _speed(records: list[Record]) -> str:
             [f"{r['model']}, {r['base']}", f"{r['t']}", str(r["batch"]), str(r["repeats"]), size, *cells]
         )
     head = ["model, base", "t", "batch", "repeats", "base step, ms", *names]
-    verdict = "Aim (table of costs + 10 % or + 0.1) " + (
+    verdict = "Aim (table of costs + 10 % or + 0.1; CNN and ResNet-18, t of 0.1 or more) " + (
         f"missed: {'; '.join(missed)}." if missed else "met."
     )
     peers = (

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.benchmarks import report
+from tests.benchmarks import render_hgoe, report
 from tests.benchmarks.render_rcpmod import METHODS, render
 from tests.benchmarks.results_io import Records
 
@@ -112,3 +112,14 @@ def test_whole_report_from_a_folder(tmp_path):
     text = report.render_all(tmp_path)
     assert "CPU-X, 2 cores" in text
     assert "RCPMOD is best in 1 of 1 rows." in text
+
+
+def test_arms_of_graph_outliers_are_explained_only_where_they_were_run():
+    def text(*arms):
+        metrics = {"near": {"AUROC": 0.6, "AUPR": 0.5, "FPR95": 0.7}}
+        shared = {"section": "quality", "data": "near", "detector": "energy", "seed": 0, "metrics": metrics}
+        return render_hgoe.render([{**shared, "arm": arm} for arm in ("base", "HGOE", *arms)])
+
+    for arm in ("official", "alike"):
+        assert f"*{arm}* is" not in text()
+        assert f"*{arm}* is" in text(arm)

@@ -54,8 +54,8 @@ class ShiftScores(Variants):
         techniques : Technique or sequence of Technique
             What to score; `basic` is scored beside them.
         features : str, list of str or dict, default="up-level1-*"
-            Activations; the default is a U-Net's. Coarse ones tell techniques apart; at fine ones the score
-            saturates.
+            Activations; the default is a U-Net's, so name a transformer's (``activation_names()``). Coarse
+            ones tell techniques apart; at fine ones the score saturates.
         prompt : str, default=""
             The simple prompt.
         basic : Technique, default=Technique("basic")

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch_geometric.data import Batch, Data, InMemoryDataset
 
 from graftkit.methods.hgoe.graphs import ranges
+from graftkit.pyg.hgoe_graphs import check_type
 
 __all__ = ["check_alike", "join_batches", "stored_batch"]
 
@@ -104,19 +105,25 @@ def check_alike(name: str, graphs: Sequence[Data], positions: Sequence[int], exc
 
     Raises
     ------
+    TypeError
+        If one is no homogeneous graph.
     ValueError
         If two differ; the message names the key and both graphs.
     """
+    for position, graph in zip(positions, graphs, strict=True):
+        check_type(f"{name}[{position}]", graph)
     first = _kinds(graphs[0], excluded)
     for position, graph in zip(positions, graphs, strict=True):
         kinds = _kinds(graph, excluded)
         if kinds == first:
             continue
         key = min(key for key in first.keys() | kinds.keys() if first.get(key) != kinds.get(key))
+        fix = f"HGOEHarmonize makes graphs alike, exclude_keys=[{key!r}] leaves it out"
+        if key == "edge_index":
+            fix = "Give a graph without edges an edge_index of shape (2, 0)"
         raise ValueError(
             f"{key}: {name}[{position}] has {kinds.get(key, 'none')}, {name}[{positions[0]}] has "
-            f"{first.get(key, 'none')}. HGOEHarmonize makes graphs alike, exclude_keys=[{key!r}] leaves it "
-            "out"
+            f"{first.get(key, 'none')}. {fix}"
         )
 
 

@@ -17,6 +17,7 @@ from graftkit.methods.hgoe.graphs import PackedGraphs
 
 __all__ = [
     "check_collection",
+    "check_type",
     "device_of",
     "edge_attributes",
     "per_node_keys",
@@ -75,7 +76,7 @@ def check_collection(name: str, graphs: Any) -> None:
     Raises
     ------
     TypeError
-        If it has no length, cannot be indexed by position, or begins with what is no graph.
+        If it has no length, cannot be indexed by position, or what is no graph is among the first.
     """
     if (
         isinstance(graphs, Data | Mapping | str)
@@ -83,15 +84,15 @@ def check_collection(name: str, graphs: Any) -> None:
         or getattr(graphs, "shape", None) == ()
     ):
         raise_invalid(name, graphs, "a data set or a list of Data", error=TypeError)
-    if len(graphs):
-        _check_type(f"{name}[0]", graphs[0])
+    for index in range(min(PROBES, len(graphs))):
+        check_type(f"{name}[{index}]", graphs[index])
 
 
 def _read_each(graphs: Any, name: str) -> PackedGraphs:
     edges, counts, features = [], [], []
     for index in range(len(graphs)):
         data = graphs[index]
-        _check_type(f"{name}[{index}]", data)
+        check_type(f"{name}[{index}]", data)
         edge_index = data.edge_index
         if edge_index is None:
             edge_index = torch.empty(2, 0, dtype=torch.int64)
@@ -118,7 +119,7 @@ def read_graph(name: str, data: Any) -> PackedGraphs:
     PackedGraphs
         A single graph without features.
     """
-    _check_type(name, data)
+    check_type(name, data)
     edge_index = data.edge_index
     edge_index = torch.empty(2, 0, dtype=torch.int64) if edge_index is None else edge_index.cpu()
     if edge_index.is_floating_point() or edge_index.dim() != 2 or edge_index.shape[0] != 2:
@@ -218,7 +219,21 @@ def per_node_keys(graphs: Any) -> dict[str, Tensor]:
     return found
 
 
-def _check_type(name: str, data: Any) -> None:
+def check_type(name: str, data: Any) -> None:
+    """Refuse what is no homogeneous graph with an edge list.
+
+    Parameters
+    ----------
+    name : str
+        How the error calls it.
+    data : object
+        What came; it is left as it is, where reading an attribute would give a HeteroData a new node type.
+
+    Raises
+    ------
+    TypeError
+        If it is no `Data`, or holds its edges in a sparse adjacency alone.
+    """
     if isinstance(data, TemporalData) or not isinstance(data, Data):
         raise_invalid(
             name, data, "a homogeneous Data", fix="HeteroData.to_homogeneous() may help", error=TypeError

@@ -56,8 +56,8 @@ class RCPMOD(FittedMixin, OutlierMixin, BaseEstimator):
         Weight of the neighbour-alignment loss.
     alignment_ranks : int or None, default=None
         Neighbour ranks drawn a step for that loss; ``None`` takes all `n_neighbors`, as published. A draw
-        is unbiased; one rank saved a quarter to a half of an epoch of a deep encoder, and accuracy fell by
-        0.01 (``tests/benchmarks/RESULTS.md``).
+        is unbiased; one rank saved a quarter to a third of the first epochs of a deep encoder, hardly a
+        tenth of a full schedule, and accuracy fell by 0.01 (``tests/benchmarks/RESULTS.md``).
     spread_weight : float, default=0.2
         Target weight of the spreading term, at the end of its schedule.
     spread_warm : float, default=0.02

@@ -6,6 +6,7 @@ import torch
 
 from graftkit.diffusers import DiffusionFeaturePipeline, GateReport, Technique
 from graftkit.diffusers.controls import negative_control
+from graftkit.diffusers.gate import _drawn
 from graftkit.diffusers.reconstruction import levels_of
 from tests.adapters.diffusers import tiny
 from tests.adapters.diffusers.content_shift_pipes import EDGES, FAST, controlnet, feature_pipe
@@ -253,3 +254,9 @@ def test_a_refused_call_draws_nothing(plain):
     with pytest.raises(ValueError, match="metrics"):
         plain.gate(tiny.image(2), Technique("w"), metrics="vgg", generator=generator)
     assert torch.equal(generator.get_state(), before)
+
+
+def test_a_seed_drawn_twice_is_drawn_anew(monkeypatch):
+    values = iter([4, 4, 9, 4, 7])
+    monkeypatch.setattr(torch, "randint", lambda *_, **__: torch.tensor(next(values)))
+    assert _drawn(3, torch.Generator()) == (4, 9, 7)

@@ -108,3 +108,10 @@ def test_the_default_is_a_coarse_level(controlled):
     scores = controlled.content_shift_score(tiny.image(1), EDGES)
     assert list(scores["edges"]) == controlled.activation_names("up-level1-*")
     assert scores["edges"]
+
+
+def test_the_default_asks_for_names_where_a_model_has_no_such_level(tmp_path):
+    pipe = DiffusionFeaturePipeline.from_pipe(tiny.sd3_pipe(tmp_path))
+    words = r"features: no activation matches 'up-level1-\*'.* such as 'vit-block0-q'.*activation_names"
+    with pytest.raises(ValueError, match=words):
+        pipe.content_shift_score(tiny.image(1), Technique("w", prompt="a horse"))

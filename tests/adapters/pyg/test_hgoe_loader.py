@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from torch_geometric.data import Batch
+from torch_geometric.data import Batch, Data, HeteroData
 from torch_geometric.loader import DataLoader
 
 from graftkit.pyg import HGOEConfig, HGOEStructuralEncoding, OutlierExposureDataset, OutlierExposureLoader
@@ -237,3 +237,46 @@ def test_keys_that_only_some_graphs_have_can_be_left_out():
     outliers.append(edge_pair(x=torch.ones(2, 1), pos=torch.ones(2, 3)))
     ((_, batch),) = OutlierExposureLoader(numbered(10), outliers, 10, exclude_keys=["pos"])
     assert "pos" not in batch
+
+
+@pytest.mark.parametrize("place", [0, 5, 20])
+@pytest.mark.parametrize("side", ["graphs", "outliers"])
+def test_another_kind_of_graph_is_named_wherever_it_comes(place, side):
+    odd = HeteroData()
+    odd["atom"].x, odd["atom", "to", "atom"].edge_index = torch.ones(2, 1), torch.tensor([[0], [1]])
+    sides = {name: [edge_pair(x=torch.ones(2, 1)) for _ in range(24)] for name in ("graphs", "outliers")}
+    sides[side][place] = odd
+    with pytest.raises(TypeError, match=rf"{side}\[{place}\]: expected a homogeneous Data, got HeteroData"):
+        list(OutlierExposureLoader(**sides, batch_size=6))
+    assert odd.node_types == ["atom"]  # looking made no other
+    sides[side][place] = "a graph"
+    with pytest.raises(TypeError, match=rf"{side}\[{place}\]: expected a homogeneous Data, got 'a graph'"):
+        list(OutlierExposureLoader(**sides, batch_size=6))
+
+
+def test_a_graph_without_an_edge_list_is_told_how_to_say_so():
+    graphs = [edge_pair(x=torch.ones(2, 1)) for _ in range(4)]
+    bare = Data(x=torch.ones(2, 1))
+    with pytest.raises(ValueError, match=r"edge_index: graphs.* an edge_index of shape \(2, 0\)"):
+        list(OutlierExposureLoader([*graphs, bare], graphs, 5))
+    bare.edge_index = torch.empty(2, 0, dtype=torch.int64)
+    ((first, _),) = OutlierExposureLoader([*graphs, bare], graphs, 5)
+    assert first.num_graphs == 5
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"num_nodes": 2},
+        {"x": torch.ones(2, 1), "name": "CCO", "tags": ["a"], "notes": {"b": 1}},
+        {"x": torch.ones(2, 1), "y": torch.tensor(1), "face": torch.zeros(3, 1, dtype=torch.int64)},
+        {"x": torch.ones(2, 1), "adj": torch.ones(2, 2)},
+    ],
+)
+def test_what_the_host_batches_is_not_refused(attributes):
+    graphs = [edge_pair(**attributes) for _ in range(10)]
+    first, second = next(iter(OutlierExposureLoader(graphs, graphs, 10)))
+    wanted = Batch.from_data_list(graphs)
+    for batch in (first, second):
+        assert set(batch.keys()) == set(wanted.keys())
+        assert batch.num_graphs == 10

@@ -62,6 +62,12 @@ def test_pairs_equal_the_adjacency(seed):
     assert list(zip(low.tolist(), high.tolist(), strict=True)) == expected
 
 
+def test_as_many_edges_up_as_down_are_not_yet_pairs():
+    graphs, first = undirected(pack([([(0, 1), (2, 1)], 3)]))
+    assert first == 0
+    assert graphs.edge_index.tolist() == [[0, 1, 1, 2], [1, 0, 2, 1]]
+
+
 def test_a_one_way_edge_gets_its_reverse():
     lists = [([(0, 1), (1, 0)], 2), ([(0, 1), (1, 2), (2, 1), (2, 2)], 3)]
     graphs, first = undirected(pack(lists, [torch.ones(2, 1), torch.zeros(3, 1)]))

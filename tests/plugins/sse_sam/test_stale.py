@@ -1,6 +1,7 @@
 """Nothing that a step has looked up survives into the next one: changes between steps take effect at once."""
 
 import copy
+import inspect
 import pickle
 
 import pytest
@@ -209,6 +210,40 @@ def test_the_profiler_sees_the_step_and_hooks_may_change_its_arguments():
         handle.remove()
     run(optimizer, model, "closure", batches[:1])
     assert ran == ["global", "global"]  # this optimizer's step and its base's, while it was registered
+
+
+def test_hooks_see_the_arguments_as_they_were_given():
+    model, (batch, *_) = fresh("mlp"), data("mlp")
+    optimizer = SSESAM(model.parameters(), **OPTIONS, model=model)
+    seen = []
+    for register in (optimizer.register_step_pre_hook, optimizer.register_step_post_hook):
+        register(lambda me, args, kwargs: seen.append((me is args[0], len(args), sorted(kwargs))))
+
+    def closure():
+        return EACH(model(batch[0]), batch[1]), batch[1]
+
+    optimizer.step(closure)
+    optimizer.step(closure=closure, targets=None)
+    optimizer.watch(model, nn.CrossEntropyLoss(), verify=False)
+    by_loop(optimizer, model, optimizer._watch.criterion, [batch])
+    assert seen == [(True, 2, [])] * 2 + [(True, 1, ["closure", "targets"])] * 2 + [(True, 1, [])] * 2
+    assert list(inspect.signature(optimizer.step).parameters) == ["closure", "targets", "scaler"]
+
+
+def test_a_mode_that_overrides_torchs_functions_sees_gradients():
+    seen = []
+
+    class Mode(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            seen.append(function)
+            return function(*args, **(kwargs or {}))
+
+    w, seed = torch.ones(2, requires_grad=True), torch.ones(2)
+    out = w * 3
+    with Mode():
+        (found,) = differentiate([out], [seed], [w])
+    assert torch.autograd.grad in seen
+    assert found.tolist() == [3.0, 3.0]
 
 
 def test_the_check_for_finite_gradients_changes_no_bit():

@@ -2,9 +2,8 @@ r"""Encoders and decoders as torch modules that spend nothing on units which no 
 
 A hidden unit that is zero for every row of a step adds nothing to the next layer, and its own weights and
 the next layer's weights on it have a gradient of exactly zero. Both products then run over the other units.
-In the published two-layer networks more than half of the second layer is off in this sense after a few
-steps, so that the backward pass, two thirds of a step, shrinks by about as much. Nothing is approximated:
-only terms that are zero are left out.
+In the published two-layer networks much of the second layer is soon off in this sense, and the backward pass
+shrinks with it. Nothing is approximated: of finite numbers only terms that are zero are left out.
 
 Source: graftkit's own; the networks are those of the specification's section 1.4.
 
@@ -24,7 +23,8 @@ from torch.nn import functional
 
 __all__ = ["ReluNetwork"]
 
-# Copying an entry of a live unit takes as long as this many multiply-adds of a matrix product (measured: 50).
+# Multiply-adds of a matrix product that pay for copying an entry of a live unit. A copy took as long as 50 of
+# them; twice that keeps away from where leaving units out neither pays nor costs.
 COPY_COST = 100
 
 

@@ -59,7 +59,7 @@ def differentiate(
     if not any_sharded(params):
         if _plain([*params, *heads, *seeds]):
             # The engine itself: what torch.autograd.grad adds for subclasses, batched gradients and the
-            # threads of other devices costs a twentieth of a small model's step.
+            # threads of other devices takes a share of a small model's step that one notices.
             found = _ENGINE.run_backward(
                 tuple(heads),
                 tuple(seeds),
@@ -84,10 +84,12 @@ def differentiate(
 
 
 def _plain(tensors: Sequence[Tensor | None]) -> bool:
-    """Whether all are tensors on the CPU, of no type that overrides torch's functions."""
-    return {type(t) for t in tensors} <= _TYPES and {t.device.type for t in tensors if t is not None} == {
-        "cpu"
-    }
+    """Whether all are tensors on the CPU, and neither a type nor a mode overrides torch's functions."""
+    return (
+        {type(t) for t in tensors} <= _TYPES
+        and all(t is not None and t.device.type == "cpu" for t in tensors)
+        and not torch._C._len_torch_function_stack()
+    )
 
 
 def _in_own_memory(grads: Sequence[Tensor | None]) -> Gradients:

@@ -25,13 +25,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
-from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from graftkit.core.validation import check_bool, check_choice, check_iterable, raise_invalid
 from graftkit.methods.sse_sam.closure_arguments import call_whole
 from graftkit.methods.sse_sam.closure_form import ClosureForm
 from graftkit.methods.sse_sam.explicit_form import THREE_WAYS, ExplicitForm
 from graftkit.methods.sse_sam.loop_form import LoopForm
+from graftkit.methods.sse_sam.observed import wrapped_while_observed
 from graftkit.methods.sse_sam.settings import Settings, check_rho, resolve_tail, switch_step
 from graftkit.methods.sse_sam.sharpening import NonFiniteGradient
 
@@ -270,6 +270,8 @@ class SSESAM(LoopForm, ClosureForm, ExplicitForm):
 
         return cls(optimizer.param_groups, adopt, **kwargs)  # type: ignore[arg-type]
 
+    @wrapped_while_observed
+    @torch.no_grad()
     def step(self, closure: Any = None, *, targets: Tensor | None = None, scaler: Any = None) -> Any:
         """Take one step.
 
@@ -299,23 +301,6 @@ class SSESAM(LoopForm, ClosureForm, ExplicitForm):
             If no form gives a gradient (never a silent fall-back to the base optimizer), if a gradient is not
             finite, or if a GradScaler drives an optimizer that watches no model.
         """
-        take = type(self)._observed_step if self._observed() else type(self)._take_step
-        return take(self, closure, targets=targets, scaler=scaler)
-
-    step.hooked = True  # type: ignore[attr-defined]  # torch wraps a step that lacks this in hooks and a label
-
-    def _observed(self) -> bool:
-        """Whether anybody looks: torch's wrapper, a twentieth of a small model's step, waits until then."""
-        return bool(
-            self._optimizer_step_pre_hooks
-            or self._optimizer_step_post_hooks
-            or _global_optimizer_pre_hooks
-            or _global_optimizer_post_hooks
-            or torch._C._autograd._profiler_enabled()
-        )
-
-    @torch.no_grad()
-    def _take_step(self, closure: Any = None, *, targets: Tensor | None = None, scaler: Any = None) -> Any:
         found_inf, grad_scale = self.__dict__.get("found_inf"), self.__dict__.get("grad_scale")
         try:
             self._link()
@@ -330,8 +315,6 @@ class SSESAM(LoopForm, ClosureForm, ExplicitForm):
         finally:
             if self._watch is not None:
                 self._watch.clear()
-
-    _observed_step = Optimizer.profile_hook_step(_take_step)
 
     def _step(self, closure: Any, targets: Any, scaler: Any, found_inf: Any, grad_scale: Any) -> Any:
         pending = self._explicit is not None or self._accumulated is not None

@@ -142,7 +142,7 @@ def all_finite(params: Sequence[Tensor], grads: Gradients, foreach: bool | None 
     if len({g.dtype for g in present}) == 1 and use_foreach(present, foreach):
         first = present[0]
         if first.device.type in ("cpu", "cuda") and first.dtype.is_floating_point:
-            # The scaler's own check costs a third of a norm. It multiplies by one, which changes no bit.
+            # The scaler's own check costs less than a norm. It multiplies by one, which changes no bit.
             found = torch.tensor(0.0, device=first.device)
             torch._amp_foreach_non_finite_check_and_unscale_(present, found, _one(first.device))
             return not found.item()
