@@ -62,7 +62,9 @@ class Records:
     def save(self) -> None:
         """Replace the file in one step, so that an interrupted run leaves the last complete state."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        lines = ",\n  ".join(json.dumps(self.records[key], sort_keys=True) for key in sorted(self.records))
+        lines = ",\n  ".join(
+            json.dumps(_short(self.records[key]), sort_keys=True) for key in sorted(self.records)
+        )
         environments = json.dumps(self.environments, indent=1, sort_keys=True)
         text = f'{{"environments": {environments},\n "records": [\n  {lines}\n ]}}\n'
         with whole_file(self.path) as file:
@@ -94,3 +96,12 @@ def forget_peak() -> int:
     """Start the peak anew at what is resident now, which is returned: imports may have held more before."""
     Path("/proc/self/clear_refs").write_text("5")
     return resident()
+
+
+def _short(value: Any) -> Any:
+    """Numbers to eight digits: nothing is printed with more, and the rest makes files large."""
+    if isinstance(value, float):
+        return float(f"{value:.8g}")
+    if isinstance(value, dict):
+        return {key: _short(item) for key, item in value.items()}
+    return [_short(item) for item in value] if isinstance(value, list | tuple) else value

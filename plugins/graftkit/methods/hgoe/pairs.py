@@ -18,7 +18,7 @@ __all__ = ["content_digests", "each_once", "simple_pairs", "undirected", "undire
 
 
 def each_once(key: np.ndarray) -> np.ndarray:
-    """Sort whole numbers in place and leave each once; `numpy.unique` hashes them, many times slower.
+    """Sort whole numbers in place and leave each once, where `numpy.unique` would hash them.
 
     Parameters
     ----------

@@ -132,7 +132,7 @@ def _draw_edges(
     bits: int,
 ) -> np.ndarray:
     """Edges of one draw of these entries, ``(entry << 2 bits) | (low << bits) | high``, sorted."""
-    # Half the bytes sort in half the time.
+    # Fewer bytes to sort.
     kind = np.uint32 if len(mixtures) << 2 * bits < 2**32 else np.int64
     found = [np.empty(0, kind)]
     for n in sizes[entries].unique().tolist():

@@ -58,7 +58,7 @@ def divide(graphs: PackedGraphs, config: HGOEConfig, seed: int) -> Tensor:
         raise_invalid("num_subgroups", k, f"at most {len(graphs)}, the number of ID graphs")
     given = config.subgroups
 
-    @cache  # where labels need none, only the rare merging asks for them, which costs more than all the rest
+    @cache  # where labels need none, only the rare merging asks for them
     def features() -> Tensor:
         if isinstance(given, str) and given == "graphcl":
             return embed(graphs, seed=seed, epochs=config.ssl_epochs, learning_rate=config.ssl_learning_rate)
