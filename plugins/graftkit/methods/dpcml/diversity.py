@@ -83,9 +83,9 @@ def diversity_penalty(
         below, above = delta_min - distances, distances - delta_max
         penalty = ((below.clamp(min=0) + above.clamp(min=0)) * own / square).sum((1, 2))
         pull = ((above > 0).to(vectors.dtype) - (below > 0).to(vectors.dtype)) * own / square
-    # Each unordered pair stands twice in the sum, and each distance differentiates to 2 (p_a - p_b).
-    gradient = 4 * (pull.sum(2, keepdim=True) * vectors - pull @ vectors)
-    return penalty, gradient
+    # Each unordered pair stands twice in the sum, and each distance differentiates to 2 (p_a - p_b): the
+    # pulls' graph Laplacian times the vectors, in one product.
+    return penalty, torch.bmm(4 * (torch.diag_embed(pull.sum(2)) - pull), vectors)
 
 
 def _pair_distances(vectors: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:

@@ -20,6 +20,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.optim.adam import adam
 
 __all__ = ["RowOptimizer", "add_up_rows"]
 
@@ -90,7 +91,7 @@ class RowOptimizer:
         self.moment1 = state.get("moment1", torch.zeros_like(table))
         self.moment2 = state.get("moment2", torch.zeros_like(table))
 
-    def step(self, rows: Tensor, gradients: Tensor) -> Tensor:
+    def step(self, rows: Tensor, gradients: Tensor, everywhere: Tensor | None = None) -> Tensor:
         """Take one step with the gradient of some rows.
 
         Parameters
@@ -99,6 +100,8 @@ class RowOptimizer:
             Row numbers, repeats allowed.
         gradients : Tensor of shape (m, d)
             What each adds to the gradient.
+        everywhere : Tensor of shape (n, d) or None, default=None
+            Gradient of the whole table to add to, for ``"adam"`` only; it is overwritten.
 
         Returns
         -------
@@ -106,12 +109,13 @@ class RowOptimizer:
             The rows that changed.
         """
         self.n_steps += 1
-        rows, gradients = add_up_rows(rows, gradients)
         if self.kind == "adam":
-            dense = torch.zeros_like(self.table).index_copy_(0, rows, gradients)
-            new = self._move(self.table, dense, self.moment1, self.moment2)
-            self.table.copy_(new if self.constrain is None else self.constrain(new))
+            total = torch.zeros_like(self.table) if everywhere is None else everywhere
+            self._move_all(total.index_add_(0, rows, gradients))
+            if self.constrain is not None:
+                self.table.copy_(self.constrain(self.table))
             return torch.arange(len(self.table), device=rows.device)
+        rows, gradients = add_up_rows(rows, gradients)
         old = self.table.index_select(0, rows)
         first, second = self.moment1.index_select(0, rows), self.moment2.index_select(0, rows)
         new = self._move(old, gradients, first, second)
@@ -121,6 +125,26 @@ class RowOptimizer:
         self.moment2.index_copy_(0, rows, second)
         self.table.index_copy_(0, rows, new)
         return rows
+
+    def _move_all(self, gradient: Tensor) -> None:
+        """PyTorch's Adam on the whole table: its fused form passes over the memory once."""
+        adam(
+            [self.table],
+            [gradient],
+            [self.moment1],
+            [self.moment2],
+            [],
+            # The count before this step; the function adds one to it.
+            [torch.tensor(float(self.n_steps - 1), device=self.table.device)],
+            fused=True,
+            amsgrad=False,
+            beta1=BETA1,
+            beta2=BETA2,
+            lr=self.learning_rate,
+            weight_decay=self.weight_decay,
+            eps=EPSILON,
+            maximize=False,
+        )
 
     def _move(self, old: Tensor, gradient: Tensor, first: Tensor, second: Tensor) -> Tensor:
         """Update the moments in place and return the moved rows."""

@@ -176,19 +176,23 @@ class Trainer:
         )
         user_rows, user_gradients = [gradient.user_rows], [gradient.user_gradients]
         penalty = torch.zeros((), dtype=torch.float64, device=users.device)
+        everywhere = None
         if settings.dcrs is not None and settings.dcrs_weight > 0 and self._rows.shape[1] > 1:
             penalty, rows, pulls = self._diversity(users)
-            user_rows.append(rows)
-            user_gradients.append(pulls)
-        user_table.step(torch.cat(user_rows), torch.cat(user_gradients))
+            if rows is None:
+                everywhere = pulls
+            else:
+                user_rows.append(rows)
+                user_gradients.append(pulls)
+        user_table.step(torch.cat(user_rows), torch.cat(user_gradients), everywhere)
         item_table.step(gradient.item_rows, gradient.item_gradients)
         if gradient.thresholds is not None:
             self._optimizers["threshold"].step(users, gradient.thresholds.unsqueeze(1))
         loss = gradient.losses.sum(dtype=torch.float64)
         return torch.stack((loss, penalty, gradient.n_active.to(loss)))
 
-    def _diversity(self, users: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean penalty of the users concerned, and its weighted gradient as rows."""
+    def _diversity(self, users: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Mean penalty of the users concerned, its rows (None: the whole table) and their weighted gradient."""
         settings = self.settings
         n_users = len(self._counts)
         if settings.dcrs_scale == "full":
@@ -210,11 +214,15 @@ class Trainer:
             weight = (settings.dcrs_weight / (len(users) * n_users * self._chance[distinct])).to(penalty)
         else:
             weight = torch.full_like(penalty, settings.dcrs_weight / (len(users) * n_users))
-        # Users within the bounds, and padding, give nothing.
+        mean = penalty.mean(dtype=torch.float64)
+        pulls = gradient.mul_(weight[:, None, None])
         own = torch.arange(rows.shape[1], device=users.device) < counts.unsqueeze(1)
+        if settings.dcrs_scale == "full" and settings.optimizer == "adam":
+            # A dense step wants every row, and all users' rows are the table in its order.
+            return mean, None, pulls.reshape(table.shape) if rows.numel() == len(table) else pulls[own]
+        # Users within the bounds, and padding, give nothing.
         concerned = own & (penalty > 0).unsqueeze(1)
-        pulls = (gradient * weight[:, None, None])[concerned]
-        return penalty.mean(dtype=torch.float64), rows[concerned], pulls
+        return mean, rows[concerned], pulls[concerned]
 
     def state(self) -> TrainingState:
         """What training has reached, as NumPy arrays of its own.
