@@ -32,6 +32,11 @@ paired difference over seeds, and decides the verdict. A figure whose name begin
 a cost, negated so that more is better. Time and memory are ratios to what the cell names.
 """
 
+TIME = """## What the runs take
+
+CPU minutes of the records that say what they took, ended children included; a rerun skips what is there.
+"""
+
 
 def main() -> None:
     """Write RESULTS.md, the README's measured column, and CONTRIBUTING's table of scale."""
@@ -51,6 +56,7 @@ def render_all(results: Path) -> str:
 
     sections: list[str] = []
     summary: list[list[str]] = []
+    times: list[list[str]] = []
     for renderer in sorted(FOLDER.glob("render_*.py")):
         module = importlib.import_module(f"tests.benchmarks.{renderer.stem}")
         path = results / f"{renderer.stem.removeprefix('render_')}.json"
@@ -59,6 +65,7 @@ def render_all(results: Path) -> str:
             continue
         stored = json.loads(path.read_text())
         name = module.TITLE.partition(":")[0].partition(",")[0]
+        times.append([f"`bench_{path.stem}.py`", *minutes(stored["records"])])
         headlines = module.headlines(stored["records"])
         summary += [[name, *headline.cells()] for headline in headlines]
         summary += [] if headlines else [[name, "quality not measured yet", *["-"] * (len(HEADER) - 2)]]
@@ -67,7 +74,14 @@ def render_all(results: Path) -> str:
             module.render(stored["records"]),
             machines(stored["environments"]),
         ]
-    return "\n".join([INTRODUCTION, SUMMARY, table(HEADER, summary), *sections])
+    closing = [TIME, table(["script", "records", "timed", "CPU minutes"], times)] if times else []
+    return "\n".join([INTRODUCTION, SUMMARY, table(HEADER, summary), *sections, *closing])
+
+
+def minutes(records: list[dict[str, Any]]) -> list[str]:
+    """How many records there are, how many say what they took, and the sum of that."""
+    timed = [record["took"] for record in records if "took" in record]
+    return [str(len(records)), str(len(timed)), f"{sum(timed) / 60:.1f}" if timed else "-"]
 
 
 def machines(environments: list[dict[str, Any]]) -> str:

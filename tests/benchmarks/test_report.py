@@ -1,6 +1,7 @@
 """The report is computed from the JSON files: means, spreads, verdicts and missing sections."""
 
 import json
+import os
 
 import pytest
 
@@ -94,6 +95,18 @@ def test_records_survive_and_resume(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_records_say_what_they_took(tmp_path, monkeypatch):
+    clock = iter([(1.0, 1.0, 0.5, 0.0, 99.0), (3.0, 1.0, 61.0, 0.0, 99.0), (66.0, 1.5, 61.0, 0.0, 99.0)])
+    monkeypatch.setattr(os, "times", lambda: next(clock))
+    records = Records("x", tmp_path / "x.json")
+    for key in "ab":
+        records.add(key, {})
+    assert [record["took"] for record in records.records.values()] == [62.5, 63.5]
+    # An old record without a time is counted as not timed.
+    assert report.minutes([*records.records.values(), {"key": "old"}]) == ["3", "2", "2.1"]
+    assert report.minutes([{"key": "old"}]) == ["1", "0", "-"]
+
+
 def test_whole_report_from_a_folder(tmp_path):
     assert "Not run." in report.render_all(tmp_path)
     Records("rcpmod", tmp_path / "rcpmod.json").add(
@@ -112,6 +125,7 @@ def test_whole_report_from_a_folder(tmp_path):
     text = report.render_all(tmp_path)
     assert "CPU-X, 2 cores" in text
     assert "RCPMOD is best in 1 of 1 rows." in text
+    assert "| `bench_rcpmod.py` | 1 | 1 | 0.0 |" in text
 
 
 def test_arms_of_graph_outliers_are_explained_only_where_they_were_run():

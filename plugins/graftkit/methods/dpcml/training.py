@@ -192,7 +192,7 @@ class Trainer:
         return torch.stack((loss, penalty, gradient.n_active.to(loss)))
 
     def _diversity(self, users: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
-        """Mean penalty of the users concerned, its rows (None: the whole table) and their weighted gradient."""
+        """Mean penalty of the users concerned, its rows (None: every row), their weighted gradient."""
         settings = self.settings
         n_users = len(self._counts)
         if settings.dcrs_scale == "full":
