@@ -168,6 +168,7 @@ def _quality(records: list[Record]) -> str:
     head = ["data, regime, loss", "method", "seeds", "work", *GROUPS, "train head / tail"]
     return (
         f"### CIFAR-10-LT (IF 100): recall in %, last epoch\n\n{table(head, rows)}\n"
+        "Where no epochs are named: augmented 40, memorised 80, the full set 20. "
         "Many, medium and few by training counts (over 1000, under 200; a tenth of that on the tenth). Work "
         "is counted in forward and backward passes over the training set; `sgd x2` has twice the epochs, the "
         "fair rival at equal work. All parts are divided by the whole batch; `imbsam, tail x2` has the "
