@@ -43,6 +43,10 @@ class ScoresMixin(FittedMixin):
             If ids are not integers.
         ValueError
             If the arrays differ in length.
+
+        Notes
+        -----
+        There is no ``predict`` of pairs: scikit-learn's tools would call it with rows of a matrix.
         """
         check_is_fitted(self, "user_vectors_")
         users = check_ids("user_ids", user_ids, self.n_users_, self._shape())
