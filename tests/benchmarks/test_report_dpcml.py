@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.benchmarks.render_dpcml import DEFAULTS, SHOWN, render
+from tests.benchmarks.render_dpcml import DEFAULTS, FIGURES, PUBLISHED, SHOWN, render
 
 
 def quality(method, seed, precision, mrr=0.5, data="Steam-200k"):
@@ -68,9 +68,21 @@ def test_ratios():
     assert "| ours, C=1 | 1,000 |" in text
 
 
-def test_published_settings_stand_beside_the_paper():
-    record = quality("hars", 0, 0.2655) | {"section": "paper", "best_pass": 80}
-    assert "| hars | 1 | 26.55 | 26.66 | 50.00 | 48.84 | yes | 80 | 3 |" in render([record])
-    for precision, mrr in ((0.29, 0.4884), (0.24, 0.4884), (0.2666, 0.51), (0.2666, 0.46)):
-        record = quality("hars", 0, precision, mrr) | {"section": "paper", "best_pass": 80}
-        assert " | no | 80 | 3 |" in render([record])
+def published_run(**changes):
+    figures = {name: value / 100 for name, value in zip(FIGURES, PUBLISHED["hars"], strict=True)}
+    return quality("hars", 0, 0.0) | {"section": "paper", "best_pass": 80, "libcml": {**figures, **changes}}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_published_settings_stand_beside_the_paper(name):
+    figure = dict(zip(FIGURES, PUBLISHED["hars"], strict=True))[name]
+    for off, verdict in (
+        (0.0, "yes"),
+        (1.4, "yes"),
+        (-1.4, "yes"),
+        (1.6, "no (1.60 off)"),
+        (-1.6, "no (1.60 off)"),
+    ):
+        text = render([published_run(**{name: (figure + off) / 100})])
+        assert f" {figure + off:.2f}; {figure:.2f} |" in text
+        assert f" | {verdict} | 80 | 3 |" in text
