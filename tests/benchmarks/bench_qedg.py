@@ -91,10 +91,11 @@ def alternately(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, 
 def bare_passes(source: GeneratedQueries, substitute: nn.Module) -> None:
     """What no loop can leave out: forward and backward passes of generator and substitute, nothing else."""
     latent = torch.randn(source.config.batch_size, source.config.latent)
+    trained = [weight for weight in source.generator.parameters() if weight.requires_grad]
     for step in range(1, source.config.g_steps + 1):
         scores = substitute(source.generator(latent))
         if step < source.config.g_steps:
-            torch.autograd.grad(scores.sum(), list(source.generator.parameters()))
+            torch.autograd.grad(scores.sum(), trained)
 
 
 def speed(records: Records, where: Where, options: argparse.Namespace) -> None:

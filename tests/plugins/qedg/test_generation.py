@@ -76,6 +76,61 @@ def test_upsampling_and_convolution_in_one_are_the_two_of_them(shape):
         assert torch.allclose(mine, other, rtol=1e-12, atol=1e-12)
 
 
+def plain_generator(generator, channels):
+    """The published layers one by one, with the generator's weights."""
+    small, width, last = generator.start, generator.start[0], max(1, generator.start[0] // 2)
+    layers = nn.Sequential(
+        nn.BatchNorm2d(width),
+        nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(width, width, 3, padding=1)),
+        nn.BatchNorm2d(width), nn.LeakyReLU(0.2),
+        nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(width, last, 3, padding=1)),
+        nn.BatchNorm2d(last), nn.LeakyReLU(0.2), nn.Conv2d(last, channels, 3, padding=1), nn.Sigmoid(),
+    )  # fmt: skip
+    linear = nn.Linear(generator.linear.in_features, generator.linear.out_features)
+    plain = nn.Sequential(linear, nn.Unflatten(1, small), layers).double()
+    state = generator.state_dict()
+    assert {"linear.bias", "layers.1.bias", "layers.4.bias", "layers.7.bias"} <= set(state)
+    plain.load_state_dict(dict(zip(plain.state_dict(), state.values(), strict=True)))
+    return plain
+
+
+@pytest.mark.parametrize(("shape", "width"), [((1, 28, 28), 16), ((3, 10, 13), 5), ((2, 4, 4), 1)])
+@pytest.mark.parametrize("training", [True, False])
+def test_the_generator_is_its_plain_layers_and_a_bias_before_a_batch_norm_has_no_gradient(
+    shape, width, training
+):
+    random = torch.Generator().manual_seed(0)
+    generator = make_generator(shape, 6, width).double().train(training)
+    with torch.no_grad():
+        for value in generator.state_dict().values():
+            if value.is_floating_point():
+                value.copy_(torch.rand(value.shape, generator=random, dtype=torch.float64) - 0.5)
+        for layer in generator.layers:
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.running_var.add_(1)
+    plain = plain_generator(generator, shape[0]).train(training)
+    z = torch.randn(12, 6, generator=random, dtype=torch.float64)
+    made, expected = generator(z), plain(z)
+    top, left = ((expected.shape[axis] - shape[axis - 1]) // 2 for axis in (2, 3))
+    expected = expected[:, :, top : top + shape[1], left : left + shape[2]]
+    assert torch.allclose(made, expected, rtol=0, atol=1e-13)
+    for mine, other in zip(generator.buffers(), plain.buffers(), strict=True):
+        assert torch.allclose(mine, other, rtol=1e-12, atol=1e-13)
+    weights = torch.randn(made.shape, generator=random, dtype=torch.float64)
+    names = [name for name, _ in generator.named_parameters()]
+    theirs = dict(
+        zip(names, torch.autograd.grad((expected * weights).sum(), list(plain.parameters())), strict=True)
+    )
+    trained = {name: p for name, p in generator.named_parameters() if p.requires_grad}
+    assert set(names) - set(trained) == {"layers.1.bias", "layers.4.bias"}
+    ours = torch.autograd.grad((made * weights).sum(), list(trained.values()))
+    for name, mine in zip(trained, ours, strict=True):
+        assert torch.allclose(mine, theirs[name], rtol=1e-9, atol=1e-11), name
+    if training:
+        for name in set(names) - set(trained):
+            assert theirs[name].abs().max() < 1e-11, name
+
+
 def test_a_fresh_generator_has_the_published_initial_weights():
     generator = make_generator((1, 28, 28), 64, 64)
     with torch.no_grad():
