@@ -19,10 +19,12 @@ tensor([[ 0.0000, -0.5000],
         [-0.5000,  0.0000]])
 """
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import threshold
 
 __all__ = ["corrected_cost", "difference", "risk_scores"]
 
@@ -48,18 +50,18 @@ def difference(weight: Tensor) -> Tensor:
 
 
 def _corrected(weight: Tensor, distance: Tensor, beta: float) -> tuple[Tensor, Tensor]:
-    """The matrix, and one over the norm of each row of W without its diagonal."""
+    """The matrix, and one over the norm of each row of W without its diagonal, of shape (C, 1)."""
     cost = weight.clone().fill_diagonal_(0)
-    norm = torch.linalg.vector_norm(cost, dim=1)
-    inverse = norm.clamp_min(TINY**0.5).reciprocal_().mul_(norm > TINY**0.5)  # a row of zeros stays
-    return cost.mul_((beta * inverse)[:, None]).sub_(distance), inverse
+    norm = torch.linalg.vector_norm(cost, dim=1, keepdim=True)
+    inverse = threshold(norm, TINY**0.5, math.inf).reciprocal_()  # a row of zeros stays
+    return cost.mul_(beta * inverse).sub_(distance), inverse
 
 
 def _tangent(result: Tensor, weight: Tensor, inverse: Tensor) -> Tensor:
     """Take from each row what lies along that of W, in place; both without their diagonals."""
     result.fill_diagonal_(0)
-    along = torch.linalg.vecdot(result, weight)  # the diagonal of `result` is 0, so that of W is out
-    return result.addcmul_(weight, (-along * inverse.square())[:, None]).fill_diagonal_(0)
+    along = (result * weight).sum(1, keepdim=True)  # the diagonal of `result` is 0, so that of W is out
+    return result.addcmul_(weight, along.mul_(inverse).mul_(inverse), value=-1).fill_diagonal_(0)
 
 
 class _Corrected(torch.autograd.Function):
@@ -74,7 +76,7 @@ class _Corrected(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         weight, inverse = ctx.saved_tensors
-        return _tangent(gradient * (ctx.beta * inverse)[:, None], weight, inverse), None, None
+        return _tangent(gradient * (ctx.beta * inverse), weight, inverse), None, None
 
 
 class _Scores(torch.autograd.Function):
@@ -106,9 +108,9 @@ class _Scores(torch.autograd.Function):
         first = of_scores @ cost if of_scores is not None and ctx.needs_input_grad[0] else None
         if not ctx.needs_input_grad[1]:
             return first, None, None, None
-        second = torch.zeros_like(weight) if of_scores is None else (of_scores * scale).T @ probabilities
+        second = torch.zeros_like(weight) if of_scores is None else (of_scores.T * scale) @ probabilities
         if of_cost is not None:
-            second.addcmul_(of_cost, scale[:, None])
+            second.addcmul_(of_cost, scale)
         return first, _tangent(second, weight, inverse), None, None
 
 
