@@ -46,15 +46,20 @@ class FullCost(nn.Module):
         True adds the identity to Delta in the score, as the public CIFAR code does.
     """
 
-    distance: Tensor
+    closeness: Tensor
 
     def __init__(self, lineage: Tensor, beta: float, *, detach: bool = False, identity: bool = False) -> None:
         super().__init__()
         size = lineage.shape[1]
         self.beta, self.detach, self.identity = beta, detach, identity
         self.weight = nn.Parameter(torch.full((size, size), 1 / size))
-        self.register_buffer("distance", lca_distance(lineage), persistent=False)
+        self.register_buffer("closeness", -lca_distance(lineage), persistent=False)
         self._cache: tuple[Any, Tensor] | None = None
+
+    @property
+    def distance(self) -> Tensor:
+        """Tree distances; what is kept is `closeness`, the same with a minus sign."""
+        return -self.closeness
 
     def cost(self) -> Tensor:
         """The matrix; in evaluation it is kept until the weight changes.
@@ -89,7 +94,7 @@ class FullCost(nn.Module):
         weight = self.weight.to(torch.promote_types(self.weight.dtype, torch.float32))
         plain = not (self.detach or self.identity or torch.compiler.is_compiling())
         if plain and torch.is_grad_enabled() and weight.dtype == probabilities.dtype:
-            return risk_scores(probabilities, weight, self.distance.to(weight.dtype), self.beta)
+            return risk_scores(probabilities, weight, self.closeness.to(weight.dtype), self.beta)
         cost = self.cost().to(probabilities.dtype)
         if self.detach:
             distance = self.distance.to(probabilities.dtype)
@@ -197,7 +202,7 @@ def cost_rows(cost: Tensor | FactoredCost, classes: Tensor) -> Tensor:
         Values.
     """
     if isinstance(cost, Tensor):
-        return cost.detach()[classes]
+        return cost.detach().index_select(0, classes)
     rows = cost.left.detach()[classes] @ cost.right.detach().T
     rows.scatter_(1, classes[:, None], 0)
     return rows - distance_rows(cost.lineage, classes).to(rows.dtype)

@@ -189,25 +189,28 @@ class BiLTLoss(nn.Module):
     def _goal_of_logits(self, y: Tensor, z: Tensor, h: int) -> Tensor:
         if not (self.smooth_logits and self.epsilon > 0):
             return y.to(z.dtype) if y.is_floating_point() else y
-        return self._target(y, z.dtype, z.shape[1], lambda rows: -self.gamma * self._distance(rows, h))
+        return self._target(y, z, lambda rows: -self._distance(rows, h))
 
     def _goal_of_scores(self, y: Tensor, s: Tensor, cost: Tensor | FactoredCost) -> Tensor:
         if self.epsilon == 0:
             return y.to(s.dtype) if y.is_floating_point() else y
-        return self._target(y, s.dtype, s.shape[1], lambda rows: self.gamma * cost_rows(cost, rows))
+        return self._target(y, s, lambda rows: cost_rows(cost, rows))
 
-    def _target(
-        self, y: Tensor, dtype: torch.dtype, size: int, logits_of: Callable[[Tensor], Tensor]
-    ) -> Tensor:
+    @torch.no_grad()
+    def _target(self, y: Tensor, values: Tensor, logits_of: Callable[[Tensor], Tensor]) -> Tensor:
         """(1 - epsilon) of the label and epsilon of the soft label, of shape (B, C), without gradient."""
-        with torch.no_grad():
-            if y.is_floating_point():
-                soft = soft_rows(y, lambda rows: logits_of(rows).to(dtype), size)
-                return (1 - self.epsilon) * y.to(dtype) + self.epsilon * soft
-            rows = y.clamp_min(0)
-            target = logits_of(rows).to(dtype).softmax(1).mul_(self.epsilon)
-            share = torch.full_like(rows, 1 - self.epsilon, dtype=dtype)
-            return target.scatter_add_(1, rows[:, None], share[:, None])
+
+        def sharp(rows: Tensor) -> Tensor:
+            logits = logits_of(rows).to(values.dtype)  # its own memory, so that it may be changed
+            return logits if self.gamma == 1 else logits.mul_(self.gamma)
+
+        if y.is_floating_point():
+            soft = soft_rows(y, sharp, values.shape[1])
+            return (1 - self.epsilon) * y.to(values.dtype) + self.epsilon * soft
+        rows = y.clamp_min(0)
+        target = sharp(rows).softmax(1).mul_(self.epsilon)
+        share = target.new_full((len(rows), 1), 1 - self.epsilon)
+        return target.scatter_add_(1, rows[:, None], share)
 
     def _distance(self, rows: Tensor, h: int) -> Tensor:
         matrix = getattr(self, f"distance_{h}", None)

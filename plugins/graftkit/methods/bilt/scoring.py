@@ -49,12 +49,12 @@ def difference(weight: Tensor) -> Tensor:
     return torch.where(norm > TINY, bare * norm.clamp_min(TINY).rsqrt(), torch.zeros_like(bare))
 
 
-def _corrected(weight: Tensor, distance: Tensor, beta: float) -> tuple[Tensor, Tensor]:
+def _corrected(weight: Tensor, closeness: Tensor, beta: float) -> tuple[Tensor, Tensor]:
     """The matrix, and one over the norm of each row of W without its diagonal, of shape (C, 1)."""
     cost = weight.clone().fill_diagonal_(0)
     norm = torch.linalg.vector_norm(cost, dim=1, keepdim=True)
     inverse = threshold(norm, TINY**0.5, math.inf).reciprocal_()  # a row of zeros stays
-    return cost.mul_(beta * inverse).sub_(distance), inverse
+    return torch.addcmul(closeness, cost, inverse, value=beta, out=cost), inverse
 
 
 def _tangent(result: Tensor, weight: Tensor, inverse: Tensor) -> Tensor:
@@ -66,8 +66,8 @@ def _tangent(result: Tensor, weight: Tensor, inverse: Tensor) -> Tensor:
 
 class _Corrected(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, distance: Tensor, beta: float) -> Tensor:
-        cost, inverse = _corrected(weight, distance, beta)
+    def forward(ctx: Any, weight: Tensor, closeness: Tensor, beta: float) -> Tensor:
+        cost, inverse = _corrected(weight, closeness, beta)
         ctx.save_for_backward(weight, inverse)
         ctx.beta = beta
         return cost
@@ -82,10 +82,10 @@ class _Corrected(torch.autograd.Function):
 class _Scores(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, probabilities: Tensor, weight: Tensor, distance: Tensor, beta: float
+        ctx: Any, probabilities: Tensor, weight: Tensor, closeness: Tensor, beta: float
     ) -> tuple[Tensor, Tensor]:
-        cost, inverse = _corrected(weight, distance, beta)
-        ctx.save_for_backward(probabilities, weight, distance, cost, inverse)
+        cost, inverse = _corrected(weight, closeness, beta)
+        ctx.save_for_backward(probabilities, weight, closeness, cost, inverse)
         ctx.beta = beta
         ctx.set_materialize_grads(False)
         return probabilities @ cost.T, cost
@@ -94,9 +94,9 @@ class _Scores(torch.autograd.Function):
     def backward(
         ctx: Any, of_scores: Tensor | None, of_cost: Tensor | None
     ) -> tuple[Tensor | None, Tensor | None, None, None]:
-        probabilities, weight, distance, cost, inverse = ctx.saved_tensors
+        probabilities, weight, closeness, cost, inverse = ctx.saved_tensors
         if torch.is_grad_enabled():  # somebody wants gradients of the gradients
-            matrix = ctx.beta * difference(weight) - distance
+            matrix = ctx.beta * difference(weight) + closeness
             pairs = [(probabilities @ matrix.T, of_scores), (matrix, of_cost)]
             known = [(value, given) for value, given in pairs if given is not None]
             first, second = torch.autograd.grad(
@@ -131,12 +131,12 @@ def corrected_cost(weight: Tensor, distance: Tensor, beta: float) -> Tensor:
     Tensor of shape (C, C)
         ``beta * difference(weight) - distance``; once differentiable with respect to `weight`.
     """
-    result: Tensor = _Corrected.apply(weight, distance, beta)
+    result: Tensor = _Corrected.apply(weight, -distance, beta)
     return result
 
 
 def risk_scores(
-    probabilities: Tensor, weight: Tensor, distance: Tensor, beta: float
+    probabilities: Tensor, weight: Tensor, closeness: Tensor, beta: float
 ) -> tuple[Tensor, Tensor]:
     """Risk scores and the matrix that made them, for training.
 
@@ -146,15 +146,15 @@ def risk_scores(
         Rows that sum to 1.
     weight : Tensor of shape (C, C)
         W, of the same dtype.
-    distance : Tensor of shape (C, C)
-        Tree distances, a constant.
+    closeness : Tensor of shape (C, C)
+        Tree distances with a minus sign, a constant.
     beta : float
         Size of the correction.
 
     Returns
     -------
     tuple of (Tensor of shape (N, C), Tensor of shape (C, C))
-        ``probabilities @ corrected_cost(weight, distance, beta).T``, and that matrix.
+        ``probabilities @ corrected_cost(weight, -closeness, beta).T``, and that matrix.
     """
-    scores, cost = _Scores.apply(probabilities, weight, distance, beta)
+    scores, cost = _Scores.apply(probabilities, weight, closeness, beta)
     return scores, cost
