@@ -22,16 +22,19 @@ from torch.nn.functional import nll_loss
 __all__ = ["weighted_cross_entropies"]
 
 
+def _mean(log: Tensor, target: Tensor) -> Tensor:
+    if target.ndim == 1:
+        return nll_loss(log, target)
+    return torch.dot(log.reshape(-1), target.reshape(-1)) / -len(log)
+
+
 class _Weighted(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, targets: Sequence[Tensor], weights: Sequence[float], *values: Tensor
     ) -> tuple[Tensor, Tensor]:
         logs = [value.log_softmax(1) for value in values]
-        parts = torch.stack([
-            nll_loss(log, target) if target.ndim == 1 else torch.dot(log.reshape(-1), target.reshape(-1)) / -len(log)
-            for log, target in zip(logs, targets, strict=True)
-        ])  # fmt: skip
+        parts = torch.stack([_mean(log, target) for log, target in zip(logs, targets, strict=True)])
         total = torch.zeros_like(parts[0])
         for part, weight in zip(parts.unbind(), weights, strict=True):
             total.add_(part, alpha=weight)

@@ -155,16 +155,16 @@ class BiLTLoss(nn.Module):
             for h, cost in enumerate(output.level_cost, start=first):
                 values.append(wide(output.level_scores[h - first]))
                 goals.append(self._goal_of_scores(targets[h], values[-1], cost))
-            weights = self.weights[first:] * (2 if output.level_cost else 1)
-            if target.ndim == 1 and not torch.compiler.is_compiling():
+            copies = 2 if output.level_cost else 1
+            weights = self.weights[first:] * copies
+            dense = any(isinstance(cost, Tensor) for cost in output.level_cost)
+            if dense and target.ndim == 1 and not torch.compiler.is_compiling():
                 total, parts = weighted_cross_entropies(values, goals, weights)
             else:
-                known = None if target.is_floating_point() or target.ndim == 1 else targets[first:] * 2
-                means = [
-                    mean_cross_entropy(value, goal, None if known is None else known[k])
-                    for k, (value, goal) in enumerate(zip(values, goals, strict=True))
-                ]
-                total = sum(weight * mean for weight, mean in zip(weights, means, strict=True))
+                whole = target.ndim == 1 or target.is_floating_point()  # every level known
+                labels = [None] * len(values) if whole else targets[first:] * copies
+                means = [mean_cross_entropy(*term) for term in zip(values, goals, labels, strict=True)]
+                total = torch.stack([w * mean for w, mean in zip(weights, means, strict=True)]).sum()
                 parts = torch.stack(means).detach()
         levels = len(output.level_logits)
         self.last_components = LossComponents(

@@ -4,8 +4,8 @@ r"""Risk scores and the matrix behind them, with their gradients in closed form.
     \Delta = \mathrm{rownorm}_2\big(W \odot (1 - I)\big), \qquad \tilde D = \beta \Delta - D, \qquad
     S = P \tilde D^\top
 
-With :math:`G` the gradient of S, :math:`W_0` the matrix W without its diagonal and :math:`n_k` the norm of its
-row k, the chain rule gives (our derivation)
+With :math:`G` the gradient of S, :math:`W_0` the matrix W without its diagonal and :math:`n_k` the norm of
+its row k, the chain rule gives (our derivation)
 
 .. math::
     R_k = \frac{\beta}{n_k} (G^\top P)_k, \qquad
@@ -95,23 +95,26 @@ class _Scores(torch.autograd.Function):
         ctx: Any, of_scores: Tensor | None, of_cost: Tensor | None
     ) -> tuple[Tensor | None, Tensor | None, None, None]:
         probabilities, weight, closeness, cost, inverse = ctx.saved_tensors
+        need_first, need_second = of_scores is not None and ctx.needs_input_grad[0], ctx.needs_input_grad[1]
+        first = second = None
         if torch.is_grad_enabled():  # somebody wants gradients of the gradients
-            matrix = ctx.beta * difference(weight) + closeness
-            pairs = [(probabilities @ matrix.T, of_scores), (matrix, of_cost)]
-            known = [(value, given) for value, given in pairs if given is not None]
-            first, second = torch.autograd.grad(
-                [value for value, _ in known], [probabilities, weight], [given for _, given in known],
-                create_graph=True, allow_unused=True,
-            )  # fmt: skip
+            delta = ctx.beta * difference(weight)
+            if need_first:
+                first = of_scores @ (delta + closeness)
+            if need_second:
+                parts = [of_cost] if of_scores is None else [of_scores.T @ probabilities, of_cost]
+                given = torch.stack([part for part in parts if part is not None]).sum(0)
+                (second,) = torch.autograd.grad(delta, weight, given, create_graph=True)
             return first, second, None, None
-        scale = ctx.beta * inverse
-        first = of_scores @ cost if of_scores is not None and ctx.needs_input_grad[0] else None
-        if not ctx.needs_input_grad[1]:
-            return first, None, None, None
-        second = torch.zeros_like(weight) if of_scores is None else (of_scores.T * scale) @ probabilities
-        if of_cost is not None:
-            second.addcmul_(of_cost, scale)
-        return first, _tangent(second, weight, inverse), None, None
+        if need_first:
+            first = of_scores @ cost
+        if need_second:
+            scale = ctx.beta * inverse
+            second = torch.zeros_like(weight) if of_scores is None else (of_scores.T * scale) @ probabilities
+            if of_cost is not None:
+                second.addcmul_(of_cost, scale)
+            second = _tangent(second, weight, inverse)
+        return first, second, None, None
 
 
 def corrected_cost(weight: Tensor, distance: Tensor, beta: float) -> Tensor:
