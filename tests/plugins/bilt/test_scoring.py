@@ -51,6 +51,23 @@ def test_gradcheck_of_both_orders():
     assert torch.autograd.gradgradcheck(lambda b: risk_scores(p.detach(), b, closeness, 0.5), (w,))
 
 
+@pytest.mark.parametrize("used", ["scores", "matrix", "both"])
+def test_gradients_that_have_gradients_against_the_plain_formula(used):
+    """gradgradcheck compares the way back with itself; this compares it with the plain one."""
+    p, w, closeness = case(4)
+    kept = {"scores": [0], "matrix": [1], "both": [0, 1]}[used]
+    found = []
+    for function in (risk_scores, plain):
+        outputs = function(p, w, closeness, 0.5)
+        loss = sum(outputs[k].pow(3).sum() for k in kept)
+        first = torch.autograd.grad(loss, [p, w], create_graph=True, materialize_grads=True)
+        second = torch.autograd.grad(first[0].pow(2).sum() + first[1].pow(2).sum(), [p, w],
+                                     materialize_grads=True)  # fmt: skip
+        found.append([*first, *second])
+    for one, two in zip(*found, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-11, atol=1e-11)
+
+
 @pytest.mark.parametrize("frozen", [0, 1])
 def test_what_needs_no_gradient_gets_none(frozen):
     inputs = list(case(5)[:2])
