@@ -26,72 +26,9 @@ from torch import Tensor, nn
 
 from graftkit.core.random import torch_generator
 from graftkit.methods.bilt.distances import distance_rows, expected_distance, lca_distance
+from graftkit.methods.bilt.scoring import TINY, corrected_cost, difference, risk_scores
 
 __all__ = ["FactoredCost", "FullCost", "LowRankCost", "corrected_cost", "cost_rows", "difference"]
-
-TINY = 1e-30
-
-
-def difference(weight: Tensor) -> Tensor:
-    """Zero the diagonal and give every row the norm 1; a row of zeros stays.
-
-    Parameters
-    ----------
-    weight : Tensor of shape (C, C)
-        Any numbers. A positive factor on a row changes nothing, a negative one flips it.
-
-    Returns
-    -------
-    Tensor of shape (C, C)
-        Delta.
-    """
-    bare = weight - torch.diag(weight.diagonal())
-    norm = bare.square().sum(1, keepdim=True)
-    return torch.where(norm > TINY, bare * norm.clamp_min(TINY).rsqrt(), torch.zeros_like(bare))
-
-
-class _Corrected(torch.autograd.Function):
-    """``beta * difference(weight) - distance`` in few passes over the C x C numbers."""
-
-    @staticmethod
-    def forward(ctx: Any, weight: Tensor, distance: Tensor, beta: float) -> Tensor:
-        cost = weight.clone().fill_diagonal_(0)
-        norm = torch.linalg.vector_norm(cost, dim=1)
-        inverse = norm.clamp_min(TINY**0.5).reciprocal_().mul_(norm > TINY**0.5)  # a row of zeros stays
-        ctx.save_for_backward(weight, inverse)
-        ctx.beta = beta
-        return cost.mul_((beta * inverse)[:, None]).sub_(distance)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        weight, inverse = ctx.saved_tensors
-        result = gradient.clone().fill_diagonal_(0)
-        along = torch.linalg.vecdot(result, weight)  # the diagonal of `result` is 0, so that of W is out
-        result.mul_((ctx.beta * inverse)[:, None])
-        result.addcmul_(weight, (-ctx.beta * along * inverse**3)[:, None])
-        return result.fill_diagonal_(0), None, None
-
-
-def corrected_cost(weight: Tensor, distance: Tensor, beta: float) -> Tensor:
-    """The matrix that turns probabilities into risk scores.
-
-    Parameters
-    ----------
-    weight : Tensor of shape (C, C)
-        W.
-    distance : Tensor of shape (C, C)
-        Tree distances, a constant.
-    beta : float
-        Size of the correction.
-
-    Returns
-    -------
-    Tensor of shape (C, C)
-        ``beta * difference(weight) - distance``; once differentiable with respect to `weight`.
-    """
-    result: Tensor = _Corrected.apply(weight, distance, beta)
-    return result
 
 
 class FullCost(nn.Module):
@@ -109,15 +46,20 @@ class FullCost(nn.Module):
         True adds the identity to Delta in the score, as the public CIFAR code does.
     """
 
-    distance: Tensor
+    closeness: Tensor
 
     def __init__(self, lineage: Tensor, beta: float, *, detach: bool = False, identity: bool = False) -> None:
         super().__init__()
         size = lineage.shape[1]
         self.beta, self.detach, self.identity = beta, detach, identity
         self.weight = nn.Parameter(torch.full((size, size), 1 / size))
-        self.register_buffer("distance", lca_distance(lineage), persistent=False)
+        self.register_buffer("closeness", -lca_distance(lineage), persistent=False)
         self._cache: tuple[Any, Tensor] | None = None
+
+    @property
+    def distance(self) -> Tensor:
+        """Tree distances; what is kept is `closeness`, the same with a minus sign."""
+        return -self.closeness
 
     def cost(self) -> Tensor:
         """The matrix; in evaluation it is kept until the weight changes.
@@ -149,6 +91,10 @@ class FullCost(nn.Module):
         tuple of (Tensor of shape (N, C), Tensor of shape (C, C))
             Scores, and the matrix that made them.
         """
+        weight = self.weight.to(torch.promote_types(self.weight.dtype, torch.float32))
+        plain = not (self.detach or self.identity or torch.compiler.is_compiling())
+        if plain and torch.is_grad_enabled() and weight.dtype == probabilities.dtype:
+            return risk_scores(probabilities, weight, self.closeness.to(weight.dtype), self.beta)
         cost = self.cost().to(probabilities.dtype)
         if self.detach:
             distance = self.distance.to(probabilities.dtype)
@@ -256,7 +202,7 @@ def cost_rows(cost: Tensor | FactoredCost, classes: Tensor) -> Tensor:
         Values.
     """
     if isinstance(cost, Tensor):
-        return cost.detach()[classes]
+        return cost.detach().index_select(0, classes)
     rows = cost.left.detach()[classes] @ cost.right.detach().T
     rows.scatter_(1, classes[:, None], 0)
     return rows - distance_rows(cost.lineage, classes).to(rows.dtype)

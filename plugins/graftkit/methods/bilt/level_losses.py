@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from graftkit.core.validation import check_choice, check_number, raise_invalid
 
-__all__ = ["level_weights", "mean_cross_entropy", "mean_of_known", "soft_rows", "wide"]
+__all__ = ["level_weights", "mean_cross_entropy", "soft_rows", "wide"]
 
 ROWS = 1024
 
@@ -102,42 +102,25 @@ def soft_rows(y: Tensor, logits_of: Callable[[Tensor], Tensor], size: int) -> Te
     return torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
 
 
-def mean_cross_entropy(z: Tensor, y: Tensor, whole: bool) -> Tensor:
-    """Cross-entropy of labels or shares; labels that are not all known are averaged over those that are.
+def mean_cross_entropy(z: Tensor, target: Tensor, labels: Tensor | None = None) -> Tensor:
+    """Cross-entropy of labels or shares, averaged over the samples whose label is known.
 
     Parameters
     ----------
     z : Tensor of shape (B, C)
         Logits.
-    y : Tensor of shape (B,) or (B, C)
+    target : Tensor of shape (B,) or (B, C)
         Labels, -1 where unknown, or shares.
-    whole : bool
-        Every label is known.
+    labels : Tensor of shape (B,) or None, default=None
+        Labels, -1 where unknown; None where all are known. The mean is zero, on the graph, where none is.
 
     Returns
     -------
     Tensor
         A scalar.
     """
-    if whole:
-        return cross_entropy(z, y.to(z.dtype) if y.is_floating_point() else y)
-    return mean_of_known(cross_entropy(z, y, reduction="none", ignore_index=-1), y)
-
-
-def mean_of_known(each: Tensor, y: Tensor) -> Tensor:
-    """Mean over the samples whose label is known; zero, on the graph, where none is.
-
-    Parameters
-    ----------
-    each : Tensor of shape (B,)
-        A value a sample.
-    y : Tensor of shape (B,)
-        Labels, -1 where unknown.
-
-    Returns
-    -------
-    Tensor
-        A scalar.
-    """
-    known = (y >= 0).to(each.dtype)
+    if labels is None:
+        return cross_entropy(z, target)
+    known = (labels >= 0).to(z.dtype)
+    each = cross_entropy(z, target, reduction="none", ignore_index=-1)
     return (each * known).sum() / known.sum().clamp_min(1)

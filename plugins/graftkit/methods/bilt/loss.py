@@ -15,7 +15,8 @@ The AIGDL term has a floor above zero (:math:`\log \sum_j e^{-D_{yj}}` for a per
 Extensions, not in the paper: mixed targets, labels that are known at some levels only. Unverified: how the
 paper combined label smoothing with BiLT without AIGDL; ``smooth_logits`` is the natural reading.
 
->>> from graftkit.methods.bilt.head import HierarchicalHead
+>>> from graftkit.methods.bilt.entropies import weighted_cross_entropies
+from graftkit.methods.bilt.head import HierarchicalHead
 >>> tree = LabelTree.from_paths([("animal", "cat"), ("animal", "dog"), ("vehicle", "car")])
 >>> out = HierarchicalHead(8, tree, neck=None)(torch.zeros(4, 8))
 >>> loss = BiLTLoss(tree)(out, torch.tensor([0, 1, 2, 2]))
@@ -26,14 +27,14 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from graftkit.core.validation import check_bool, check_choice, check_number, raise_invalid
 from graftkit.methods.bilt.cost import FactoredCost, cost_rows
 from graftkit.methods.bilt.distances import distance_rows, lca_distance
+from graftkit.methods.bilt.entropies import weighted_cross_entropies
 from graftkit.methods.bilt.head import LARGEST_DENSE, HierarchicalOutput
 from graftkit.methods.bilt.level_losses import level_weights as weights_of_levels  # an argument has its name
-from graftkit.methods.bilt.level_losses import mean_cross_entropy, mean_of_known, soft_rows, wide
+from graftkit.methods.bilt.level_losses import mean_cross_entropy, soft_rows, wide
 from graftkit.methods.bilt.targets import check_targets, level_targets
 from graftkit.methods.bilt.tree import LabelTree
 
@@ -146,24 +147,28 @@ class BiLTLoss(nn.Module):
         self._check(output, target)
         targets = level_targets(target, self.ancestors, self.tree.sizes)
         first = self.tree.num_levels - len(output.level_logits)
-        whole = target.ndim == 1 or target.is_floating_point()  # every level known
-        classification, difference = [], []
-        total = output.level_logits[-1].new_zeros((), dtype=torch.float32)
+        values, goals = [], []
         with torch.autocast(output.scores.device.type, enabled=False):
-            for h, (z, s) in enumerate(
-                zip(output.level_logits, output.level_scores, strict=True), start=first
-            ):
-                y = targets[h]
-                one = self._classification(wide(z), y, h, whole)
-                classification.append(one.detach())
-                if output.level_cost:
-                    two = self._difference(wide(s), y, output.level_cost[h - first], whole)
-                    difference.append(two.detach())
-                    one = one + two
-                total = total + self.weights[h] * one
-        parts = torch.stack(classification)
+            for h, z in enumerate(map(wide, output.level_logits), start=first):
+                values.append(z)
+                goals.append(self._goal_of_logits(targets[h], z, h))
+            for h, cost in enumerate(output.level_cost, start=first):
+                values.append(wide(output.level_scores[h - first]))
+                goals.append(self._goal_of_scores(targets[h], values[-1], cost))
+            copies = 2 if output.level_cost else 1
+            weights = self.weights[first:] * copies
+            dense = any(isinstance(cost, Tensor) for cost in output.level_cost)
+            if dense and target.ndim == 1 and not torch.compiler.is_compiling():
+                total, parts = weighted_cross_entropies(values, goals, weights)
+            else:
+                whole = target.ndim == 1 or target.is_floating_point()  # every level known
+                labels = [None] * len(values) if whole else targets[first:] * copies
+                means = [mean_cross_entropy(*term) for term in zip(values, goals, labels, strict=True)]
+                total = torch.stack([w * mean for w, mean in zip(weights, means, strict=True)]).sum()
+                parts = torch.stack(means).detach()
+        levels = len(output.level_logits)
         self.last_components = LossComponents(
-            parts, torch.stack(difference) if difference else torch.zeros_like(parts)
+            parts[:levels], parts[levels:] if output.level_cost else torch.zeros_like(parts)
         )
         return total
 
@@ -181,38 +186,31 @@ class BiLTLoss(nn.Module):
         if len(target) != len(output.scores):
             raise_invalid("target", target, f"{len(output.scores)} rows, as the output has")
 
-    def _classification(self, z: Tensor, y: Tensor, h: int, whole: bool) -> Tensor:
+    def _goal_of_logits(self, y: Tensor, z: Tensor, h: int) -> Tensor:
         if not (self.smooth_logits and self.epsilon > 0):
-            return mean_cross_entropy(z, y, whole)
-        soft = self._target(y, z.dtype, z.shape[1], lambda rows: -self.gamma * self._distance(rows, h))
-        return (
-            mean_cross_entropy(z, soft, True)
-            if whole
-            else mean_of_known(cross_entropy(z, soft, reduction="none"), y)
-        )
+            return y.to(z.dtype) if y.is_floating_point() else y
+        return self._target(y, z, lambda rows: -self._distance(rows, h))
 
-    def _difference(self, s: Tensor, y: Tensor, cost: Tensor | FactoredCost, whole: bool) -> Tensor:
+    def _goal_of_scores(self, y: Tensor, s: Tensor, cost: Tensor | FactoredCost) -> Tensor:
         if self.epsilon == 0:
-            return mean_cross_entropy(s, y, whole)
-        soft = self._target(y, s.dtype, s.shape[1], lambda rows: self.gamma * cost_rows(cost, rows))
-        return (
-            mean_cross_entropy(s, soft, True)
-            if whole
-            else mean_of_known(cross_entropy(s, soft, reduction="none"), y)
-        )
+            return y.to(s.dtype) if y.is_floating_point() else y
+        return self._target(y, s, lambda rows: cost_rows(cost, rows))
 
-    def _target(
-        self, y: Tensor, dtype: torch.dtype, size: int, logits_of: Callable[[Tensor], Tensor]
-    ) -> Tensor:
+    @torch.no_grad()
+    def _target(self, y: Tensor, values: Tensor, logits_of: Callable[[Tensor], Tensor]) -> Tensor:
         """(1 - epsilon) of the label and epsilon of the soft label, of shape (B, C), without gradient."""
-        with torch.no_grad():
-            if y.is_floating_point():
-                soft = soft_rows(y, lambda rows: logits_of(rows).to(dtype), size)
-                return (1 - self.epsilon) * y.to(dtype) + self.epsilon * soft
-            rows = y.clamp_min(0)
-            target = logits_of(rows).to(dtype).softmax(1).mul_(self.epsilon)
-            share = torch.full_like(rows, 1 - self.epsilon, dtype=dtype)
-            return target.scatter_add_(1, rows[:, None], share[:, None])
+
+        def sharp(rows: Tensor) -> Tensor:
+            logits = logits_of(rows).to(values.dtype)  # its own memory, so that it may be changed
+            return logits if self.gamma == 1 else logits.mul_(self.gamma)
+
+        if y.is_floating_point():
+            soft = soft_rows(y, sharp, values.shape[1])
+            return (1 - self.epsilon) * y.to(values.dtype) + self.epsilon * soft
+        rows = y.clamp_min(0)
+        target = sharp(rows).softmax(1).mul_(self.epsilon)
+        share = target.new_full((len(rows), 1), 1 - self.epsilon)
+        return target.scatter_add_(1, rows[:, None], share)
 
     def _distance(self, rows: Tensor, h: int) -> Tensor:
         matrix = getattr(self, f"distance_{h}", None)
