@@ -15,8 +15,7 @@ The AIGDL term has a floor above zero (:math:`\log \sum_j e^{-D_{yj}}` for a per
 Extensions, not in the paper: mixed targets, labels that are known at some levels only. Unverified: how the
 paper combined label smoothing with BiLT without AIGDL; ``smooth_logits`` is the natural reading.
 
->>> from graftkit.methods.bilt.entropies import weighted_cross_entropies
-from graftkit.methods.bilt.head import HierarchicalHead
+>>> from graftkit.methods.bilt.head import HierarchicalHead
 >>> tree = LabelTree.from_paths([("animal", "cat"), ("animal", "dog"), ("vehicle", "car")])
 >>> out = HierarchicalHead(8, tree, neck=None)(torch.zeros(4, 8))
 >>> loss = BiLTLoss(tree)(out, torch.tensor([0, 1, 2, 2]))
