@@ -127,7 +127,11 @@ class RowOptimizer:
         return rows
 
     def _move_all(self, gradient: Tensor) -> None:
-        """PyTorch's Adam on the whole table: its fused form passes over the memory once."""
+        """PyTorch's Adam on the whole table: its fused form passes over the memory once.
+
+        That form walks the memory without a look at strides, so that others get the plain one.
+        """
+        tables = (self.table, gradient, self.moment1, self.moment2)
         adam(
             [self.table],
             [gradient],
@@ -136,7 +140,7 @@ class RowOptimizer:
             [],
             # The count before this step; the function adds one to it.
             [torch.tensor(float(self.n_steps - 1), device=self.table.device)],
-            fused=True,
+            fused=all(table.is_contiguous() for table in tables),
             amsgrad=False,
             beta1=BETA1,
             beta2=BETA2,
