@@ -300,3 +300,15 @@ def test_two_vectors_find_the_minority_interest():
 def test_two_vectors_find_the_minority_interest_quickly():
     two, one = (np.mean([hit_rate(c, seed) for seed in range(2)]) for c in (2, 1))
     assert two > one + 0.06
+
+
+@pytest.mark.parametrize("scale", ["paper", "code", "full"])
+@pytest.mark.parametrize("optimizer", ["adam", "lazy_adam"])
+def test_pass_over_nothing(scale, optimizer):
+    full = sp.csr_matrix(np.ones((3, 4), dtype=np.float32))
+    settings = Settings(**{**OPTIONS, "dcrs_scale": scale, "optimizer": optimizer})
+    trainer = Trainer(full, full, settings, np.random.default_rng(0))
+    before = trainer.state()
+    assert trainer.run_epoch() == {"loss": 0.0, "diversity": 0.0, "active": 0.0}
+    np.testing.assert_array_equal(trainer.state().user_vectors, before.user_vectors)
+    assert trainer.state().n_steps == 0

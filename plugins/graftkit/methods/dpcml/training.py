@@ -142,7 +142,9 @@ class Trainer:
         on_device = [torch.from_numpy(part).to(device) for part in (users, items, candidates)]
         sums = torch.zeros(3, dtype=torch.float64, device=device)
         n_steps = 0
-        for batch in zip(*(part.split(settings.batch_size) for part in on_device), strict=True):
+        # No positives (every user owns all, say) would still be one batch, an empty one.
+        batches = zip(*(part.split(settings.batch_size) for part in on_device), strict=True)
+        for batch in batches if len(users) else ():
             sums += self._step(*batch)
             n_steps += 1
         loss, penalty, active = sums.tolist()
