@@ -63,6 +63,16 @@ class Records:
         self.records[key] = {"key": key, "environment": where, "took": took, **values}
         self.save()
 
+    def adopt(self, path: Path) -> None:
+        """Take over another file's records as they are: `add` would say that they took no time."""
+        other = Records("", path)
+        for key, record in other.records.items():
+            environment = other.environments[record["environment"]]
+            if environment not in self.environments:
+                self.environments.append(environment)
+            self.records[key] = {**record, "environment": self.environments.index(environment)}
+        self.save()
+
     def save(self) -> None:
         """Replace the file in one step, so that an interrupted run leaves the last complete state."""
         self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -107,6 +107,25 @@ def test_records_say_what_they_took(tmp_path, monkeypatch):
     assert report.minutes([{"key": "old"}]) == ["1", "0", "-"]
 
 
+def test_adopted_records_stay_as_they_are(tmp_path):
+    mine, lane, old = (tmp_path / f"{name}.json" for name in ("mine", "lane", "old"))
+    Records("", mine).add("a", {"cpu": "one"}, took=3.0, value=1)
+    records = Records("", lane)
+    records.add("b", {"cpu": "two"}, took=70.0, value=2)
+    records.add("c", {"cpu": "one"}, took=80.0, value=3)
+    old.write_text('{"environments": [{"cpu": "old"}], "records": [{"key": "d", "environment": 0}]}')
+    for path in (lane, old):
+        Records("", mine).adopt(path)
+    stored = json.loads(mine.read_text())
+    assert stored["environments"] == [{"cpu": "one"}, {"cpu": "two"}, {"cpu": "old"}]
+    assert [(r["key"], r["environment"], r.get("took")) for r in stored["records"]] == [
+        ("a", 0, 3.0),
+        ("b", 1, 70.0),
+        ("c", 0, 80.0),
+        ("d", 2, None),
+    ]
+
+
 def test_whole_report_from_a_folder(tmp_path):
     assert "Not run." in report.render_all(tmp_path)
     Records("rcpmod", tmp_path / "rcpmod.json").add(
