@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
+from torch.utils.checkpoint import checkpoint
 
 from graftkit.methods.bilt import BiLTLoss
 from graftkit.methods.bilt.entropies import weighted_cross_entropies
@@ -80,3 +81,15 @@ def test_without_aigdl_functional_transforms_go_through():
     found = torch.func.grad(lambda features: criterion(head(features), y))(x)
     x.requires_grad_()
     torch.testing.assert_close(found, torch.autograd.grad(criterion(head(x), y), x)[0])
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_activations_may_be_recomputed_on_the_way_back(reentrant):
+    head, criterion = head_of(SMALL).eval(), BiLTLoss(SMALL)
+    x, y = batch(6, 5)
+    x.requires_grad_()
+    free = [x, *head.parameters()]
+    expected = torch.autograd.grad(criterion(head(x), y), free)
+    checkpoint(lambda features: criterion(head(features), y), x, use_reentrant=reentrant).backward()
+    for one, two in zip(free, expected, strict=True):
+        torch.testing.assert_close(one.grad, two)

@@ -45,8 +45,8 @@ class _Weighted(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        n = len(ctx.weights)
-        values, logs, targets = (ctx.saved_tensors[k : k + n] for k in (0, n, 2 * n))
+        n, saved = len(ctx.weights), ctx.saved_tensors  # read once: recomputed activations are gone after it
+        values, logs, targets = saved[:n], saved[n : 2 * n], saved[2 * n :]
         given = []
         for value, log, target, weight in zip(values, logs, targets, ctx.weights, strict=True):
             if torch.is_grad_enabled():  # somebody wants gradients of the gradients
