@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import threshold
 
-__all__ = ["corrected_cost", "difference", "risk_scores"]
+__all__ = ["corrected_closeness", "corrected_cost", "difference", "risk_scores"]
 
 TINY = 1e-30
 
@@ -139,7 +139,27 @@ def corrected_cost(weight: Tensor, distance: Tensor, beta: float) -> Tensor:
     Tensor of shape (C, C)
         ``beta * difference(weight) - distance``; once differentiable with respect to `weight`.
     """
-    result: Tensor = _Corrected.apply(weight, -distance, beta)
+    return corrected_closeness(weight, -distance, beta)
+
+
+def corrected_closeness(weight: Tensor, closeness: Tensor, beta: float) -> Tensor:
+    """`corrected_cost` of distances that are kept with a minus sign.
+
+    Parameters
+    ----------
+    weight : Tensor of shape (C, C)
+        W.
+    closeness : Tensor of shape (C, C)
+        Tree distances with a minus sign, a constant.
+    beta : float
+        Size of the correction.
+
+    Returns
+    -------
+    Tensor of shape (C, C)
+        ``beta * difference(weight) + closeness``.
+    """
+    result: Tensor = _Corrected.apply(weight, closeness, beta)
     return result
 
 
