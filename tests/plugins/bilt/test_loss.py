@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
+from torch.utils.checkpoint import checkpoint
 
 from graftkit.methods.bilt import BiLTLoss, LabelTree
 from graftkit.methods.bilt.level_losses import level_weights
@@ -280,3 +281,48 @@ def test_extreme_logits_are_finite():
     loss = BiLTLoss(SMALL)(out._replace(scores=scores[-1], level_logits=wild, level_scores=scores),
                            torch.tensor([0, 1, 2, 3]))  # fmt: skip
     assert torch.isfinite(loss)
+
+
+@pytest.mark.parametrize("options", [{}, {"epsilon": 0.0}, {"smooth_logits": True, "gamma": 2.0}], ids=str)
+def test_finest_labels_and_a_label_a_level_give_one_loss(options):
+    head, criterion = head_of(SMALL), BiLTLoss(SMALL, **options)
+    x, y = batch(6, 5)
+    found = []
+    for target in (y, SMALL.ancestors[:, y].T):
+        loss = criterion(head(x), target)
+        found.append([loss, *criterion.last_components, *torch.autograd.grad(loss, list(head.parameters()))])
+    for one, two in zip(*found, strict=True):
+        torch.testing.assert_close(one, two, rtol=0, atol=1e-12)
+
+
+def test_without_aigdl_functional_transforms_go_through():
+    """torch.func takes no function with a gradient of its own; without AIGDL there is none."""
+    head, criterion = head_of(SMALL, aigdl=False).eval(), BiLTLoss(SMALL)
+    x, y = batch(6, 5)
+    found = torch.func.grad(lambda features: criterion(head(features), y))(x)
+    x.requires_grad_()
+    torch.testing.assert_close(found, torch.autograd.grad(criterion(head(x), y), x)[0])
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_activations_may_be_recomputed_on_the_way_back(reentrant):
+    head, criterion = head_of(SMALL).eval(), BiLTLoss(SMALL)
+    x, y = batch(6, 5)
+    x.requires_grad_()
+    free = [x, *head.parameters()]
+    expected = torch.autograd.grad(criterion(head(x), y), free)
+    checkpoint(lambda features: criterion(head(features), y), x, use_reentrant=reentrant).backward()
+    for one, two in zip(free, expected, strict=True):
+        torch.testing.assert_close(one.grad, two)
+
+
+def test_scores_may_be_masked_in_place_before_the_way_back():
+    head, criterion = head_of(SMALL), BiLTLoss(SMALL)
+    x, y = batch(6, 5)
+    expected = torch.autograd.grad(criterion(head(x), y), list(head.parameters()))
+    output = head(x)
+    loss = criterion(output, y)
+    for scores in output.level_scores:
+        scores.detach()[:, 0] = -torch.inf
+    for one, two in zip(torch.autograd.grad(loss, list(head.parameters())), expected, strict=True):
+        assert torch.equal(one, two)

@@ -80,6 +80,39 @@ def test_what_needs_no_gradient_gets_none(frozen):
     torch.testing.assert_close(one, two, rtol=0, atol=1e-12)
 
 
+def test_a_frozen_weight_may_change_before_the_way_back_and_a_free_one_may_not():
+    p, w, closeness = case(5)
+    g = draw(4, 5, seed=7)
+    (expected,) = torch.autograd.grad(plain(p, w.detach(), closeness, 0.5)[0], p, g)
+    frozen = w.detach().clone()
+    scores, cost = risk_scores(p, frozen, closeness, 0.5)
+    assert not cost.requires_grad
+    frozen.zero_()
+    torch.testing.assert_close(torch.autograd.grad(scores, p, g)[0], expected, rtol=0, atol=1e-12)
+    scores, cost = risk_scores(p, w, closeness, 0.5)
+    assert cost.requires_grad
+    with torch.no_grad():
+        w.zero_()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        torch.autograd.grad(scores, p, g)
+
+
+def test_a_penalty_on_the_gradient_of_the_probabilities_reaches_the_weight():
+    p, w, closeness = case(4)
+    found = []
+    for function in (risk_scores, plain):
+        (first,) = torch.autograd.grad(function(p, w, closeness, 0.5)[0].pow(3).sum(), p, create_graph=True)
+        found.append(torch.autograd.grad(first.pow(2).sum(), [p, w]))
+    for one, two in zip(*found, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-11, atol=1e-11)
+
+
+def test_second_order_through_a_frozen_weight():
+    p, w, closeness = case(4)
+    frozen = w.detach()
+    assert torch.autograd.gradgradcheck(lambda a: risk_scores(a, frozen, closeness, 0.5)[0].pow(3), (p,))
+
+
 def test_a_second_pass_over_the_same_graph_gives_the_same():
     p, w, closeness = case(5)
     s, _ = risk_scores(p, w, closeness, 0.5)

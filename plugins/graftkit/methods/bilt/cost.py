@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from graftkit.core.random import torch_generator
 from graftkit.methods.bilt.distances import distance_rows, expected_distance, lca_distance
-from graftkit.methods.bilt.scoring import TINY, corrected_cost, difference, risk_scores
+from graftkit.methods.bilt.scoring import TINY, corrected_closeness, corrected_cost, difference, risk_scores
 
 __all__ = ["FactoredCost", "FullCost", "LowRankCost", "corrected_cost", "cost_rows", "difference"]
 
@@ -74,7 +74,7 @@ class FullCost(nn.Module):
         key = (self.weight.data_ptr(), self.weight._version, self.weight.device, dtype) if caching else None
         if caching and self._cache is not None and self._cache[0] == key:
             return self._cache[1]
-        cost = corrected_cost(self.weight.to(dtype), self.distance.to(dtype), self.beta)
+        cost = corrected_closeness(self.weight.to(dtype), self.closeness.to(dtype), self.beta)
         self._cache = (key, cost) if caching else None
         return cost
 
@@ -97,8 +97,8 @@ class FullCost(nn.Module):
             return risk_scores(probabilities, weight, self.closeness.to(weight.dtype), self.beta)
         cost = self.cost().to(probabilities.dtype)
         if self.detach:
-            distance = self.distance.to(probabilities.dtype)
-            scores = probabilities.detach() @ (cost + distance).T - probabilities @ distance.T
+            closeness = self.closeness.to(probabilities.dtype)
+            scores = probabilities.detach() @ (cost - closeness).T + probabilities @ closeness.T
         else:
             scores = probabilities @ cost.T
         return (scores + self.beta * probabilities if self.identity else scores), cost

@@ -30,7 +30,6 @@ from torch import Tensor, nn
 from graftkit.core.validation import check_bool, check_choice, check_number, raise_invalid
 from graftkit.methods.bilt.cost import FactoredCost, cost_rows
 from graftkit.methods.bilt.distances import distance_rows, lca_distance
-from graftkit.methods.bilt.entropies import weighted_cross_entropies
 from graftkit.methods.bilt.head import LARGEST_DENSE, HierarchicalOutput
 from graftkit.methods.bilt.level_losses import level_weights as weights_of_levels  # an argument has its name
 from graftkit.methods.bilt.level_losses import mean_cross_entropy, soft_rows, wide
@@ -156,15 +155,11 @@ class BiLTLoss(nn.Module):
                 goals.append(self._goal_of_scores(targets[h], values[-1], cost))
             copies = 2 if output.level_cost else 1
             weights = self.weights[first:] * copies
-            dense = any(isinstance(cost, Tensor) for cost in output.level_cost)
-            if dense and target.ndim == 1 and not torch.compiler.is_compiling():
-                total, parts = weighted_cross_entropies(values, goals, weights)
-            else:
-                whole = target.ndim == 1 or target.is_floating_point()  # every level known
-                labels = [None] * len(values) if whole else targets[first:] * copies
-                means = [mean_cross_entropy(*term) for term in zip(values, goals, labels, strict=True)]
-                total = torch.stack([w * mean for w, mean in zip(weights, means, strict=True)]).sum()
-                parts = torch.stack(means).detach()
+            whole = target.ndim == 1 or target.is_floating_point()  # every level known
+            labels = [None] * len(values) if whole else targets[first:] * copies
+            means = [mean_cross_entropy(*term) for term in zip(values, goals, labels, strict=True)]
+            total = torch.stack([w * mean for w, mean in zip(weights, means, strict=True)]).sum()
+            parts = torch.stack(means).detach()
         levels = len(output.level_logits)
         self.last_components = LossComponents(
             parts[:levels], parts[levels:] if output.level_cost else torch.zeros_like(parts)

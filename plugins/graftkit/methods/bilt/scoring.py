@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import threshold
 
-__all__ = ["corrected_cost", "difference", "risk_scores"]
+__all__ = ["corrected_closeness", "corrected_cost", "difference", "risk_scores"]
 
 TINY = 1e-30
 
@@ -85,7 +85,11 @@ class _Scores(torch.autograd.Function):
         ctx: Any, probabilities: Tensor, weight: Tensor, closeness: Tensor, beta: float
     ) -> tuple[Tensor, Tensor]:
         cost, inverse = _corrected(weight, closeness, beta)
-        ctx.save_for_backward(probabilities, weight, closeness, cost, inverse)
+        if ctx.needs_input_grad[1]:
+            ctx.save_for_backward(cost, probabilities, weight, closeness, inverse)
+        else:  # a frozen weight may be changed before the way back
+            ctx.save_for_backward(cost)
+            ctx.mark_non_differentiable(cost)
         ctx.beta = beta
         ctx.set_materialize_grads(False)
         return probabilities @ cost.T, cost
@@ -94,26 +98,27 @@ class _Scores(torch.autograd.Function):
     def backward(
         ctx: Any, of_scores: Tensor | None, of_cost: Tensor | None
     ) -> tuple[Tensor | None, Tensor | None, None, None]:
-        probabilities, weight, closeness, cost, inverse = ctx.saved_tensors
+        cost, *others = ctx.saved_tensors
         need_first, need_second = of_scores is not None and ctx.needs_input_grad[0], ctx.needs_input_grad[1]
         first = second = None
+        if not need_second:
+            return (of_scores @ cost if need_first else None), None, None, None
+        probabilities, weight, closeness, inverse = others
         if torch.is_grad_enabled():  # somebody wants gradients of the gradients
             delta = ctx.beta * difference(weight)
             if need_first:
                 first = of_scores @ (delta + closeness)
-            if need_second:
-                parts = [of_cost] if of_scores is None else [of_scores.T @ probabilities, of_cost]
-                given = torch.stack([part for part in parts if part is not None]).sum(0)
-                (second,) = torch.autograd.grad(delta, weight, given, create_graph=True)
+            parts = [of_cost] if of_scores is None else [of_scores.T @ probabilities, of_cost]
+            given = torch.stack([part for part in parts if part is not None]).sum(0)
+            (second,) = torch.autograd.grad(delta, weight, given, create_graph=True)
             return first, second, None, None
         if need_first:
             first = of_scores @ cost
-        if need_second:
-            scale = ctx.beta * inverse
-            second = torch.zeros_like(weight) if of_scores is None else (of_scores.T * scale) @ probabilities
-            if of_cost is not None:
-                second.addcmul_(of_cost, scale)
-            second = _tangent(second, weight, inverse)
+        scale = ctx.beta * inverse
+        second = torch.zeros_like(weight) if of_scores is None else (of_scores.T * scale) @ probabilities
+        if of_cost is not None:
+            second.addcmul_(of_cost, scale)
+        second = _tangent(second, weight, inverse)
         return first, second, None, None
 
 
@@ -134,7 +139,27 @@ def corrected_cost(weight: Tensor, distance: Tensor, beta: float) -> Tensor:
     Tensor of shape (C, C)
         ``beta * difference(weight) - distance``; once differentiable with respect to `weight`.
     """
-    result: Tensor = _Corrected.apply(weight, -distance, beta)
+    return corrected_closeness(weight, -distance, beta)
+
+
+def corrected_closeness(weight: Tensor, closeness: Tensor, beta: float) -> Tensor:
+    """`corrected_cost` of distances that are kept with a minus sign.
+
+    Parameters
+    ----------
+    weight : Tensor of shape (C, C)
+        W.
+    closeness : Tensor of shape (C, C)
+        Tree distances with a minus sign, a constant.
+    beta : float
+        Size of the correction.
+
+    Returns
+    -------
+    Tensor of shape (C, C)
+        ``beta * difference(weight) + closeness``.
+    """
+    result: Tensor = _Corrected.apply(weight, closeness, beta)
     return result
 
 
