@@ -95,9 +95,15 @@ class UpdatesMixin(TrainingMixin):
                 if grows
                 else "Rows are users, columns are items"
             )
+            # scikit-learn's own words where the columns differ.
+            wrong = (
+                f"X has {given[1]} features, but DPCML is expecting {shape[1]} features as input; "
+                if given[1] != shape[1]
+                else "X: "
+            )
             raise ValueError(
-                f"X has {given[1]} features, but DPCML is expecting {shape[1]} features as input; expected a "
-                f"matrix users x items of shape {shape}, got {given}. {fix} (allow_growth={allow_growth})"
+                f"{wrong}expected a matrix users x items of shape {shape}, got {given}. {fix} "
+                f"(allow_growth={allow_growth})"
             )
         if hasattr(self, "feature_names_in_") and hasattr(X, "columns"):
             known, first = self.feature_names_in_.tolist(), list(X.columns[: shape[1]])

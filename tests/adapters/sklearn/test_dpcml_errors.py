@@ -176,6 +176,16 @@ def test_ids_of_users(call):
             "X has 7 features, but DPCML is expecting 30 features",
         ),
         (lambda m: m.partial_fit(X, allow_growth=1), TypeError, "allow_growth"),
+        (
+            lambda m: m.partial_fit(np.vstack([X.toarray(), X.toarray()])),
+            ValueError,
+            r"^X: expected a matrix .* of shape \(20, 30\), got \(40, 30\)\. Pass allow_growth=True",
+        ),
+        (
+            lambda m: m.fit_interactions([0, 1], [0, 5], n_users=1),
+            ValueError,
+            r"users x items = \(1, any\)",
+        ),
         (lambda m: m.to_ann("annoy"), ValueError, "kind: expected one of 'arrays', 'faiss', 'hnswlib'"),
         (lambda m: m.score(X, users="old"), ValueError, "users: expected one of"),
         (lambda m: m.score(X[:5], users="trained"), ValueError, r"X: expected .*\(20, 30\)"),
