@@ -181,3 +181,20 @@ def test_unwatch_removes_every_hook_and_allows_another_optimizer():
     assert not criterion._forward_hooks
     second.watch(model, criterion)
     by_loop(second, model, criterion, BATCHES[:1])
+
+
+@pytest.mark.parametrize("name", ["", "model"])
+def test_the_model_itself_as_output_module_is_what_it_returns(name):
+    x, y = BATCHES[0]
+    results = []
+    for given in (False, True):
+        model = net()
+        optimizer = optimizer_for(model)
+        criterion = nn.CrossEntropyLoss()
+        optimizer.watch(model, criterion, **({"output_module": name and model} if given else {}))
+        for _ in range(2):  # both stages
+            optimizer.zero_grad()
+            criterion(model(x), y).backward()
+            optimizer.step()
+        results.append(weights(model))
+    assert torch.equal(*results)

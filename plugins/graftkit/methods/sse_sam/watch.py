@@ -223,7 +223,9 @@ class Watch:
             if wanted not in modules:
                 some = ", ".join(repr(n) for n in list(modules)[-5:] if n)
                 raise_invalid("output_module", wanted, f"the name of a submodule, such as {some}")
-            return modules[wanted]
+            wanted = modules[wanted]
+        if wanted is self.inner:
+            return None  # what the model returns, as without the argument
         if wanted is not None and not any(module is wanted for module in modules.values()):
             raise_invalid("output_module", type(wanted).__name__, "a submodule of the watched model")
         return wanted
