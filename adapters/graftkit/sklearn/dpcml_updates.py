@@ -96,13 +96,13 @@ class UpdatesMixin(TrainingMixin):
                 else "Rows are users, columns are items"
             )
             # scikit-learn's own words where the columns differ.
-            wrong = (
+            columns = (
                 f"X has {given[1]} features, but DPCML is expecting {shape[1]} features as input; "
                 if given[1] != shape[1]
                 else "X: "
             )
             raise ValueError(
-                f"{wrong}expected a matrix users x items of shape {shape}, got {given}. {fix} "
+                f"{columns}expected a matrix users x items of shape {shape}, got {given}. {fix} "
                 f"(allow_growth={allow_growth})"
             )
         if hasattr(self, "feature_names_in_") and hasattr(X, "columns"):

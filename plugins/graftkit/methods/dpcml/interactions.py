@@ -114,10 +114,10 @@ def from_pairs(
         if ids.size and ids.min() < 0:
             raise ValueError(f"{name}: expected ids >= 0, got {int(ids.min())}")
         if ids.size and size is not None and ids.max() >= size:
-            shape = ", ".join("any" if n is None else str(n) for n in (n_users, n_items))
+            asked = ", ".join("any" if n is None else str(n) for n in (n_users, n_items))
             raise ValueError(
                 f"{name}: expected ids below n_{name} = {size}, got {int(ids.max())}; the matrix is users x "
-                f"items = ({shape}). If the two arrays or sizes are swapped, swap them back"
+                f"items = ({asked}). If the two arrays or sizes are swapped, swap them back"
             )
         columns.append(ids.astype(np.int64))
     if len(columns[0]) != len(columns[1]):
