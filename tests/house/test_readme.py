@@ -79,7 +79,9 @@ def test_tree_snippet_trains_and_predicts_at_both_levels():
     coarse = namespace["animal_or_vehicle"]
     assert tree.names() == ("bus", "car", "cat", "dog")
     assert float((coarse == tree.ancestors[0][y]).float().mean()) > 0.6
-    assert float(namespace["loss"].detach()) < 3.0
+    # Not the loss of a batch: one picture in the wrong class makes it large. Chance is 0.25.
+    found = namespace["model"](namespace["x"]).scores.argmax(1)
+    assert float((found == y).float().mean()) > 0.5
 
 
 def test_audit_snippet_spends_its_budget_and_reports(capsys):
