@@ -129,7 +129,7 @@ class RowOptimizer:
     def _move_all(self, gradient: Tensor) -> None:
         """PyTorch's Adam on the whole table: its fused form passes over the memory once.
 
-        That form walks the memory without a look at strides, so that others get the plain one.
+        That form ignores strides: tables that are not contiguous get the plain one.
         """
         tables = (self.table, gradient, self.moment1, self.moment2)
         adam(

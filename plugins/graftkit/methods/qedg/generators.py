@@ -84,7 +84,7 @@ class ImageGenerator(nn.Module):
             nn.Conv2d(last, channels, 3, padding=1),
             nn.Sigmoid(),
         )
-        # Not trained: the batch norm takes out what this bias adds, so its gradient is zero, but slow to sum.
+        # Not trained: the batch norm takes out what this bias adds, so its gradient is zero.
         for layer in self.layers:
             if isinstance(layer, DoublingConv2d) and layer.bias is not None:
                 layer.bias.requires_grad_(False)
