@@ -17,6 +17,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from tour_page import COLUMNS, HEADINGS, write_page, write_sheet
@@ -54,7 +55,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     arguments += ["--data", str(options.data)] if options.data else []
     arguments += ["--quick"] if options.quick else []
 
-    console = Console()
+    console = Console(markup=False)  # "graftkit[timm]" in an error is text
     console.print(f"Data: {options.data or 'what the dependencies ship'}")
     methods = [method for method in METHODS if (FOLDER / f"{method}.py").exists()]
     rows: dict[str, Any] = {}
@@ -76,7 +77,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
 def _run(console: Console, methods: list[str], arguments: list[str], rows: dict[str, Any]) -> None:
     for position, method in enumerate(methods, start=1):
-        console.print(f"[bold]{position}/{len(methods)} {method}[/bold]")
+        console.print(f"{position}/{len(methods)} {method}", style="bold")
         start = time.perf_counter()
         try:
             rows[method] = _checked(_load(method).main(arguments))
@@ -106,7 +107,7 @@ def _report(console: Console, rows: dict[str, Any], left: list[str]) -> None:
     table = Table(*HEADINGS, title="graftkit tour")
     for method, row in rows.items():
         if "error" in row:
-            table.add_row(method, "", "", "", "", f"[red]failed: {row['error']}[/red]", "")
+            table.add_row(method, "", "", "", "", Text(f"failed: {row['error']}", style="red"), "")
             continue
         table.add_row(*(str(row[name]) for name in COLUMNS))
     console.print(table)

@@ -132,6 +132,17 @@ def test_tour_interrupted_shows_what_has_finished(tmp_path, figure):
     assert list((tmp_path / "out").glob("*.part")) == []
 
 
+def test_square_brackets_in_an_error_are_text(tmp_path, figure):
+    """To rich "[timm]" is a style, and "[/x]" a fault that would take table and page along."""
+    words = "pip install 'graftkit[timm]' [/x]"
+    done = tour(
+        tmp_path, rcpmod=f"def main(argv=None):\n    raise ImportError({words!r})\n", sse_sam=fine(figure)
+    )
+    assert done.returncode == 1
+    assert words in " ".join(done.stdout.rpartition("graftkit tour")[2].replace("│", " ").split())
+    assert "1 of 2 methods ran" in (tmp_path / "out" / "tour.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("source", "words"),
     [
