@@ -62,28 +62,32 @@ def _app() -> Any:
 
 def _list() -> None:
     table = _table("method", "for", "import", "status")
+    missing = []
     for name, method in METHODS.items():
         built = find_spec(f"graftkit.methods.{name}") is not None
         for position, key in enumerate(method.hosts):
             host = HOSTS[key]
             here = _version(host.distribution) is not None
-            status = "ready" if built and here else "planned" if not built else _install(host.extra)
+            status = "planned" if not built else "installed" if here else _absent(host.extra)
+            missing += [] if here else [host.extra]
             first = position == 0
             table.add_row(name if first else "", method.purpose if first else "", f"graftkit.{key}", status)
     _print(table)
+    _advise(missing)
 
 
 def _doctor() -> None:
     table = _table("package", "found", "supported", "tested", "says")
     where = f"Python {platform.python_version()}, {platform.system()} {platform.machine()}"
     print(f"graftkit {metadata.version('graftkit')}, {where}")  # noqa: T201
-    broken = []
+    broken, missing = [], []
     for distribution, extra, supported in _requirements():
         found = _version(distribution)
         says = "ok"
         if found is None:
-            says = _install(extra) if extra else "missing: pip install graftkit"
-            broken += [f"{distribution} is not installed"] if not extra else []
+            says = _absent(extra)
+            broken += [] if extra else [f"{distribution} is not installed (pip install graftkit)"]
+            missing.append(extra)
         elif not supported.contains(found, prereleases=True):
             says = "too old"
             broken.append(f"{distribution} {found} is older than {supported}")
@@ -91,6 +95,7 @@ def _doctor() -> None:
             says = "newer than tested"
         table.add_row(distribution, found or "-", str(supported), TESTED[distribution], says)
     _print(table)
+    _advise(missing)
     broken += _mismatches()
     for complaint in broken:
         print(f"will not work: {complaint}")  # noqa: T201
@@ -101,11 +106,16 @@ def _doctor() -> None:
 
 
 def _cite(method: str) -> None:
-    name = method.lower().replace("-", "_")
-    if name not in METHODS:
-        print(f"unknown method {method!r}; there are {', '.join(METHODS)}", file=sys.stderr)  # noqa: T201
+    # By folder or by title, as the README's table has both: content_shift is GATE.
+    found = [one for name, one in METHODS.items() if _plain(method) in (name, _plain(one.title))]
+    if not found:
+        print(f"method: expected one of {', '.join(METHODS)}, got {method!r}", file=sys.stderr)  # noqa: T201
         raise SystemExit(2)
-    print("\n\n".join(map(bibtex, METHODS[name].papers)))  # noqa: T201
+    print("\n\n".join(map(bibtex, found[0].papers)))  # noqa: T201
+
+
+def _plain(name: str) -> str:
+    return name.strip().lower().replace("-", "_").replace(" ", "_")
 
 
 def _requirements() -> Iterator[tuple[str, str, Any]]:
@@ -162,8 +172,15 @@ def _newer(found: str, tested: str) -> bool:
     return bool(version(version(found).public) > version(tested))
 
 
-def _install(extra: str) -> str:
-    return f"pip install 'graftkit[{extra}]'"
+def _absent(extra: str) -> str:
+    return f"missing: extra {extra}" if extra else "missing"
+
+
+def _advise(missing: list[str]) -> None:
+    """One command for all missing extras, outside the table, whose cells may be broken into lines."""
+    extras = ",".join(dict.fromkeys(filter(None, missing)))
+    if extras:
+        print(f"to add what is missing: pip install 'graftkit[{extras}]'")  # noqa: T201
 
 
 def _table(*columns: str) -> Any:

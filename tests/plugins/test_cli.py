@@ -60,7 +60,25 @@ def test_list_names_the_extra_of_a_missing_host(monkeypatch, capsys):
     versions(monkeypatch, pyod=None)
     assert run("list") == 0
     (row,) = (line for line in capsys.readouterr().out.splitlines() if "graftkit.pyod" in line)
-    assert row.endswith("pip install 'graftkit[pyod]'")
+    assert row.endswith("missing: extra pyod")
+
+
+@pytest.mark.usefixtures("wide")
+def test_list_without_a_core_dependency_names_no_extra(monkeypatch, capsys):
+    versions(monkeypatch, scikit_learn=None)
+    assert run("list") == 0
+    out = capsys.readouterr().out
+    assert {line.split()[-1] for line in out.splitlines() if "graftkit.sklearn" in line} == {"missing"}
+    assert "pip install" not in out
+
+
+@pytest.mark.parametrize("command", ["list", "doctor"])
+def test_what_to_install_can_be_copied_from_a_narrow_terminal(monkeypatch, capsys, command):
+    monkeypatch.setenv("COLUMNS", "40")
+    versions(monkeypatch, timm=None, diffusers=None, transformers=None)
+    assert run(command) == 0
+    commands = [line for line in capsys.readouterr().out.splitlines() if "pip install" in line]
+    assert commands == ["to add what is missing: pip install 'graftkit[timm,diffusers]'"]
 
 
 @pytest.mark.usefixtures("wide")
@@ -68,6 +86,7 @@ def test_doctor_is_content_with_the_tested_versions(capsys):
     assert run("doctor") == 0
     out = capsys.readouterr().out
     assert "will not work" not in out
+    assert "missing" not in out
     assert "adversarial-robustness-toolbox" in out
     assert out.startswith(f"graftkit {metadata.version('graftkit')}, Python 3.")  # what a bug report needs
 
@@ -76,10 +95,10 @@ def test_doctor_is_content_with_the_tested_versions(capsys):
 @pytest.mark.parametrize(
     ("given", "code", "words"),
     [
-        ({"timm": None}, 0, "pip install 'graftkit[timm]'"),
+        ({"timm": None}, 0, "missing: extra timm"),
         ({"timm": "1.0.1"}, 1, "will not work: timm 1.0.1 is older than >="),
         ({"timm": "99.0"}, 0, "newer than tested"),
-        ({"scipy": None}, 1, "will not work: scipy is not installed"),
+        ({"scipy": None}, 1, "will not work: scipy is not installed (pip install graftkit)"),
         ({"torch": "2.14.1+cpu"}, 1, "take both from one index"),
         ({"torch": "2.13.0"}, 1, "torchvision 0.29.1 needs torch>=2.14.0, found 2.13.0"),
         ({"torch": "2.13.0", "torchvision": None}, 0, "2.13.0"),
@@ -100,11 +119,20 @@ def test_a_local_build_is_not_newer_than_its_version(monkeypatch, capsys):
     assert row.split()[-1] == "ok"
 
 
-@pytest.mark.parametrize("name", [*METHODS, "DPCML", "sse-sam"])
-def test_cite_prints_bibtex(capsys, name):
-    assert run("cite", name) == 0
+@pytest.mark.parametrize(
+    ("said", "name"),
+    [
+        *((name, name) for name in METHODS),
+        *((method.title, name) for name, method in METHODS.items()),
+        ("DPCML", "dpcml"),
+        ("sse-sam", "sse_sam"),
+        ("gate", "content_shift"),
+    ],
+)
+def test_cite_prints_bibtex_by_folder_and_by_title(capsys, said, name):
+    assert run("cite", said) == 0
     out = capsys.readouterr().out
-    papers = METHODS[name.lower().replace("-", "_")].papers
+    papers = METHODS[name].papers
     assert out.count("archiveprefix") == len(papers)
     assert all(paper.title in out for paper in papers)
 
@@ -112,8 +140,7 @@ def test_cite_prints_bibtex(capsys, name):
 def test_cite_of_an_unknown_method_lists_the_known(capsys):
     assert run("cite", "gpt") == 2
     err = capsys.readouterr().err
-    assert "unknown method 'gpt'" in err
-    assert "rcpmod" in err
+    assert err == f"method: expected one of {', '.join(METHODS)}, got 'gpt'\n"
 
 
 @pytest.mark.parametrize("argv", [("cite",), ("nonsense",), ("list", "--nope")])
