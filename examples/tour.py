@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -104,7 +104,7 @@ def _load(method: str) -> Any:
 
 
 def _report(console: Console, rows: dict[str, Any], left: list[str]) -> None:
-    table = Table(*HEADINGS, title="graftkit tour")
+    table = Table(*(Column(heading, overflow="fold") for heading in HEADINGS), title="graftkit tour")
     for method, row in rows.items():
         if "error" in row:
             table.add_row(method, "", "", "", "", Text(f"failed: {row['error']}", style="red"), "")

@@ -22,7 +22,7 @@ PAGE = Template("""<!DOCTYPE html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>graftkit tour</title>
 <style>
-body { font: 16px/1.5 system-ui, sans-serif; color: #222; }
+body { font: 16px/1.5 system-ui, sans-serif; color: #222; overflow-wrap: break-word; }
 body { max-width: 64rem; margin: auto; padding: 0 1rem 3rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; }

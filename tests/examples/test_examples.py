@@ -58,7 +58,9 @@ def test_rcpmod_beats_isolation_forest_on_mismatched_views(tmp_path):
     assert figures["RCPMOD"]["class"] > figures["IsolationForest"]["class"] + 0.1
 
 
-def tour(folder: Path, data: str = "", **examples: str) -> subprocess.CompletedProcess[str]:
+def tour(
+    folder: Path, data: str = "", columns: int = 200, **examples: str
+) -> subprocess.CompletedProcess[str]:
     """Run a copy of the tour beside these examples."""
     (folder / "examples").mkdir()
     for name in ("tour.py", "tour_page.py"):
@@ -69,7 +71,7 @@ def tour(folder: Path, data: str = "", **examples: str) -> subprocess.CompletedP
         [sys.executable, str(folder / "examples" / "tour.py"), "--out", str(folder / "out")],
         capture_output=True,
         text=True,
-        env={"COLUMNS": "200", "PATH": "", "GRAFTKIT_DATA": data},
+        env={"COLUMNS": str(columns), "PATH": "", "GRAFTKIT_DATA": data},
         check=False,
     )
 
@@ -109,6 +111,7 @@ def test_tour_page_stands_alone(tmp_path, figure):
     assert [base64.b64decode(code) for code in pictures] == [figure.read_bytes()] * 2
     assert not re.search(r"https?:|<script|<link|url\(", page)
     assert "width=device-width" in page
+    assert "overflow-wrap: break-word" in page  # a long path to the data is not wider than a phone
     assert "&lt;digits&gt; &amp; more" in page
     assert "Data: what the dependencies ship." in page  # an empty GRAFTKIT_DATA is none, not this folder
     with Image.open(tmp_path / "out" / "tour.png") as sheet:
@@ -156,6 +159,14 @@ def test_an_example_that_exits_or_returns_too_little_fails_alone(tmp_path, figur
     assert done.returncode == 1
     assert done.stdout.count("ok-ours") == 1
     assert words in (tmp_path / "out" / "tour.html").read_text()
+
+
+def test_a_narrow_terminal_breaks_cells_and_cuts_none(tmp_path, figure):
+    done = tour(tmp_path, columns=60, rcpmod=fine(figure))
+    table = done.stdout.partition("graftkit tour")[2].partition("figure:")[0]
+    assert "…" not in table
+    cells = zip(*(line.split("│")[1:-1] for line in table.splitlines() if line.startswith("│")), strict=True)
+    assert "".join(part.strip() for part in list(cells)[4]) == "ok-baseline"
 
 
 def test_a_figure_that_is_none_leaves_table_and_page(tmp_path, figure):
