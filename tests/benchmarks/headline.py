@@ -54,7 +54,7 @@ class Headline:
         # Costs come negated, so that higher is better; a reader wants them as they are.
         sign, name = (-1, self.metric[1:]) if self.metric.startswith("-") else (1, self.metric)
         n, lower = self.digits, ", lower is better" if sign < 0 else ""
-        figures = f"{name} {sign * own:.{n}f}, {self.rival} {sign * theirs:.{n}f}{lower}"
+        figures = f"{name} {sign * own:.{n}f} against {sign * theirs:.{n}f} ({self.rival}{lower})"
         return f"{self.task}: {figures}: {self.verdict()}{self.remark()}"
 
     def remark(self) -> str:

@@ -226,5 +226,5 @@ def headlines(records: list[Record]) -> list[Headline]:
         if "sse-sam" in figures and len(figures) > 1:
             own = figures.pop("sse-sam")
             task = "CIFAR-10-LT (a tenth), logit adjustment"
-            lines.append(Headline(task, f"recall, {what}", own, figures, time, digits=1))
+            lines.append(Headline(task, f"recall in %, {what}", own, figures, time, digits=1))
     return lines

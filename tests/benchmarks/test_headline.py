@@ -42,9 +42,9 @@ def test_differences_are_paired_by_seed_and_one_run_faces_all():
 
 def test_beaten_is_not_good_and_costs_say_which_way_they_go():
     near = Headline("t", "AUROC, near", {0: 0.4, 1: 0.42, 2: 0.41}, {"r": {0: 0.3, 1: 0.31, 2: 0.32}})
-    assert near.sentence() == "t: AUROC, near 0.410, r 0.310: ahead, but worse than chance"
+    assert near.sentence() == "t: AUROC, near 0.410 against 0.310 (r): ahead, but worse than chance"
     assert near.cells()[5] == "ahead, but worse than chance"
     assert near.verdict() == "ahead"  # what is counted
     cost = Headline("t", "-HD@3", {0: -0.7}, {"r": {0: -0.8}})
-    assert cost.sentence() == "t: HD@3 0.700, r 0.800, lower is better: too few seeds to say"
+    assert cost.sentence() == "t: HD@3 0.700 against 0.800 (r, lower is better): too few seeds to say"
     assert line([0.3, 0.3, 0.3], r=[0.2, 0.2, 0.2]).remark() == ""  # not every figure has a chance level
