@@ -54,7 +54,10 @@ RIVALS = ("BCE", "ASL", "DB", "BCE + L_conf", "bounded OE")
 
 
 def headlines(records: list[Record]) -> list[Headline]:
-    """EDGE m=1 beside the best rival: rare labels against the near and the worst far unknown; mAP."""
+    """EDGE m=1 beside the best rival: rare labels against the near and the worst far unknown; mAP.
+
+    A rival is a training, scored by the detector of ours or by another: the plain ones cost nothing.
+    """
     time, memory = _cost(records)
     lines = []
     for data, (title, _) in DATA.items():
@@ -67,9 +70,8 @@ def headlines(records: list[Record]) -> list[Headline]:
         for metric, figure in {"AUROC, near": _near, "AUROC, worst far": _far, "mAP": _map}.items():
             arms: dict[str, dict[int, float]] = defaultdict(dict)
             for r in mine:
-                value = figure(r)
-                if value is not None and r["arm"] in (OURS, *RIVALS):
-                    arms[r["arm"]][r["seed"]] = value
+                for name, value in figure(r).items() if r["arm"] in (OURS, *RIVALS) else ():
+                    arms[name][r["seed"]] = value
             own = arms.pop(OURS, {})
             if own and arms:
                 task = f"{title}, known labels" if metric == "mAP" else f"{title}, rare labels"
@@ -77,26 +79,27 @@ def headlines(records: list[Record]) -> list[Headline]:
     return lines
 
 
-def _near(record: Record) -> float | None:
+def _near(record: Record) -> dict[str, float]:
     return _least(record, near=True)
 
 
-def _far(record: Record) -> float | None:
+def _far(record: Record) -> dict[str, float]:
     return _least(record, near=False)
 
 
-def _map(record: Record) -> float:
-    return float(record["mAP"])
+def _map(record: Record) -> dict[str, float]:
+    return {record["arm"]: float(record["mAP"])}
 
 
-def _least(record: Record, *, near: bool) -> float | None:
-    """The lowest AUROC of JointEnergy between rare labels and an unknown, near or far; None without one."""
-    values = [
-        steps[1]["AUROC"]
-        for name, steps in record["ood"].items()
-        if name.startswith("JointEnergy/") and ("(near)" in name) is near
-    ]
-    return min(values, default=None)
+def _least(record: Record, *, near: bool) -> dict[str, float]:
+    """By arm and score: the lowest AUROC between rare labels and an unknown, near or far."""
+    found: dict[str, float] = {}
+    for entry, steps in record["ood"].items():
+        score, unknown = entry.split("/")
+        arm = record["arm"] if score == "JointEnergy" else f"{record['arm']}, {score}"
+        if ("(near)" in unknown) is near:
+            found[arm] = min(found.get(arm, 1.0), steps[1]["AUROC"])
+    return found
 
 
 def _cost(records: list[Record]) -> tuple[str, str]:
