@@ -60,7 +60,9 @@ class Headline:
     def remark(self) -> str:
         """A rival may well be beaten by a figure that is no good."""
         ranks = "AUROC" in self.metric or "ROC AUC" in self.metric
-        return ", but worse than chance" if ranks and mean(self.ours.values()) < 0.5 else ""
+        if not ranks or mean(self.ours.values()) >= 0.5:
+            return ""
+        return f", {'and' if 'behind' in self.verdict() else 'but'} worse than chance"
 
     def cells(self) -> list[str]:
         """The row of the summary."""

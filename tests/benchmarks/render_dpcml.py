@@ -233,7 +233,7 @@ def _growth(records: list[Record]) -> str:
 
 
 def headlines(records: list[Record]) -> list[Headline]:
-    """The library's defaults beside every other recommender; an epoch beside the published step."""
+    """The library's defaults beside every other recommender, also those with one vector a user; an epoch."""
     epochs = [r for r in records if r["section"] == "speed" and r["what"] == "epoch" and r["n_vectors"] == 5]
     time = "-"
     if epochs:
@@ -241,7 +241,9 @@ def headlines(records: list[Record]) -> list[Headline]:
         time = f"{ratio:.3f} of the published epoch (C = 5)"
     lines = []
     own_name = "DPCML2 (C=5, hard)"
-    outside = ("itemKNN", "ALS (implicit)", "BPR (implicit)", "popularity")
+    outside = (
+        "itemKNN", "ALS (implicit)", "BPR (implicit)", "popularity", "CML (C=1, uniform)", "HarS (C=1, hard)",
+    )  # fmt: skip
     for data in dict.fromkeys(r["data"] for r in records if r["section"] == "quality"):
         for name, protocol, metric in (
             ("P@3", "libcml", "precision@3"), ("MRR", "libcml", "mrr"),

@@ -45,6 +45,8 @@ def test_beaten_is_not_good_and_costs_say_which_way_they_go():
     assert near.sentence() == "t: AUROC, near 0.410 against 0.310 (r): ahead, but worse than chance"
     assert near.cells()[5] == "ahead, but worse than chance"
     assert near.verdict() == "ahead"  # what is counted
+    lost = Headline("t", "AUROC", {0: 0.4, 1: 0.4, 2: 0.4}, {"r": {0: 0.6, 1: 0.61, 2: 0.6}})
+    assert lost.cells()[5] == "**behind**, and worse than chance"
     cost = Headline("t", "-HD@3", {0: -0.7}, {"r": {0: -0.8}})
     assert cost.sentence() == "t: HD@3 0.700 against 0.800 (r, lower is better): too few seeds to say"
     assert line([0.3, 0.3, 0.3], r=[0.2, 0.2, 0.2]).remark() == ""  # not every figure has a chance level

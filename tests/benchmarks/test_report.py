@@ -147,6 +147,20 @@ def test_whole_report_from_a_folder(tmp_path):
     assert "| `bench_rcpmod.py` | 1 | 1 | 0.0 |" in text
 
 
+def test_random_edges_are_a_rival_of_made_graphs():
+    auroc = {"base": 0.5, "external": 0.6, "HGOE": 0.8, "shuffled": 0.8, "unweighted": 0.9, "alike": 1.0}
+    records = [
+        {
+            "section": "quality", "data": "near", "detector": "energy", "seed": seed, "arm": arm,
+            "metrics": {"near": {"AUROC": value}},
+        }
+        for arm, value in auroc.items()
+        for seed in range(3)
+    ]  # fmt: skip
+    (line,) = render_hgoe.headlines(records)
+    assert (line.rival, line.verdict()) == ("shuffled", "no clear difference")
+
+
 def test_arms_of_graph_outliers_are_explained_only_where_they_were_run():
     def text(*arms):
         metrics = {"near": {"AUROC": 0.6, "AUPR": 0.5, "FPR95": 0.7}}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.benchmarks.render_dpcml import DEFAULTS, FIGURES, PUBLISHED, SHOWN, render
+from tests.benchmarks.render_dpcml import DEFAULTS, FIGURES, PUBLISHED, SHOWN, headlines, render
 
 
 def quality(method, seed, precision, mrr=0.5, data="Steam-200k"):
@@ -32,6 +32,15 @@ def test_defaults_are_held_against_their_bar(precision, mrr, verdict):
     text = render([quality(DEFAULTS, seed, precision, mrr) for seed in (0, 1)])
     assert f"P@3 29.60 (0.00) (bar 29.5), MRR {100 * mrr:.2f} (0.00) (bar 52.0): {verdict}." in text
     assert "2 seed(s)" in text
+
+
+def test_one_vector_a_user_is_a_rival_in_the_summary():
+    rows = [quality(DEFAULTS, seed, 0.3) for seed in range(3)]
+    rows += [quality("ALS (implicit)", seed, 0.2) for seed in range(3)]
+    rows += [quality("DPCML2, APA", seed, 0.9) for seed in range(3)]  # a setting of ours is none
+    for rival in ("CML (C=1, uniform)", "HarS (C=1, hard)"):
+        line = headlines([*rows, *(quality(rival, seed, 0.4) for seed in range(3))])[0]
+        assert (line.metric, line.rival, line.verdict()) == ("P@3", rival, "**behind**")
 
 
 def test_losing_columns_are_named():
