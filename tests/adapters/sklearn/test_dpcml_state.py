@@ -230,6 +230,7 @@ def test_files_of_something_else(tmp_path):
         (lambda a, _: a.update(item_vectors_=a["item_vectors_"][:, :3]), "user_vectors_"),
         (lambda a, _: a.update(item_vectors_=a["item_vectors_"].ravel()), "item_vectors_|user_vectors_"),
         (lambda a, _: a.update(user_vectors_=a["user_vectors_"] * np.nan), "user_vectors_ with finite"),
+        (lambda a, _: a.update(user_vectors_=a["user_vectors_"].astype(float)), "user_vectors_.*float64"),
         (lambda a, _: a.update(item_counts_=a["item_counts_"][1:]), "item_counts_"),
         (lambda a, _: a.update({"moment/item/moment1": np.zeros((2, 2))}), "moment/item/moment1"),
         (lambda a, _: a.pop("moment/user/moment2"), "moment/user/moment2.*got none"),

@@ -210,6 +210,16 @@ def test_report_comes_back_from_json(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["gate.json"]
 
 
+@pytest.mark.parametrize("field", ["table", "verdict", "ranking", "settings"])
+def test_a_report_with_a_part_of_another_kind_is_none(tmp_path, field):
+    report().to_json(tmp_path / "gate.json")
+    stored = json.loads((tmp_path / "gate.json").read_text())
+    other = [] if isinstance(stored[field], dict) else {}
+    (tmp_path / "gate.json").write_text(json.dumps({**stored, field: other}))
+    with pytest.raises(ValueError, match=f"written by to_json, got .*{field} is no"):
+        GateReport.from_json(tmp_path / "gate.json")
+
+
 @pytest.mark.parametrize("text", ["{}", "[1]", "nonsense", '{"table": 1}', '{"table": [1]}'])
 def test_other_files_are_no_reports(tmp_path, text):
     (tmp_path / "x.json").write_text(text)

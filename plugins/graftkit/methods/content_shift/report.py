@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["GateReport"]
 
 GAINS = ("gain_mean", "control_gain")
-STORED = ("table", "verdict", "ranking", "settings")
+STORED = {"table": list, "verdict": dict, "ranking": list, "settings": dict}
 COLUMNS = ("technique", "metric", "gain_mean", "gain_sd", "improved_share", "p_value", "n", "control_gain")
 
 
@@ -161,6 +161,9 @@ class GateReport:
             stored = json.loads(Path(path).read_text(encoding="utf-8"))
             for row in stored["table"]:
                 row.update({key: float(row[key]) for key in GAINS if isinstance(row[key], str)})
+            wrong = [name for name, kind in STORED.items() if not isinstance(stored[name], kind)]
+            if wrong:
+                raise TypeError(f"{wrong[0]} is no {STORED[wrong[0]].__name__}")
             return cls(**{name: stored[name] for name in STORED})
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"path: expected a report written by to_json, got {path} ({error})") from error

@@ -95,10 +95,10 @@ def unpack_model(
     for table, source in (("user", "user_vectors_"), ("item", "item_vectors_"), ("threshold", "thresholds")):
         shapes |= {f"moment/{table}/{moment}": shapes[source] for moment in ("moment1", "moment2")}
     for key, shape in shapes.items():
-        array = arrays.get(key)
-        if array is None or array.shape != shape or array.dtype.kind != "f" or not np.isfinite(array).all():
+        array, dtype = arrays.get(key), "float64" if key == "item_counts_" else "float32"
+        if array is None or array.shape != shape or array.dtype != dtype or not np.isfinite(array).all():
             got = "none" if array is None else f"shape {array.shape} and dtype {array.dtype}"
-            raise ValueError(f"{name}: expected {key} with finite floats of shape {shape}, got {got}")
+            raise ValueError(f"{name}: expected {key} with finite {dtype} of shape {shape}, got {got}")
     state = TrainingState(
         user_vectors=arrays["user_vectors_"],
         user_ptr=ptr.astype(np.int64),
