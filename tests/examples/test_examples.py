@@ -59,7 +59,7 @@ def test_rcpmod_beats_isolation_forest_on_mismatched_views(tmp_path):
 
 
 def tour(
-    folder: Path, data: str = "", columns: int = 200, **examples: str
+    folder: Path, *flags: str, data: str = "", columns: int = 200, **examples: str
 ) -> subprocess.CompletedProcess[str]:
     """Run a copy of the tour beside these examples."""
     (folder / "examples").mkdir()
@@ -68,7 +68,7 @@ def tour(
     for name, source in examples.items():
         (folder / "examples" / f"{name}.py").write_text(source)
     return subprocess.run(
-        [sys.executable, str(folder / "examples" / "tour.py"), "--out", str(folder / "out")],
+        [sys.executable, str(folder / "examples" / "tour.py"), "--out", str(folder / "out"), *flags],
         capture_output=True,
         text=True,
         env={"COLUMNS": str(columns), "PATH": "", "GRAFTKIT_DATA": data},
@@ -114,8 +114,12 @@ def test_tour_page_stands_alone(tmp_path, figure):
     assert "overflow-wrap: break-word" in page  # a long path to the data is not wider than a phone
     assert "&lt;digits&gt; &amp; more" in page
     assert "Data: what the dependencies ship." in page  # an empty GRAFTKIT_DATA is none, not this folder
+    assert "img { max-width: 100%;" in page
+    assert ".wide { overflow-x: auto; }" in page
+    assert '<div class="wide"><table>' in page
     with Image.open(tmp_path / "out" / "tour.png") as sheet:
         assert sheet.width > 700
+        assert sheet.mode == "P"  # a palette: small enough for a landing page
 
 
 def test_tour_interrupted_shows_what_has_finished(tmp_path, figure):
@@ -137,13 +141,24 @@ def test_tour_interrupted_shows_what_has_finished(tmp_path, figure):
 
 def test_square_brackets_in_an_error_are_text(tmp_path, figure):
     """To rich "[timm]" is a style, and "[/x]" a fault that would take table and page along."""
-    words = "pip install 'graftkit[timm]' [/x]"
+    words = "pip install 'graftkit[timm]' [/x] <b>"
     done = tour(
         tmp_path, rcpmod=f"def main(argv=None):\n    raise ImportError({words!r})\n", sse_sam=fine(figure)
     )
     assert done.returncode == 1
     assert words in " ".join(done.stdout.rpartition("graftkit tour")[2].replace("│", " ").split())
-    assert "1 of 2 methods ran" in (tmp_path / "out" / "tour.html").read_text()
+    page = (tmp_path / "out" / "tour.html").read_text()
+    assert "1 of 2 methods ran" in page
+    assert "[/x] &lt;b&gt;</td>" in page
+
+
+@pytest.mark.parametrize("flags", [(), ("--quick", "--seed", "7")])
+def test_every_example_is_given_the_flags_of_the_tour(tmp_path, figure, flags):
+    echo = fine(figure).replace("'ok-ours'", "' '.join(argv)")
+    done = tour(tmp_path, *flags, data=str(tmp_path), rcpmod=echo)
+    assert done.returncode == 0, done.stderr
+    given = f"--seed {7 if flags else 0} --out {tmp_path / 'out'} --data {tmp_path}"
+    assert f"<td>{given}{' --quick' if flags else ''}</td>" in (tmp_path / "out" / "tour.html").read_text()
 
 
 @pytest.mark.parametrize(
@@ -173,6 +188,12 @@ def test_a_figure_that_is_none_leaves_table_and_page(tmp_path, figure):
     (tmp_path / "broken.png").write_bytes(b"no picture")
     tour(tmp_path, rcpmod=fine(tmp_path / "broken.png"), sse_sam=fine(figure))
     assert "2 of 2 methods ran" in (tmp_path / "out" / "tour.html").read_text()
+
+
+def test_a_figure_that_was_not_written_is_left_out(tmp_path, figure):
+    done = tour(tmp_path, rcpmod=fine(tmp_path / "nowhere.png"), sse_sam=fine(figure))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "tour.html").read_text().count("<img") == 1
 
 
 def test_a_data_folder_that_is_none_is_said_at_once(tmp_path, figure):

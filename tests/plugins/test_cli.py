@@ -99,6 +99,7 @@ def test_doctor_is_content_with_the_tested_versions(capsys):
         ({"timm": "1.0.1"}, 1, "will not work: timm 1.0.1 is older than >="),
         ({"timm": "99.0"}, 0, "newer than tested"),
         ({"scipy": None}, 1, "will not work: scipy is not installed (pip install graftkit)"),
+        ({"timm": "1.0.1"}, 1, "too old"),
         ({"torch": "2.14.1+cpu"}, 1, "take both from one index"),
         ({"torch": "2.13.0"}, 1, "torchvision 0.29.1 needs torch>=2.14.0, found 2.13.0"),
         ({"torch": "2.13.0", "torchvision": None}, 0, "2.13.0"),
@@ -117,6 +118,22 @@ def test_a_local_build_is_not_newer_than_its_version(monkeypatch, capsys):
     assert run("doctor") == 0
     (row,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("torch "))
     assert row.split()[-1] == "ok"
+
+
+@pytest.mark.usefixtures("wide")
+def test_a_build_for_gpus_goes_with_one_that_names_none(monkeypatch, capsys):
+    versions(monkeypatch, torch="2.14.1+cu130")
+    assert run("doctor") == 0
+    assert "will not work" not in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("wide")
+@pytest.mark.parametrize(("built", "said"), [("mmcv/_ext.so", False), ("mmcv/ops/roi.py", True)])
+def test_doctor_notices_an_mmcv_without_operators(monkeypatch, capsys, built, said):
+    versions(monkeypatch, onedl_mmcv="2.3.6")
+    monkeypatch.setattr(metadata, "files", lambda _: [metadata.PackagePath(built)])
+    assert run("doctor") == 0
+    assert ("mmcv has no compiled operators" in capsys.readouterr().out) == said
 
 
 @pytest.mark.parametrize(
