@@ -22,18 +22,6 @@ from rich.text import Text
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from tour_page import COLUMNS, HEADINGS, write_page, write_sheet
 
-METHODS = (
-    "rcpmod",
-    "sse_sam",
-    "aucseg",
-    "dpcml",
-    "hgoe",
-    "diffusion_feature",
-    "content_shift",
-    "bilt",
-    "edge",
-    "qedg",
-)
 FOLDER = Path(__file__).resolve().parent
 
 
@@ -57,7 +45,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
     console = Console(markup=False)  # "graftkit[timm]" in an error is text
     console.print(f"Data: {options.data or 'what the dependencies ship'}")
-    methods = [method for method in METHODS if (FOLDER / f"{method}.py").exists()]
+    methods = sorted(path.stem for path in FOLDER.glob("*.py") if not path.stem.startswith("tour"))
     rows: dict[str, Any] = {}
     try:
         _run(console, methods, arguments, rows)

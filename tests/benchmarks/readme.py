@@ -52,8 +52,7 @@ def fill(readme: str, cells: dict[str, str]) -> str:
 
 
 def _cell(lines: list[Headline], purpose: str, anchor: str) -> str:
-    wanted = [line for line in lines if purpose in line.metric]
-    main = next((line for line in wanted if line.interval()), wanted[0])
+    main = next(line for line in lines if purpose in line.metric)
     count = Counter(line.verdict().strip("*") for line in lines)
     rest = f"{count['ahead']} ahead, {count['behind']} behind of {len(lines)}"
     return f"{main.sentence()} ([{rest}](tests/benchmarks/RESULTS.md#{anchor}))"

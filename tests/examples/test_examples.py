@@ -127,15 +127,15 @@ def test_tour_interrupted_shows_what_has_finished(tmp_path, figure):
     # A background job of a shell ignores SIGINT: the handler is set first.
     stopped = "import signal as s\ndef main(argv=None):\n"
     stopped += "    s.signal(s.SIGINT, s.default_int_handler)\n    s.raise_signal(s.SIGINT)\n"
-    done = tour(tmp_path, rcpmod=fine(figure), sse_sam=stopped, aucseg=fine(figure))
+    done = tour(tmp_path, aucseg=fine(figure), rcpmod=stopped, sse_sam=fine(figure))
     assert done.returncode == 130
     assert "Traceback" not in done.stderr + done.stdout
     assert done.stdout.count("ok-ours") == 1
     assert "Stopped by Ctrl-C: 1 of 3 methods have run." in done.stdout
-    assert "Not run: sse_sam, aucseg" in done.stdout
+    assert "Not run: rcpmod, sse_sam" in done.stdout
     page = (tmp_path / "out" / "tour.html").read_text()
     assert "1 of 3 methods ran" in page
-    assert "Not run: sse_sam, aucseg." in page
+    assert "Not run: rcpmod, sse_sam." in page
     assert list((tmp_path / "out").glob("*.part")) == []
 
 
@@ -155,7 +155,7 @@ def test_square_brackets_in_an_error_are_text(tmp_path, figure):
 @pytest.mark.parametrize("flags", [(), ("--quick", "--seed", "7")])
 def test_every_example_is_given_the_flags_of_the_tour(tmp_path, figure, flags):
     echo = fine(figure).replace("'ok-ours'", "' '.join(argv)")
-    done = tour(tmp_path, *flags, data=str(tmp_path), rcpmod=echo)
+    done = tour(tmp_path, *flags, data=str(tmp_path), an_eleventh_method=echo)
     assert done.returncode == 0, done.stderr
     given = f"--seed {7 if flags else 0} --out {tmp_path / 'out'} --data {tmp_path}"
     assert f"<td>{given}{' --quick' if flags else ''}</td>" in (tmp_path / "out" / "tour.html").read_text()

@@ -8,22 +8,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from graftkit.core.catalogue import METHODS as CATALOGUE
+
 ROOT = Path(__file__).resolve().parents[2]
 PLUGINS = ROOT / "plugins" / "graftkit"
 ADAPTERS = ROOT / "adapters" / "graftkit"
 
-METHODS = (
-    "sse_sam",
-    "qedg",
-    "bilt",
-    "edge",
-    "diffusion_feature",
-    "content_shift",
-    "aucseg",
-    "dpcml",
-    "rcpmod",
-    "hgoe",
-)
+METHODS = tuple(CATALOGUE)
 
 
 @dataclass(frozen=True)

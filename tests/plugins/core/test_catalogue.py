@@ -7,14 +7,13 @@ import pytest
 
 from graftkit.core.catalogue import HOSTS, METHODS, TESTED, Paper, bibtex
 from tests.house.surface import ADAPTERS, ROOT, existing_methods
-from tests.house.surface import METHODS as FOLDERS
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
-def test_catalogue_lists_the_ten_methods_of_the_house():
-    assert sorted(METHODS) == sorted(FOLDERS)
+def test_every_folder_of_a_method_is_in_the_catalogue():
+    assert set(existing_methods()) <= METHODS.keys()
 
 
 @pytest.mark.parametrize("name", existing_methods())
