@@ -141,7 +141,7 @@ def entries() -> list[Entry]:
                 "timesteps": (50,),
                 "cv": 2,
                 "pixels_per_image": 5,
-                "ignore_label": 255,
+                "ignore_index": 255,
                 "batch_size": 4,
                 "random_state": 0,
             },

@@ -192,9 +192,9 @@ def entries() -> list[Entry]:
         Entry(
             "DenseProbe",
             fitted(host.DenseProbe, RNG.normal(size=(2, 3, 4, 4)), RNG.integers(0, 2, (2, 4, 4))),
-            lambda: {"estimator": None, "pixels_per_image": 4, "ignore_label": 255, "random_state": 0},
+            lambda: {"estimator": None, "pixels_per_image": 4, "ignore_index": 255, "random_state": 0},
             sizes=("pixels_per_image",),
-            says={"ignore_label": ("classes",)},
+            says={"ignore_index": ("classes",)},
         ),
         Entry(
             "DenseProbe.fit",

@@ -30,7 +30,7 @@ def rank_activations(
     probe: Any = "ridge",
     cv: Any = 3,
     pixels_per_image: int | None = 500,
-    ignore_label: int | None = 255,
+    ignore_index: int | None = 255,
     batch_size: int = 8,
     random_state: int = 0,
     verbose: int = 0,
@@ -62,7 +62,7 @@ def rank_activations(
         Folds over images, or indices.
     pixels_per_image : int or None, default=500
         Pixels drawn from each training image.
-    ignore_label : int or None, default=255
+    ignore_index : int or None, default=255
         Pixels without a label.
     batch_size : int, default=8
         Images a forward.
@@ -90,8 +90,8 @@ def rank_activations(
     labels = [np.asarray(mask) for mask in check_iterable("masks", masks, "a label map an image")]
     if pixels_per_image is not None:
         check_integer("pixels_per_image", pixels_per_image, low=1)
-    if ignore_label is not None:
-        check_integer("ignore_label", ignore_label)
+    if ignore_index is not None:
+        check_integer("ignore_index", ignore_index)
     for label in labels:
         if label.ndim != 2 or not np.issubdtype(label.dtype, np.integer):
             raise_invalid("masks", label, "integer label maps of shape (H, W)")
@@ -122,7 +122,7 @@ def rank_activations(
         maps = list(out.features.pop(key).float().numpy())
         scores = score_maps(
             maps, labels, splits, probe,
-            pixels_per_image=pixels_per_image, ignore_label=ignore_label, random_state=seed,
+            pixels_per_image=pixels_per_image, ignore_index=ignore_index, random_state=seed,
         )  # fmt: skip
         name, _, step = key.partition("@")
         rows.append(

@@ -41,7 +41,7 @@ class DenseProbe(ClassifierMixin, BaseEstimator):
         Cloned and fitted on pixels. ``None`` standardises and fits a multinomial logistic regression.
     pixels_per_image : int or None, default=500
         Labelled pixels drawn from each image; ``None`` takes all.
-    ignore_label : int or None, default=255
+    ignore_index : int or None, default=255
         Pixels without a label, in `fit` and in `score`.
     random_state : int, RandomState, Generator or None, default=None
         Of the draw.
@@ -67,7 +67,7 @@ class DenseProbe(ClassifierMixin, BaseEstimator):
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "estimator": [HasMethods(["fit", "predict"]), None],
         "pixels_per_image": [Interval(Integral, 1, None, closed="left"), None],
-        "ignore_label": [Integral, None],
+        "ignore_index": [Integral, None],
         "random_state": ["random_state", np.random.Generator],
     }
 
@@ -75,12 +75,12 @@ class DenseProbe(ClassifierMixin, BaseEstimator):
         self,
         estimator: Any = None,
         pixels_per_image: int | None = 500,
-        ignore_label: int | None = 255,
+        ignore_index: int | None = 255,
         random_state: Any = None,
     ) -> None:
         self.estimator = estimator
         self.pixels_per_image = pixels_per_image
-        self.ignore_label = ignore_label
+        self.ignore_index = ignore_index
         self.random_state = random_state
 
     @_fit_context(prefer_skip_nested_validation=False)
@@ -114,7 +114,7 @@ class DenseProbe(ClassifierMixin, BaseEstimator):
         labels = _read_labels(y, len(maps))
         table, target = pixel_table(
             maps, labels, per_image=self.pixels_per_image, rng=numpy_generator(self.random_state),
-            ignore_label=self.ignore_label,
+            ignore_index=self.ignore_index,
         )  # fmt: skip
         estimator = clone(self.estimator) if self.estimator is not None else _default()
         estimator.fit(table, target)
@@ -186,11 +186,11 @@ class DenseProbe(ClassifierMixin, BaseEstimator):
             raise_invalid("sample_weight", sample_weight, "None")
         maps = self._checked(X)
         labels = _read_labels(y, len(maps))
-        known = [label[label != self.ignore_label] for label in labels]
+        known = [label[label != self.ignore_index] for label in labels]
         if not sum(map(len, known)):
             raise_invalid(
                 "y",
-                f"only {self.ignore_label}",
+                f"only {self.ignore_index}",
                 "at least one labelled pixel",
                 fix="There is no labelled pixel",
             )
@@ -198,9 +198,9 @@ class DenseProbe(ClassifierMixin, BaseEstimator):
         counts = np.zeros((len(present), len(present)), np.int64)
         for feature_map, label in zip(maps, labels, strict=True):
             predicted = self._predict_one(feature_map, label.shape)
-            keep = np.ones(label.shape, bool) if self.ignore_label is None else label != self.ignore_label
+            keep = np.ones(label.shape, bool) if self.ignore_index is None else label != self.ignore_index
             codes = np.searchsorted(present, label[keep]), np.searchsorted(present, predicted[keep])
-            counts += confusion_matrix(*codes, n_classes=len(present), ignore_label=None)
+            counts += confusion_matrix(*codes, n_classes=len(present), ignore_index=None)
         return mean_iou(counts)
 
     def _predict_one(self, feature_map: Array, size: tuple[int, ...]) -> Array:

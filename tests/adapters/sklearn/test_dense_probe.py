@@ -27,10 +27,10 @@ def scene(n=4, classes=3, size=(8, 10), seed=0):
 
 
 def test_parameters_clone_and_round_trips():
-    probe = DenseProbe(KNeighborsClassifier(3), pixels_per_image=20, ignore_label=0, random_state=1)
+    probe = DenseProbe(KNeighborsClassifier(3), pixels_per_image=20, ignore_index=0, random_state=1)
     copy = clone(probe)
     assert copy.get_params()["estimator__n_neighbors"] == 3
-    assert copy.set_params(estimator__n_neighbors=5, ignore_label=None).estimator.n_neighbors == 5
+    assert copy.set_params(estimator__n_neighbors=5, ignore_index=None).estimator.n_neighbors == 5
     maps, labels = scene()
     fitted = DenseProbe(random_state=0).fit(maps, labels)
     again = pickle.loads(pickle.dumps(fitted))
@@ -102,7 +102,7 @@ def test_ignored_pixels_count_neither_in_fit_nor_in_score():
         for c in range(3)
     ]
     assert probe.score(maps, wrong) == pytest.approx(np.mean(ious))
-    everything = DenseProbe(ignore_label=None, pixels_per_image=None).fit(maps, dirty)
+    everything = DenseProbe(ignore_index=None, pixels_per_image=None).fit(maps, dirty)
     assert 255 in everything.classes_
 
 

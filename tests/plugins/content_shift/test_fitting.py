@@ -69,7 +69,7 @@ def test_unlabelled_pixels_do_not_count():
         if change:
             target[:, :3] = 77
         losses.append(
-            fit_amalgamation(blend, some, target, steps=3, random_state=0, ignore_label=77 if change else 9)
+            fit_amalgamation(blend, some, target, steps=3, random_state=0, ignore_index=77 if change else 9)
         )
     assert losses[0] == losses[1]
 

@@ -310,7 +310,7 @@ def test_labelled_pixels_are_drawn_without_the_ignored():
     assert len({*zip(rows.tolist(), columns.tolist(), strict=True)}) == 4
     assert (labels[rows, columns] != 255).all()
     assert len(labelled_pixels(labels, None, rng)[0]) == 6
-    assert len(labelled_pixels(labels, 4, rng, ignore_label=None)[0]) == 4
+    assert len(labelled_pixels(labels, 4, rng, ignore_index=None)[0]) == 4
     features, classes = pixel_table([np.ones((2, 3, 3))] * 2, [labels, labels], per_image=None, rng=rng)
     assert features.shape == (12, 2)
     assert sorted(classes.tolist()) == sorted([*range(6)] * 2)

@@ -96,7 +96,7 @@ def object_scenes(
     return images, labels, prompts
 
 
-def label_prompts(labels: Any, classes: Sequence[str], ignore_label: int = 255) -> list[str]:
+def label_prompts(labels: Any, classes: Sequence[str], ignore_index: int = 255) -> list[str]:
     """A prompt for each label map: the names of the classes that are there.
 
     Parameters
@@ -105,7 +105,7 @@ def label_prompts(labels: Any, classes: Sequence[str], ignore_label: int = 255) 
         Label maps.
     classes : sequence of str
         Names by label.
-    ignore_label : int, default=255
+    ignore_index : int, default=255
         Pixels without a label.
 
     Returns
@@ -123,7 +123,7 @@ def label_prompts(labels: Any, classes: Sequence[str], ignore_label: int = 255) 
         raise_invalid("labels", labels, "shape (N, H, W)")
     found = []
     for one in maps:
-        there = [int(label) for label in np.unique(one) if label != ignore_label]
+        there = [int(label) for label in np.unique(one) if label != ignore_index]
         if there and not (there[0] >= 0 and there[-1] < len(classes)):
             raise_invalid("labels", there, f"labels 0 to {len(classes) - 1}")
         found.append(" ".join(classes[label] for label in there))

@@ -35,7 +35,7 @@ def fit_amalgamation(
     steps: int = 200,
     batch_size: int = 8,
     lr: float = 3e-3,
-    ignore_label: int = 255,
+    ignore_index: int = 255,
     random_state: Any = None,
     verbose: int = 0,
 ) -> list[float]:
@@ -55,7 +55,7 @@ def fit_amalgamation(
         Images an update, 2 or more: the assigners normalise over the batch.
     lr : float, default=3e-3
         Of AdamW; decays linearly.
-    ignore_label : int, default=255
+    ignore_index : int, default=255
         Pixels without a label.
     random_state : int, torch.Generator or None, default=None
         Seeds batches, dropout and the layer on top.
@@ -81,13 +81,13 @@ def fit_amalgamation(
     check_integer("steps", steps, low=1)
     size = check_integer("batch_size", batch_size, low=2)
     check_number("lr", lr, low=0, closed="()")
-    check_integer("ignore_label", ignore_label)
+    check_integer("ignore_index", ignore_index)
     _check(blend, maps, labels)
     if len(maps) < 2:
         raise_invalid("maps", maps, "at least 2 images")
-    known = labels[labels != ignore_label]
+    known = labels[labels != ignore_index]
     if not len(known) or int(known.min()) < 0:
-        raise_invalid("labels", labels, f"classes from 0 on, some of them not {ignore_label}")
+        raise_invalid("labels", labels, f"classes from 0 on, some of them not {ignore_index}")
     generator = torch_generator(random_state)
     maps = maps.detach()
     width = blend.num_assigners * blend.channels
@@ -115,8 +115,8 @@ def fit_amalgamation(
                 head(fused), target.shape[1:], mode="bilinear", align_corners=False
             )
             optimizer.zero_grad()
-            each = functional.cross_entropy(logits, target, ignore_index=ignore_label, reduction="sum")
-            loss = each / (target != ignore_label).sum().clamp_min(1) + penalty
+            each = functional.cross_entropy(logits, target, ignore_index=ignore_index, reduction="sum")
+            loss = each / (target != ignore_index).sum().clamp_min(1) + penalty
             loss.backward()
             optimizer.step()
             losses.append(float(loss.detach()))

@@ -21,7 +21,7 @@ Counts = npt.NDArray[np.int64]
 
 
 def confusion_matrix(
-    target: npt.ArrayLike, predicted: npt.ArrayLike, *, n_classes: int, ignore_label: int | None = 255
+    target: npt.ArrayLike, predicted: npt.ArrayLike, *, n_classes: int, ignore_index: int | None = 255
 ) -> Counts:
     """Count pixels by true and predicted class.
 
@@ -31,7 +31,7 @@ def confusion_matrix(
         Labels of any shape.
     n_classes : int
         The number of classes.
-    ignore_label : int or None, default=255
+    ignore_index : int or None, default=255
         Target pixels that do not count.
 
     Returns
@@ -50,7 +50,7 @@ def confusion_matrix(
     truth, guess = np.asarray(target).ravel(), np.asarray(predicted).ravel()
     if truth.shape != guess.shape:
         raise_invalid("predicted", predicted, f"the shape of target, {np.shape(target)}")
-    keep = np.ones(truth.shape, bool) if ignore_label is None else truth != ignore_label
+    keep = np.ones(truth.shape, bool) if ignore_index is None else truth != ignore_index
     truth, guess = truth[keep].astype(np.int64), guess[keep].astype(np.int64)
     for name, labels in (("target", truth), ("predicted", guess)):
         if labels.size and not 0 <= labels.min() <= labels.max() < n:

@@ -48,7 +48,7 @@ def sample_bilinear(feature_map: Array, rows: Array, columns: Array, size: tuple
 
 
 def labelled_pixels(
-    labels: Array, count: int | None, rng: np.random.Generator, ignore_label: int | None = 255
+    labels: Array, count: int | None, rng: np.random.Generator, ignore_index: int | None = 255
 ) -> tuple[Array, Array]:
     """Draw positions that have a label.
 
@@ -60,7 +60,7 @@ def labelled_pixels(
         How many; ``None`` or more than there are takes all.
     rng : numpy.random.Generator
         The source of the draw.
-    ignore_label : int or None, default=255
+    ignore_index : int or None, default=255
         Positions that are never drawn.
 
     Returns
@@ -68,7 +68,7 @@ def labelled_pixels(
     rows, columns : ndarray of int, of shape (n,)
         The positions, possibly none.
     """
-    keep = np.ones(labels.shape, bool) if ignore_label is None else labels != ignore_label
+    keep = np.ones(labels.shape, bool) if ignore_index is None else labels != ignore_index
     positions = np.flatnonzero(keep)
     if count is not None and len(positions) > count:
         positions = np.sort(rng.choice(positions, count, replace=False))
@@ -82,7 +82,7 @@ def pixel_table(
     *,
     per_image: int | None,
     rng: np.random.Generator,
-    ignore_label: int | None = 255,
+    ignore_index: int | None = 255,
 ) -> tuple[Array, Array]:
     """A table of labelled pixels from several images.
 
@@ -96,7 +96,7 @@ def pixel_table(
         Pixels drawn from each picture; ``None`` takes all.
     rng : numpy.random.Generator
         The source of the draw.
-    ignore_label : int or None, default=255
+    ignore_index : int or None, default=255
         Pixels without a label.
 
     Returns
@@ -113,13 +113,13 @@ def pixel_table(
     """
     tables = []
     for feature_map, label_map in zip(maps, labels, strict=True):
-        rows, columns = labelled_pixels(label_map, per_image, rng, ignore_label)
+        rows, columns = labelled_pixels(label_map, per_image, rng, ignore_index)
         size = (label_map.shape[0], label_map.shape[1])
         tables.append((sample_bilinear(feature_map, rows, columns, size), label_map[rows, columns]))
     features = np.concatenate([table for table, _ in tables])
     if not len(features):
         raise_invalid(
-            "labels", f"only {ignore_label}", "at least one labelled pixel", fix="There is no labelled pixel"
+            "labels", f"only {ignore_index}", "at least one labelled pixel", fix="There is no labelled pixel"
         )
     return features, np.concatenate([classes for _, classes in tables])
 

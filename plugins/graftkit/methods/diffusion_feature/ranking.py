@@ -118,7 +118,7 @@ def score_maps(
     probe: Any,
     *,
     pixels_per_image: int | None = 500,
-    ignore_label: int | None = 255,
+    ignore_index: int | None = 255,
     random_state: Any = 0,
 ) -> list[float]:
     """Set-level mIoU of a probe on one activation, split by split.
@@ -135,7 +135,7 @@ def score_maps(
         Copied for every split.
     pixels_per_image : int or None, default=500
         Labelled pixels drawn from each training image; all labelled pixels of test images count.
-    ignore_label : int or None, default=255
+    ignore_index : int or None, default=255
         Pixels without a label.
     random_state : int, Generator or None, default=0
         Of the draw: with an int, every activation sees the same pixels.
@@ -150,13 +150,13 @@ def score_maps(
     ValueError
         If no training pixel has a label.
     """
-    classes = 1 + max((int(label[label != ignore_label].max(initial=-1)) for label in labels), default=-1)
+    classes = 1 + max((int(label[label != ignore_index].max(initial=-1)) for label in labels), default=-1)
     scores = []
     for train, test in splits:
         rng = numpy_generator(random_state)
         table, target = pixel_table(
             [maps[i] for i in train], [labels[i] for i in train],
-            per_image=pixels_per_image, rng=rng, ignore_label=ignore_label,
+            per_image=pixels_per_image, rng=rng, ignore_index=ignore_index,
         )  # fmt: skip
         fitted = make_probe(probe)
         fitted.fit(table, target)
@@ -165,7 +165,7 @@ def score_maps(
             flat = labels[i].ravel()
             for rows, pixels in pixel_chunks(maps[i], (labels[i].shape[0], labels[i].shape[1])):
                 counts += confusion_matrix(
-                    flat[rows], fitted.predict(pixels), n_classes=classes, ignore_label=ignore_label
+                    flat[rows], fitted.predict(pixels), n_classes=classes, ignore_index=ignore_index
                 )
         scores.append(mean_iou(counts))
     return scores

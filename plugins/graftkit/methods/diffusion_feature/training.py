@@ -26,7 +26,7 @@ from graftkit.methods.diffusion_feature.noise import diffuse_at_random
 __all__ = ["class_tokens", "train_denoiser"]
 
 
-def class_tokens(labels: Tensor, n_classes: int, ignore_label: int = 255) -> Tensor:
+def class_tokens(labels: Tensor, n_classes: int, ignore_index: int = 255) -> Tensor:
     """A condition from label maps: one token a class, +1 in its place if it is there, -1 if not.
 
     Parameters
@@ -35,7 +35,7 @@ def class_tokens(labels: Tensor, n_classes: int, ignore_label: int = 255) -> Ten
         Label maps.
     n_classes : int
         The number of classes.
-    ignore_label : int, default=255
+    ignore_index : int, default=255
         Pixels without a label.
 
     Returns
@@ -44,7 +44,7 @@ def class_tokens(labels: Tensor, n_classes: int, ignore_label: int = 255) -> Ten
         Diagonal; all zeros would be the null condition.
     """
     flat = labels.flatten(1)
-    there = torch.stack([((flat == c) & (flat != ignore_label)).any(1) for c in range(n_classes)], 1)
+    there = torch.stack([((flat == c) & (flat != ignore_index)).any(1) for c in range(n_classes)], 1)
     return torch.diag_embed(2.0 * there - 1.0)
 
 
