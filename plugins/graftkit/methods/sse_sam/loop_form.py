@@ -130,6 +130,7 @@ class LoopForm(PerturbingOptimizer):
         factor = 1.0
         if processes.size > 1 or not watch.probes.untouched:
             factor = watch.probes.factor(processes)
+        watch.probes.follow_used(params, processes)
         unscale = 1.0 / float(grad_scale) if grad_scale is not None else 1.0
         scale_([p.grad for p in params], unscale, self._settings.foreach)
         # A model's own loss is normalised inside it, and plain SAM has no part to take a subset for.
