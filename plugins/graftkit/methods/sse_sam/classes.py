@@ -199,7 +199,9 @@ class Membership:
         if targets.shape[dim] == 1:
             targets = torch.cat([1 - targets, targets], dim).clamp(0, 1)
         if self.tail_classes and self.tail_classes[-1] >= targets.shape[dim]:
-            raise_invalid("targets", targets, f"a column for class {self.tail_classes[-1]}, which is of the tail")
+            raise_invalid(
+                "targets", targets, f"a column for class {self.tail_classes[-1]}, which is of the tail"
+            )
         total = targets.sum(dim)
         index = torch.tensor(self.tail_classes, dtype=torch.long, device=targets.device)
         mass = targets.index_select(dim, index).sum(dim)
