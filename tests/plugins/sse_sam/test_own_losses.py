@@ -192,3 +192,36 @@ def test_a_total_beside_its_terms_counts_once(stage, taken):
     ):  # fmt: skip
         p.data -= g
     torch.testing.assert_close(weights(model), weights(expected), rtol=0, atol=1e-12)
+
+
+class Sink(torch.autograd.Function):
+    """What DistributedDataParallel puts behind a model's outputs where parameters may be unused."""
+
+    @staticmethod
+    def forward(ctx, *values):
+        ctx.set_materialize_grads(False)
+        return tuple(value.clone() for value in values)
+
+    @staticmethod
+    def backward(ctx, *grads):
+        return grads
+
+
+class Sunk(OwnLoss):
+    def forward(self, x: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        out = super().forward(x, labels)
+        total, logits, left_out = Sink.apply(out["loss"], out["logits"], out["logits"].square().mean())
+        return {"loss": total, "loss_left_out": left_out, "logits": logits}
+
+
+def test_a_loss_that_backward_hands_nothing_is_left_out():
+    # Without a tail in stage 2 the step is the base's, whatever lies between the losses and the scores.
+    (x, y), model, plain = BATCHES[0], Sunk("dict"), net()
+    optimizer = optimizer_for(model, switch_step=0, momentum=0.0, tail_pass="full")
+    optimizer.watch(model, None)
+    model(x, labels=y.clamp(max=2))["loss"].backward()
+    optimizer.step()
+    F.cross_entropy(plain(x), y.clamp(max=2)).backward()
+    for p in plain.parameters():
+        p.data -= 0.5 * p.grad
+    torch.testing.assert_close(weights(model), weights(plain), rtol=0, atol=1e-13)

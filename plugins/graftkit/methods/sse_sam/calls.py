@@ -69,7 +69,9 @@ class LossTerm:
             Called first, when the backward has not reached any parameter from this loss.
         """
 
-        def arrived(grad: Tensor) -> None:
+        def arrived(grad: Tensor | None) -> None:
+            if grad is None:
+                return  # DDP hands nothing on to a loss that its user left out
             before()
             self.weight = grad.detach().clone() if self.weight is None else self.weight + grad.detach()
 
