@@ -204,6 +204,7 @@ class Sink(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, *grads):
+        del ctx
         return grads
 
 

@@ -156,3 +156,28 @@ def test_a_criterions_argument_on_the_graph_is_an_extra_term_and_not_a_graph_gon
     criterion(out["logits"], y, out["features"]).backward()
     with pytest.raises(RuntimeError, match="another loss term"):
         optimizer.step()
+
+
+def test_an_output_module_that_is_called_twice_is_refused():
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.times = net(), 2
+
+        def forward(self, x: Tensor, labels: Tensor) -> dict[str, Tensor]:
+            return {
+                "loss": sum(
+                    F.cross_entropy(self.body[4](self.body[:3](x)), labels) for _ in range(self.times)
+                )
+            }
+
+    model = Twice()
+    optimizer = optimizer_for(model)
+    optimizer.watch(model, None, output_module="body.4")
+    x, y = BATCHES[0]
+    with pytest.raises(RuntimeError, match="output_module: expected one call of it in each forward"):
+        model(x, labels=y)
+    model.times = 1  # what a forward that raised has left behind does no harm
+    model(x, labels=y)["loss"].backward()
+    optimizer.step()
+    assert optimizer.completed_steps == 1

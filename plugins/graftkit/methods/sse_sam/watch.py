@@ -237,6 +237,8 @@ class Watch:
         del module
         self._close_statistics()
         self._open = None
+        if not self._paused:
+            self.captured = None
         if not self._recording():
             return
         if self.ddp is None:
@@ -262,6 +264,11 @@ class Watch:
 
     def _after_output_module(self, module: nn.Module, args: Any, output: Any) -> None:
         del module, args
+        if self.captured is not None and self._open is not None:
+            raise RuntimeError(
+                "output_module: expected one call of it in each forward, got a second, and the first's "
+                "scores would be of no part. Name a module that makes all scores at once."
+            )
         if self._paused or self._open is not None:
             self.captured = find_logits(output)
 
