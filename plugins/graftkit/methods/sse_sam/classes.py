@@ -197,7 +197,7 @@ class Membership:
         if targets.ndim == 1:
             targets = targets.unsqueeze(1)
         if targets.shape[dim] == 1:
-            targets = torch.cat([1 - targets, targets], dim).clamp(0, 1)
+            targets = torch.cat([1 - targets, targets], dim)
         if self.tail_classes and self.tail_classes[-1] >= targets.shape[dim]:
             raise_invalid(
                 "targets", targets, f"a column for class {self.tail_classes[-1]}, which is of the tail"
