@@ -15,7 +15,12 @@ from tests.plugins.sse_sam.loops import counted, mixed_batches, weights
 
 @pytest.fixture(autouse=True)
 def fresh_state():
+    reset_state()  # a Trainer in another file's test leaves its own
     yield
+    reset_state()
+
+
+def reset_state() -> None:
     for state in (AcceleratorState, GradientState, PartialState):
         state._reset_state()
 

@@ -51,6 +51,20 @@ def test_soft_targets_give_their_mass():
     assert Membership([2]).of_soft_targets(torch.tensor([[1.0, 0.0, 1.0]])).tolist() == [0.5]
 
 
+@pytest.mark.parametrize("shape", [(3,), (3, 1), (3, 1, 1, 1)])
+def test_one_column_is_the_probability_of_class_1(shape):
+    targets, flat = torch.tensor([1.0, 0.0, 0.25]).reshape(shape), (3, *shape[2:])
+    for tail, expected in (([1], [1.0, 0.0, 0.25]), ([0], [0.0, 1.0, 0.75]), ([], [0.0, 0.0, 0.0])):
+        share = Membership(tail).of_soft_targets(targets)
+        torch.testing.assert_close(share, torch.tensor(expected).reshape(flat))
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (3, 1), (3,)])
+def test_a_tail_class_without_a_column_is_not_taken_for_no_tail(shape):
+    with pytest.raises(ValueError, match="targets: expected a column for class 7"):
+        Membership([0, 7]).of_soft_targets(torch.zeros(shape))
+
+
 def test_spreading_over_outputs():
     assert spread_over(torch.ones(2), torch.zeros(2, 3)).shape == (2, 1)
     assert spread_over(torch.ones(2, 5, 6), torch.zeros(2, 3, 5, 6)).shape == (2, 1, 5, 6)

@@ -153,3 +153,36 @@ def test_a_criterions_own_parameters_take_the_users_gradient_in_stage_1():
     own = criterion.scale.grad.clone()
     optimizer.step()
     torch.testing.assert_close(criterion.scale.detach(), 1.5 - 0.5 * own, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+@pytest.mark.parametrize("tail", [0, 1])
+@pytest.mark.parametrize("shape", [(-1,), (-1, 1)])
+def test_binary_targets_of_one_score_a_sample(shape, tail, stage):
+    x, y = BATCHES[0][0], (BATCHES[0][1] == 3).double().reshape(shape)
+    models = []
+    for _ in range(2):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            body = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 1), nn.Flatten(len(shape) - 1))
+        models.append(body.double())
+    watched, expected = models
+    optimizer = optimizer_for(
+        watched, momentum=0.0, lr=1.0, tail_classes=[tail], switch_step=9 * (stage == 1)
+    )
+    criterion = nn.BCEWithLogitsLoss()
+    optimizer.watch(watched, criterion)
+    criterion(watched(x), y).backward()
+    optimizer.step()
+    params = list(expected.parameters())
+
+    def part(label: int) -> Tensor:
+        each = F.binary_cross_entropy_with_logits(expected(x), y, reduction="none")
+        return (each * (y == label)).mean()
+
+    rho_head = 0.05 * (stage == 1)
+    for p, g in zip(params, ref.sharpened(
+        params, lambda: part(1 - tail), lambda: part(tail), rho_head=rho_head, rho_tail=0.1), strict=True,
+    ):  # fmt: skip
+        p.data -= g
+    torch.testing.assert_close(weights(watched), weights(expected), rtol=0, atol=1e-12)

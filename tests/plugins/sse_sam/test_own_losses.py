@@ -153,3 +153,76 @@ def test_an_extra_loss_term_is_noticed_before_stage_1_would_drop_it():
         optimizer.step()
     assert torch.equal(weights(model), before)
     assert optimizer.completed_steps == 0
+
+
+class WithTotal(nn.Module):
+    """A total beside the terms that it is made of, as detectors and mixtures of experts return them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = net()
+
+    def forward(self, x: Tensor, labels: Tensor) -> dict[str, object]:
+        logits = self.body(x)
+        a, b = F.cross_entropy(logits, labels), 0.3 * F.multi_margin_loss(logits, labels)
+        # Terms before and after the total, nested, and one twice.
+        return {"loss_a": a, "loss": a + b, "losses": [b], "loss_again": b, "logits": logits}
+
+
+@pytest.mark.parametrize("taken", ["total", "terms"])
+@pytest.mark.parametrize("stage", [1, 2])
+def test_a_total_beside_its_terms_counts_once(stage, taken):
+    x, y = BATCHES[0]
+    model, expected = WithTotal(), net()
+    optimizer = optimizer_for(model, momentum=0.0, lr=1.0, switch_step=9 * (stage == 1))
+    optimizer.watch(model, None)
+    out = model(x, labels=y)
+    (out["loss"] if taken == "total" else out["loss_a"] + out["losses"][0]).backward()
+    optimizer.step()
+    params = list(expected.parameters())
+
+    def part(tail: bool) -> Tensor:
+        z = expected(x)
+        each = F.cross_entropy(z, y, reduction="none") + 0.3 * F.multi_margin_loss(z, y, reduction="none")
+        return (each * ((y == 3) == tail)).mean()
+
+    rho_head = 0.05 * (stage == 1)
+    for p, g in zip(params, ref.sharpened(
+        params, lambda: part(False), lambda: part(True), rho_head=rho_head, rho_tail=0.1), strict=True,
+    ):  # fmt: skip
+        p.data -= g
+    torch.testing.assert_close(weights(model), weights(expected), rtol=0, atol=1e-12)
+
+
+class Sink(torch.autograd.Function):
+    """What DistributedDataParallel puts behind a model's outputs where parameters may be unused."""
+
+    @staticmethod
+    def forward(ctx, *values):
+        ctx.set_materialize_grads(False)
+        return tuple(value.clone() for value in values)
+
+    @staticmethod
+    def backward(ctx, *grads):
+        del ctx
+        return grads
+
+
+class Sunk(OwnLoss):
+    def forward(self, x: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        out = super().forward(x, labels)
+        total, logits, left_out = Sink.apply(out["loss"], out["logits"], out["logits"].square().mean())
+        return {"loss": total, "loss_left_out": left_out, "logits": logits}
+
+
+def test_a_loss_that_backward_hands_nothing_is_left_out():
+    # Without a tail in stage 2 the step is the base's, whatever lies between the losses and the scores.
+    (x, y), model, plain = BATCHES[0], Sunk("dict"), net()
+    optimizer = optimizer_for(model, switch_step=0, momentum=0.0, tail_pass="full")
+    optimizer.watch(model, None)
+    model(x, labels=y.clamp(max=2))["loss"].backward()
+    optimizer.step()
+    F.cross_entropy(plain(x), y.clamp(max=2)).backward()
+    for p in plain.parameters():
+        p.data -= 0.5 * p.grad
+    torch.testing.assert_close(weights(model), weights(plain), rtol=0, atol=1e-13)

@@ -1,11 +1,13 @@
 """The arithmetic: plain and multi-tensor forms are one, weights come home bit for bit."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
 
 from graftkit.methods.sse_sam.arithmetic import add_, scale_, subtract_, use_foreach
-from graftkit.methods.sse_sam.perturbation import PerturbedWeights, gradient_norm
+from graftkit.methods.sse_sam.perturbation import PerturbedWeights, _one, all_finite, gradient_norm
 
 
 def some(dtype=torch.float64, seed=0):
@@ -96,3 +98,16 @@ def test_when_the_multi_tensor_form_is_taken():
     assert not use_foreach([dense.half()], None)
     assert not use_foreach([dense.to_sparse()], None)
     assert not use_foreach([], None)
+
+
+@pytest.mark.parametrize("default", [torch.float64, torch.bfloat16])
+def test_the_check_for_finite_gradients_does_not_depend_on_the_default_type(default):
+    before = torch.get_default_dtype()
+    _one.cache_clear()
+    torch.set_default_dtype(default)
+    try:
+        assert all_finite([], [torch.ones(2, dtype=torch.float64)])
+        assert not all_finite([], [torch.full((2,), math.inf, dtype=torch.float32)])
+    finally:
+        torch.set_default_dtype(before)
+        _one.cache_clear()

@@ -156,3 +156,45 @@ def test_a_pass_that_raises_leaves_the_weights_bitwise():
         optimizer.step()
     assert torch.equal(weights(model), before)
     assert optimizer.completed_steps == 0
+
+
+class PartlyUsed(nn.Module):
+    """Modules behind the used ones, as a decoder that only the pre-training needs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = net()
+        self.unused = nn.ModuleList(nn.Linear(2, 2).double() for _ in range(7))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x)
+
+
+def clipped_step(model, optimizer, criterion, *, set_to_none: bool = True) -> Tensor:
+    x, y = BATCHES[0]
+    optimizer.zero_grad(set_to_none)
+    criterion(model(x), y).backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1e-3)
+    optimizer.step()
+    return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_clipping_is_seen_where_the_last_modules_have_no_part_in_the_loss(stage):
+    model, optimizer, criterion = watching(PartlyUsed())
+    optimizer.stage = stage
+    # The sharpness-aware gradient is longer than the user's own, which was cut to 1e-3.
+    assert clipped_step(model, optimizer, criterion).norm() < 2e-3
+
+
+@pytest.mark.parametrize("set_to_none", [True, False])
+def test_clipping_is_seen_after_the_followed_parameters_were_frozen(set_to_none):
+    model, optimizer, criterion = watching(net())
+    optimizer.stage = 2
+    followed = list(optimizer._watch.probes._probes)
+    clipped_step(model, optimizer, criterion)
+    for p in followed:
+        p.requires_grad_(False)
+    clipped_step(model, optimizer, criterion, set_to_none=set_to_none)  # in which others are found
+    assert clipped_step(model, optimizer, criterion, set_to_none=set_to_none).norm() < 2e-3
+    assert not {id(p) for p in followed} & {id(p) for p in optimizer._watch.probes._probes}

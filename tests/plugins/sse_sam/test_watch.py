@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from graftkit.methods.sse_sam.probes import GradientProbes
 from graftkit.torch import SSESAM
 from tests.plugins.sse_sam.loops import by_loop, weights
-from tests.plugins.sse_sam.watch_cases import BATCHES, net, optimizer_for
+from tests.plugins.sse_sam.watch_cases import BATCHES, net, optimizer_for, watching
 
 
 @pytest.mark.parametrize("stop", ["step", "exception", "zero_grad"])
@@ -198,3 +198,22 @@ def test_the_model_itself_as_output_module_is_what_it_returns(name):
             optimizer.step()
         results.append(weights(model))
     assert torch.equal(*results)
+
+
+def test_a_torch_closure_without_loss_and_gradient_leaves_the_batch_out():
+    # Lightning's way: training_step returned None, and torch's optimizers find no gradient to step along.
+    model, optimizer, criterion = watching()
+    x, y = BATCHES[0]
+    before = weights(model)
+    assert optimizer.step(lambda: None) is None
+    assert optimizer.step(lambda: model(x).sum() and None) is None  # a forward, and then None
+    assert optimizer.completed_steps == 0
+    assert torch.equal(weights(model), before)
+
+    def forgot_to_return() -> None:
+        criterion(model(x), y).backward()
+
+    optimizer.step(forgot_to_return)
+    assert optimizer.completed_steps == 1
+    with pytest.raises(RuntimeError, match="the model was not called"):
+        optimizer.step(lambda: None)  # yesterday's gradients are still there

@@ -119,3 +119,65 @@ def test_labels_beyond_the_counts_are_refused_with_weights_untouched():
     with pytest.raises(ValueError, match="targets"):
         optimizer.step()
     assert torch.equal(weights(model), before)
+
+
+def test_a_criterion_of_two_outputs_is_refused_before_backward():
+    def both(first: Tensor, second: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(first, y) + F.cross_entropy(second, y)
+
+    model = net()
+    optimizer = optimizer_for(model)
+    criterion = optimizer.watch(model, both)
+    x, y = BATCHES[0]
+    out = model(x)
+    for first, second in ((out, model(x)), (out, out)):
+        with pytest.raises(RuntimeError, match=r"criterion: expected one output .* got 2 \(at 0, 1\)"):
+            criterion(first, second, y)
+
+
+def test_a_criterions_argument_on_the_graph_is_an_extra_term_and_not_a_graph_gone():
+    class Features(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = net()
+
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            features = self.body[:3](x)
+            return {"logits": self.body[4](features), "features": features}
+
+    def centred(logits: Tensor, y: Tensor, features: Tensor) -> Tensor:
+        return F.cross_entropy(logits, y) + features.square().mean()
+
+    model = Features()
+    optimizer = optimizer_for(model)
+    criterion = optimizer.watch(model, centred)
+    x, y = BATCHES[0]
+    out = model(x)
+    criterion(out["logits"], y, out["features"]).backward()
+    with pytest.raises(RuntimeError, match="another loss term"):
+        optimizer.step()
+
+
+def test_an_output_module_that_is_called_twice_is_refused():
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.times = net(), 2
+
+        def forward(self, x: Tensor, labels: Tensor) -> dict[str, Tensor]:
+            return {
+                "loss": sum(
+                    F.cross_entropy(self.body[4](self.body[:3](x)), labels) for _ in range(self.times)
+                )
+            }
+
+    model = Twice()
+    optimizer = optimizer_for(model)
+    optimizer.watch(model, None, output_module="body.4")
+    x, y = BATCHES[0]
+    with pytest.raises(RuntimeError, match="output_module: expected one call of it in each forward"):
+        model(x, labels=y)
+    model.times = 1  # what a forward that raised has left behind does no harm
+    model(x, labels=y)["loss"].backward()
+    optimizer.step()
+    assert optimizer.completed_steps == 1

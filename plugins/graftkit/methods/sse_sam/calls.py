@@ -39,6 +39,8 @@ class LossTerm:
         The state at the call.
     weight : Tensor or None
         What the user's backward sent into this loss; ``None`` before it.
+    within : list of LossTerm
+        Losses of the same call that were computed from this one, as a total from its terms.
     """
 
     targets: Any
@@ -49,6 +51,12 @@ class LossTerm:
     versions: Versions | None = None
     autocast: Autocast | None = None
     weight: Tensor | None = None
+    within: "list[LossTerm]" = field(default_factory=list)
+
+    @property
+    def counts(self) -> bool:
+        """Whether a backward took it, and not merely went through it from a loss that it is part of."""
+        return self.weight is not None and all(term.weight is None for term in self.within)
 
     def listen(self, loss: Tensor, before: Callable[[], object]) -> None:
         """Remember what backward sends into the loss.
@@ -61,7 +69,9 @@ class LossTerm:
             Called first, when the backward has not reached any parameter from this loss.
         """
 
-        def arrived(grad: Tensor) -> None:
+        def arrived(grad: Tensor | None) -> None:
+            if grad is None:
+                return  # DDP hands nothing on to a loss that its user left out
             before()
             self.weight = grad.detach().clone() if self.weight is None else self.weight + grad.detach()
 
@@ -108,7 +118,7 @@ class ModelCall:
     @property
     def used(self) -> list[LossTerm]:
         """The terms that took part in a backward."""
-        return [term for term in self.terms if term.weight is not None]
+        return [term for term in self.terms if term.counts]
 
     @property
     def dead(self) -> bool:

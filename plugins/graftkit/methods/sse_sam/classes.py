@@ -179,7 +179,8 @@ class Membership:
         Parameters
         ----------
         targets : Tensor with classes along `dim`, floating
-            Probabilities, as mixup and CutMix make them.
+            Probabilities, as mixup and CutMix make them. One column, or none where there is one dimension,
+            is the probability of class 1 of two, as binary cross-entropy takes it.
         dim : int, default=1
             The class dimension.
 
@@ -187,10 +188,22 @@ class Membership:
         -------
         Tensor without that dimension, floating in [0, 1]
             The mass on the tail, relative to the sample's whole mass.
+
+        Raises
+        ------
+        ValueError
+            If a class of the tail has no column.
         """
-        picked = [c for c in self.tail_classes if c < targets.shape[dim]]
+        if targets.ndim == 1:
+            targets = targets.unsqueeze(1)
+        if targets.shape[dim] == 1:
+            targets = torch.cat([1 - targets, targets], dim)
+        if self.tail_classes and self.tail_classes[-1] >= targets.shape[dim]:
+            raise_invalid(
+                "targets", targets, f"a column for class {self.tail_classes[-1]}, which is of the tail"
+            )
         total = targets.sum(dim)
-        index = torch.tensor(picked, dtype=torch.long, device=targets.device)
+        index = torch.tensor(self.tail_classes, dtype=torch.long, device=targets.device)
         mass = targets.index_select(dim, index).sum(dim)
         return torch.where(total == 0, torch.zeros_like(mass), mass / total).clamp(0, 1)
 

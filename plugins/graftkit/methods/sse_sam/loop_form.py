@@ -63,11 +63,13 @@ class LoopForm(PerturbingOptimizer):
             What the loop calls on the model's output, any sum over samples up to a normaliser. ``None`` where
             the model returns its own loss: an output with ``loss`` and ``logits``, labels in the call.
         output_module : str, torch.nn.Module or None, default=None
-            For models that return losses only: the submodule whose output holds the class scores.
+            For models that return losses only: the submodule whose output holds the class scores, called
+            once in each forward.
         targets_from : str, callable or None, default=None
             Where the targets are: a keyword of the call, or a function of its ``(args, kwargs)``.
         membership : callable, "sample" or None, default=None
-            Each target's class decides by default, pixel by pixel for dense targets. "sample" counts a sample
+            Each target's class decides by default, pixel by pixel for dense targets; of soft targets the
+            mass on the tail, where one column is the probability of class 1 of two. "sample" counts a sample
             as tail where any of its labels is; a function of the targets gives the tail's share in [0, 1], of
             shape (B,) or the targets'.
         verify : bool, default=True
@@ -130,6 +132,7 @@ class LoopForm(PerturbingOptimizer):
         factor = 1.0
         if processes.size > 1 or not watch.probes.untouched:
             factor = watch.probes.factor(processes)
+        watch.probes.follow_used(params, processes)
         unscale = 1.0 / float(grad_scale) if grad_scale is not None else 1.0
         scale_([p.grad for p in params], unscale, self._settings.foreach)
         # A model's own loss is normalised inside it, and plain SAM has no part to take a subset for.

@@ -352,6 +352,8 @@ class SSESAM(LoopForm, ClosureForm, ExplicitForm):
         ):
             with torch.enable_grad():  # what was recorded before is accumulated micro-batches
                 result = call_whole(closure)
+            if result is None and all(p.grad is None for p in self._params()):
+                return None  # Lightning's way to leave a batch out: no gradients, so no step
             if not isinstance(result, tuple | list):
                 self._step_watched(None, None)
                 return result

@@ -17,7 +17,7 @@ from torch.autograd.graph import GradientEdge
 from graftkit.core.validation import describe
 from graftkit.methods.sse_sam.structures import tensors_in
 
-__all__ = ["find_losses", "hides_scores", "slope_of_losses"]
+__all__ = ["find_losses", "hides_scores", "slope_of_losses", "totals_of"]
 
 
 def find_losses(output: Any) -> list[Tensor]:
@@ -69,6 +69,30 @@ def hides_scores(output: Any) -> bool:
     """
     found = output.get("logits") if isinstance(output, dict) else getattr(output, "logits", None)
     return not isinstance(found, Tensor)
+
+
+def totals_of(losses: list[Tensor]) -> list[list[int]]:
+    """Which of a model's losses were computed from which: a total beside its terms must not count twice.
+
+    Parameters
+    ----------
+    losses : list of Tensor
+        On the graph, which is kept.
+
+    Returns
+    -------
+    list of list of int
+        For each loss the places of those that depend on it; of one tensor given twice, the first counts.
+    """
+    found: list[list[int]] = [[] for _ in losses]
+    if len(losses) > 1:
+        for i, total in enumerate(losses):
+            ones = torch.ones_like(total)
+            slopes = torch.autograd.grad(total, losses, ones, retain_graph=True, allow_unused=True)
+            for k, slope in enumerate(slopes):
+                if slope is not None and (k > i if losses[k] is total else k != i):
+                    found[k].append(i)
+    return found
 
 
 def slope_of_losses(losses: list[Tensor], output: Tensor, seeds: list[Tensor | None]) -> Tensor:

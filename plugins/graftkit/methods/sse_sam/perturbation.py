@@ -143,7 +143,7 @@ def all_finite(params: Sequence[Tensor], grads: Gradients, foreach: bool | None 
         first = present[0]
         if first.device.type in ("cpu", "cuda") and first.dtype.is_floating_point:
             # The scaler's own check costs less than a norm. It multiplies by one, which changes no bit.
-            found = torch.tensor(0.0, device=first.device)
+            found = torch.zeros((), dtype=torch.float32, device=first.device)
             torch._amp_foreach_non_finite_check_and_unscale_(present, found, _one(first.device))
             return not found.item()
     return math.isfinite(norm_value(params, grads, (), foreach))
@@ -151,7 +151,7 @@ def all_finite(params: Sequence[Tensor], grads: Gradients, foreach: bool | None 
 
 @functools.cache
 def _one(device: torch.device) -> Tensor:
-    return torch.ones((), device=device)
+    return torch.ones((), dtype=torch.float32, device=device)  # whatever the default type is
 
 
 def _norm(values: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ small gradients are copied as backward leaves them, and compared at the step.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -15,26 +16,47 @@ from graftkit.methods.sse_sam.hooks import Hook
 
 __all__ = ["GradientProbes"]
 
+N_PROBES = 4
+
 
 class GradientProbes:
-    """Copies of a few small gradients near the output, as backward left them.
+    """Copies of a few small gradients from all over the model, as backward left them.
 
     Parameters
     ----------
     params : sequence of Tensor
         The optimizer's.
-    n : int, default=4
-        How many to follow,
-    among : int, default=12
-        of so many last parameters.
     """
 
-    def __init__(self, params: Sequence[Tensor], n: int = 4, among: int = 12) -> None:
-        plain = [p for p in params if p.requires_grad and p.layout is torch.strided and not is_sharded(p)]
-        self._probes = sorted(plain[-among:], key=lambda p: p.numel())[:n]
+    def __init__(self, params: Sequence[Tensor]) -> None:
         self._left: dict[int, tuple[Tensor, Tensor, int]] = {}
+        self._handles: list[torch.utils.hooks.RemovableHandle] = []
+        self._follow(params)
+
+    def _follow(self, params: Sequence[Tensor]) -> None:
+        """Follow the smallest parameter of each quarter: some of a model may have no part in its loss."""
+        self.close()
+        plain = [p for p in params if p.requires_grad and p.layout is torch.strided and not is_sharded(p)]
+        bounds = [len(plain) * i // N_PROBES for i in range(N_PROBES + 1)]
+        quarters = [plain[start:stop] for start, stop in pairwise(bounds) if start < stop]
+        self._probes = [min(quarter, key=Tensor.numel) for quarter in quarters]
         hook = Hook(self, "_arrived")
         self._handles = [p.register_post_accumulate_grad_hook(hook) for p in self._probes]
+
+    def follow_used(self, params: Sequence[Tensor], processes: Processes) -> None:
+        """Follow others from the next step on, where the followed ones had no part in this one.
+
+        Parameters
+        ----------
+        params : sequence of Tensor
+            The optimizer's, with their gradients.
+        processes : Processes
+            Who shares the step; their gradients are averaged, so that all follow the same.
+        """
+        if (self._left and processes.size == 1) or any(map(_has_part, self._probes)):
+            return
+        if used := [p for p in params if _has_part(p)]:
+            self._follow(used)
 
     def _arrived(self, param: Tensor) -> None:
         grad = param.grad
@@ -114,3 +136,9 @@ class GradientProbes:
                 "optimizer.base_optimizer.register_step_pre_hook(...)."
             )
         return 1.0 if abs(factor - 1) < 1e-6 else factor
+
+
+def _has_part(param: Tensor) -> bool:
+    """Whether a parameter has a gradient that is not zero; loops may zero it and not remove it."""
+    grad = param.grad
+    return grad is not None and grad.layout is torch.strided and bool(grad.any())

@@ -274,7 +274,7 @@ class ReplayPasses:
 
     def _own_losses(self, call: ModelCall, returned: object) -> tuple[list[Tensor], list[Tensor | None]]:
         pairs = zip(find_losses(returned), call.terms, strict=True)
-        live = [(loss, term) for loss, term in pairs if term.weight is not None]
+        live = [(loss, term) for loss, term in pairs if term.counts]
         return [loss for loss, _ in live], [self._seed(term) for _, term in live]
 
     def _seed(self, term: LossTerm) -> Tensor | None:

@@ -18,7 +18,7 @@ from graftkit.core.validation import describe, raise_invalid
 from graftkit.methods.sse_sam.calls import LossTerm, ModelCall, find_logits
 from graftkit.methods.sse_sam.coupling import RecordedStatistics
 from graftkit.methods.sse_sam.hooks import FunctionCriterion, Hook
-from graftkit.methods.sse_sam.own_losses import find_losses, hides_scores
+from graftkit.methods.sse_sam.own_losses import find_losses, hides_scores, totals_of
 from graftkit.methods.sse_sam.probes import GradientProbes
 from graftkit.methods.sse_sam.structures import Versions
 from graftkit.methods.sse_sam.surroundings import Autocast, random_state
@@ -237,6 +237,8 @@ class Watch:
         del module
         self._close_statistics()
         self._open = None
+        if not self._paused:
+            self.captured = None
         if not self._recording():
             return
         if self.ddp is None:
@@ -262,6 +264,11 @@ class Watch:
 
     def _after_output_module(self, module: nn.Module, args: Any, output: Any) -> None:
         del module, args
+        if self.captured is not None and self._open is not None:
+            raise RuntimeError(
+                "output_module: expected one call of it in each forward, got a second, and the first's "
+                "scores would be of no part. Name a module that makes all scores at once."
+            )
         if self._paused or self._open is not None:
             self.captured = find_logits(output)
 
@@ -298,22 +305,32 @@ class Watch:
                     f"{', '.join(TARGET_NAMES)}, got {', '.join(kwargs) or 'no keyword at all'}. Say "
                     "where they are: watch(..., targets_from=...)."
                 )
-            for loss in find_losses(output):
-                term = LossTerm(targets, weakref.ref(loss))
+            losses = find_losses(output)
+            call.terms += [LossTerm(targets, weakref.ref(loss)) for loss in losses]
+            for term, totals in zip(call.terms, totals_of(losses), strict=True):
+                term.within = [call.terms[i] for i in totals]
+            for term, loss in zip(call.terms, losses, strict=True):
                 term.listen(loss, Hook(self, "forget_reset"))
-                call.terms.append(term)
 
     def _find_output(
         self, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[int | str, Tensor, ModelCall] | None:
         """Where among a criterion's arguments a recorded call's output is."""
         places: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()]
-        for place, value in places:
-            if isinstance(value, Tensor):
-                for call in self.calls:
-                    if call.output_ref is not None and call.output_ref() is value:
-                        return place, value, call
-        return None
+        found = [
+            (place, value, call)
+            for place, value in places
+            if isinstance(value, Tensor)
+            for call in self.calls
+            if call.output_ref is not None and call.output_ref() is value
+        ]
+        if len(found) > 1:
+            raise RuntimeError(
+                f"criterion: expected one output of the watched model, got {len(found)} (at "
+                f"{', '.join(str(place) for place, _, _ in found)}), and a repeated pass gives one. Call the "
+                "model once on both inputs (torch.cat), or let it return the loss: watch(model, None)."
+            )
+        return found[0] if found else None
 
     def _after_criterion(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], loss: Any
@@ -344,11 +361,17 @@ class Watch:
                 "targets: expected a tensor beside the model's output in the criterion's call, found "
                 "none. Say where they are: watch(..., targets_from=...)."
             )
-        rest = tuple(None if i == place else a for i, a in enumerate(args))
-        named = {k: v for k, v in kwargs.items() if k != place}
+        rest = tuple(None if i == place else _settled(a) for i, a in enumerate(args))
+        named = {k: _settled(v) for k, v in kwargs.items() if k != place}
         term = LossTerm(
             targets, weakref.ref(loss), rest, named, place, Versions({"criterion args": rest, **named}),
             Autocast.now(self.device),
         )  # fmt: skip
         term.listen(loss, Hook(self, "forget_reset"))
         call.terms.append(term)
+
+
+def _settled(value: Any) -> Any:
+    """An argument without its graph, which is gone when the criterion is called again."""
+    made = isinstance(value, Tensor) and value.requires_grad and not value.is_leaf
+    return value.detach() if made else value
