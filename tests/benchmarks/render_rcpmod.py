@@ -141,8 +141,8 @@ def _published(records: list[Record], presets: list[Record]) -> str:
         "### Beside the published code\n\nMix 5-2-8, 30 % missing, ROC AUC. *Published, one run* quotes an "
         "earlier run of the authors' code: one seed, its own configuration for each data set, its own random "
         "draws. *Published configuration* is measured here: our implementation with that configuration, one "
-        "order of batches, on as many plantings as stand beside it, the first (seeds 0, 1, ...) of *ours*. How high a figure "
-        f"can come out depends on which rows were planted.\n\n{table(header, rows)}"
+        "order of batches, on as many plantings as stand beside it, the first (seeds 0, 1, ...) of *ours*. "
+        f"How high a figure can come out depends on which rows were planted.\n\n{table(header, rows)}"
     )
 
 
