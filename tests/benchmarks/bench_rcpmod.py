@@ -1,7 +1,7 @@
 """Measure RCPMOD: quality against baselines, speed and memory against the published procedure, scale.
 
     python tests/benchmarks/bench_rcpmod.py            # 1 seed, without LONG: under half an hour
-    python tests/benchmarks/bench_rcpmod.py --full     # 5 seeds (ablation, accuracy: 3), all sections, resumes
+    python tests/benchmarks/bench_rcpmod.py --full     # 5 seeds (ablation, accuracy: 3), all sections
     python tests/benchmarks/bench_rcpmod.py --quick    # a minute, into a temporary file
 
 One configuration is used for every data set and mix (`CONFIG`) and the last epoch is scored. It was
