@@ -173,7 +173,9 @@ def test_every_method_takes_a_mask(method):
 def test_fit_predict_labels_with_the_mask_it_fits_with(container):
     full = [container(view) for view in FULL]
     options = {"contamination": 0.2, "n_epochs": 1}
-    labels = tiny(**options).fit_predict(full, view_mask=MASK)
+    seen = []
+    labels = tiny(**options).fit_predict(full, view_mask=MASK, callback=lambda *epoch: seen.append(epoch))
+    assert len(seen) == 3  # one epoch of three pairs
     detector = tiny(**options).fit(full, view_mask=MASK)
     np.testing.assert_array_equal(labels, detector.labels_)
     np.testing.assert_array_equal(labels, detector.predict(full, view_mask=MASK))
