@@ -184,7 +184,7 @@ class RCPMODDetector(BaseDetector):
         y : object, default=None
             Ignored; PyOD warns when it is given.
         view_mask : array-like of bool, shape (n_samples, n_views), or None, default=None
-            False marks a missing view.
+            False marks a missing view. PyOD's `predict` takes no mask: there a missing view is a row of NaN.
 
         Returns
         -------

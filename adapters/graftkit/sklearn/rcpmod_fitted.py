@@ -18,6 +18,7 @@ from graftkit.methods.rcpmod import (
     outlier_probability,
     read_views,
 )
+from graftkit.methods.rcpmod.matrices import refuse_masked
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ class FittedMixin:
                     UserWarning,
                     stacklevel=4,
                 )
-            original = X
+            refuse_masked("X", X)  # scikit-learn would drop the mask
             checked = validate_data(
                 self,
                 X,
@@ -181,8 +182,8 @@ class FittedMixin:
                 ensure_all_finite=False,
                 ensure_min_samples=1,
             )
-            # Column names are needed to resolve named slices.
-            X = original if hasattr(original, "iloc") and reset else checked
+            # A frame's column names resolve named slices in fit, and are compared in prediction.
+            X = X if hasattr(X, "iloc") else checked
         return read_views(
             X,
             view_slices=self.view_slices,

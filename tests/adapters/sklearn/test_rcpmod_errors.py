@@ -179,6 +179,21 @@ BAD_TABLE = {
         [[[0, 1], [2]], [3]],
         "view_slices: expected rows of equal length, got [[0, 1], [2]]",
     ),
+    "nested positions": (
+        ValueError,
+        [[[0, 1]], [[2, 3]]],
+        "view_slices: expected column positions in [0, 8], a slice or column names, got [[0, 1]]",
+    ),
+    "array without axes": (
+        TypeError,
+        [np.array(0), np.array([1, 2])],
+        "view_slices: expected column positions in [0, 8], a slice or column names, got array(0)",
+    ),
+    "step of zero": (
+        ValueError,
+        [slice(0, 5, 0), slice(5, 9)],
+        "view_slices: expected a slice whose step is not 0, got slice(0, 5, 0)",
+    ),
     "too many blocks": (ValueError, 10, "X: expected at least 10 features for 10 views, got 9 feature(s)"),
     "one": (ValueError, 1, "The 'view_slices' parameter of RCPMOD must be"),
     "word": (ValueError, "halves", "The 'view_slices' parameter of RCPMOD must be"),
@@ -207,6 +222,16 @@ def test_one_sparse_table_is_refused():
         tiny(view_slices=[5, 4]).fit(sparse.csr_array(TABLE))
 
 
+def test_one_masked_table_is_refused():
+    masked = np.ma.masked_less(TABLE, 0)  # scikit-learn would read what lies under the mask
+    detector = tiny(view_slices=[5, 4])
+    with pytest.raises(TypeError, match="X: expected a plain array, got MaskedArray"):
+        detector.fit(masked)
+    detector.fit(TABLE)
+    with pytest.raises(TypeError, match="X: expected a plain array, got MaskedArray"):
+        detector.predict(masked)
+
+
 @pytest.mark.parametrize(
     ("mask", "error", "words"),
     [
@@ -227,6 +252,20 @@ def test_bad_masks(mask, error, words):
     detector.fit([A, B])
     with pytest.raises(error, match=re.escape(words)):
         detector.score_samples([A, B], view_mask=mask)
+
+
+@pytest.mark.parametrize("method", ["fit", "score_samples"])
+def test_a_framed_mask_goes_by_its_labels(method):
+    views = {"image": pd.DataFrame(A), "text": pd.DataFrame(B)}
+    frame = pd.DataFrame(np.ones((60, 2), bool), columns=["image", "text"])
+    detector = tiny().fit(views, view_mask=frame)
+    words = r"view_mask: expected columns in the order of the views, \['image', 'text'\], got \['text', 'im"
+    with pytest.raises(ValueError, match=words):
+        getattr(detector, method)(views, view_mask=frame[["text", "image"]])
+    with pytest.raises(ValueError, match="X: expected equal row indices in every DataFrame"):
+        getattr(detector, method)(views, view_mask=frame[::-1])
+    with pytest.raises(ValueError, match="views: expected equal row indices in every DataFrame"):
+        stack_views(list(views.values()), frame[::-1])
 
 
 BAD_PREDICT = {
@@ -292,6 +331,13 @@ def test_a_frame_with_other_columns():
     detector = tiny(view_slices=[5, 4]).fit(frame)
     with pytest.raises(ValueError, match="feature names should match"):
         detector.predict(frame.rename(columns={"c3": "other"}))
+
+
+def test_numbered_columns_in_another_order():
+    frame = pd.DataFrame(TABLE)  # scikit-learn compares names of type str only
+    detector = tiny(view_slices=[5, 4]).fit(frame)
+    with pytest.raises(ValueError, match="X: expected the columns of fit, in its order"):
+        detector.predict(frame[frame.columns[::-1]])
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,8 @@ def test_named_columns_of_one_frame(expected):
     check(detector, expected, frame)
     assert detector.feature_names_in_.tolist() == columns
     assert detector.view_names_ == ("view0", "view1", "view2")
+    index = frame.columns
+    check(tiny(view_slices={"view0": index[:5], "view1": index[5:9], "view2": index[9:]}), expected, frame)
     single = tiny(view_slices={"a": "c0", "b": columns[1:]}).fit(frame.fillna(0.0))
     assert single.n_features_per_view_ == (1, 11)
 
@@ -165,6 +167,19 @@ def test_every_method_takes_a_mask(method):
     got = getattr(detector, method)(FULL, view_mask=MASK)
     np.testing.assert_array_equal(got, getattr(detector, method)(VIEWS))
     assert not np.array_equal(detector.score_samples(FULL), detector.score_samples(VIEWS))
+
+
+@pytest.mark.parametrize("container", [np.asarray, sparse.csr_array])
+def test_fit_predict_labels_with_the_mask_it_fits_with(container):
+    full = [container(view) for view in FULL]
+    options = {"contamination": 0.2, "n_epochs": 1}
+    seen = []
+    labels = tiny(**options).fit_predict(full, view_mask=MASK, callback=lambda *epoch: seen.append(epoch))
+    assert len(seen) == 3  # one epoch of three pairs
+    detector = tiny(**options).fit(full, view_mask=MASK)
+    np.testing.assert_array_equal(labels, detector.labels_)
+    np.testing.assert_array_equal(labels, detector.predict(full, view_mask=MASK))
+    assert (labels != detector.predict(full)).any()
 
 
 def test_partial_nan_can_mean_missing():

@@ -1,5 +1,6 @@
 """Seeds, global state, interrupted fits, pickles, and silence."""
 
+import itertools
 import json
 import os
 import pickle
@@ -15,6 +16,7 @@ import torch
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
+from graftkit.sklearn import RCPMOD
 from tests.adapters.sklearn.rcpmod_cases import make_views, same_state, state_of, tiny
 
 VIEWS = make_views(dims=(5, 4, 3))
@@ -193,6 +195,35 @@ def test_interrupted_fit_leaves_an_earlier_fit_whole():
         detector.fit(make_views(dims=(2, 3), seed=7), callback=interrupt)
     assert same_state(detector, before)
     np.testing.assert_array_equal(detector.score_samples(VIEWS), expected)
+
+
+@pytest.mark.parametrize("step", range(6))
+def test_an_interrupt_after_training_leaves_one_fit_whole(step):
+    """Stop at each of the lines that hand the result over; the frame's names must not go without the rest."""
+    import pandas as pd
+
+    frame = pd.DataFrame(np.concatenate(make_views(missing=0), axis=1)).add_prefix("c")
+    detector = tiny(view_slices=[5, 4]).fit(frame)
+    before = state_of(detector)
+    steps = itertools.count()
+
+    def trace(code_frame, event, _):
+        if code_frame.f_code is not RCPMOD.fit.__wrapped__.__code__:
+            return None
+        if event == "line" and "fitted" in code_frame.f_locals and next(steps) == step:
+            raise KeyboardInterrupt
+        return trace
+
+    previous = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        detector.fit(VIEWS)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.settrace(previous)
+    if not same_state(detector, before):
+        assert (detector.n_features_in_, hasattr(detector, "feature_names_in_")) == (12, False)
 
 
 def test_refit_on_another_form_forgets_the_first():

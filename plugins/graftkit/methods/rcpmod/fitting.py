@@ -63,7 +63,7 @@ def fit_pairs(
     mask : ndarray of bool, shape (n, V)
         Which views each row has, at least one a row.
     names : tuple of hashable
-        View names; they seed each view's randomness, so its weights do not depend on the order of views.
+        View names; they seed each view's initial weights, and each pair's draws, whatever the order of views.
     settings : Settings
         Hyper-parameters.
     rng : numpy.random.Generator

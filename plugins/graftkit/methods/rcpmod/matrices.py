@@ -14,15 +14,20 @@ from scipy import sparse
 
 from graftkit.core.validation import describe, raise_invalid
 
-__all__ = ["as_array", "as_matrix", "check_rows"]
+__all__ = ["as_array", "as_matrix", "check_rows", "refuse_masked"]
 
 FloatArray = npt.NDArray[np.floating]
 
 
-def as_array(argument: str, value: Any) -> npt.NDArray[Any]:
-    """An array of what came; rows of unequal length and masked entries are refused by name."""
+def refuse_masked(argument: str, value: Any) -> None:
+    """Refuse an array whose masked entries most of NumPy would read as numbers."""
     if isinstance(value, np.ma.MaskedArray):
         raise_invalid(argument, value, "a plain array", error=TypeError, fix="Use value.filled(numpy.nan)")
+
+
+def as_array(argument: str, value: Any) -> npt.NDArray[Any]:
+    """An array of what came; rows of unequal length and masked entries are refused by name."""
+    refuse_masked(argument, value)
     try:
         return np.asarray(value)
     except ValueError as error:  # NumPy's "inhomogeneous shape" names no argument

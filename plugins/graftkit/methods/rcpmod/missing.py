@@ -20,12 +20,18 @@ FloatArray = npt.NDArray[np.floating]
 
 
 def read_mask(
-    view_mask: Any, n_rows: int, n_views: int, *, argument: str = "view_mask"
+    view_mask: Any, n_rows: int, names: tuple[Hashable, ...], *, argument: str = "view_mask"
 ) -> npt.NDArray[np.bool_]:
     """The user's mask as booleans of shape (n, V), all true without one."""
+    n_views = len(names)
     if view_mask is None:
         return np.ones((n_rows, n_views), dtype=bool)
     mask = as_array(argument, view_mask)
+    columns = list(getattr(view_mask, "columns", ()))
+    if set(columns) == set(names) and columns != list(names):
+        raise ValueError(
+            f"{argument}: expected columns in the order of the views, {list(names)}, got {columns}"
+        )
     if mask.shape != (n_rows, n_views):
         raise_invalid(argument, mask, f"an array of shape ({n_rows}, {n_views})")
     if mask.dtype != bool and not np.isin(mask, (0, 1)).all():

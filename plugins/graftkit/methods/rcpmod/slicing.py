@@ -181,8 +181,10 @@ def _positions(spec: Any, table: Any) -> npt.NDArray[np.int64]:
     if isinstance(spec, slice):
         if not all(bound is None or _is_integer(bound) for bound in (spec.start, spec.stop, spec.step)):
             raise_invalid("view_slices", spec, "a slice of column positions", error=TypeError)
+        if spec.step == 0:
+            raise_invalid("view_slices", spec, "a slice whose step is not 0")
         return np.arange(n_features)[spec]
-    if not isinstance(spec, str | Sequence | np.ndarray):
+    if not isinstance(spec, Sequence) and getattr(spec, "ndim", 0) == 0:  # pandas' Index will do
         raise_invalid("view_slices", spec, expected, error=TypeError)
     labels = list(getattr(table, "columns", []))
     wanted = [spec] if isinstance(spec, str) else list(spec)
@@ -194,6 +196,10 @@ def _positions(spec: Any, table: Any) -> npt.NDArray[np.int64]:
     chosen = as_array("view_slices", wanted)
     if chosen.dtype == bool and chosen.shape == (n_features,):
         return np.flatnonzero(chosen)
-    if not np.issubdtype(chosen.dtype, np.integer) or ((chosen < 0) | (chosen >= n_features)).any():
+    if (
+        chosen.ndim != 1
+        or not np.issubdtype(chosen.dtype, np.integer)
+        or ((chosen < 0) | (chosen >= n_features)).any()
+    ):
         raise_invalid("view_slices", spec, expected)
     return chosen.astype(np.int64)

@@ -95,7 +95,7 @@ def read_views(
     raw = [
         None if entry is None else as_matrix(name, entry) for name, entry in zip(names, entries, strict=True)
     ]
-    check_rows(raw, names, entries)
+    check_rows(raw, names, [*entries, view_mask])
     n_rows = next(len(array) for array in raw if array is not None)
     if layout is None:
         for name, array in zip(names, raw, strict=True):
@@ -114,7 +114,7 @@ def read_views(
         for name, array, width in zip(names, raw, layout.widths, strict=True):
             if array is not None and array.shape[1] != width:
                 raise ValueError(f"view {name!r}: expected {width} features as in fit, got {array.shape[1]}")
-    mask = read_mask(view_mask, n_rows, len(raw))
+    mask = read_mask(view_mask, n_rows, names)
     arrays = []
     for v, array in enumerate(raw):
         filled, mask[:, v] = observe_rows(names[v], array, layout.widths[v], mask[:, v], partial_nan)
@@ -163,7 +163,7 @@ def stack_views(views: Sequence[Any], mask: Any = None) -> tuple[FloatArray, lis
         raise_invalid("views", views, "a sequence of two or more 2-D arrays")
     names = tuple(f"view{v}" for v in range(len(views)))
     arrays = [as_matrix(name, view) for name, view in zip(names, views, strict=True)]
-    check_rows(list(arrays), names, list(views), argument="views")
-    observed = read_mask(mask, len(arrays[0]), len(arrays), argument="mask")
+    check_rows(list(arrays), names, [*views, mask], argument="views")
+    observed = read_mask(mask, len(arrays[0]), names, argument="mask")
     parts = [np.where(observed[:, [v]], array, np.nan) for v, array in enumerate(arrays)]
     return np.concatenate(parts, axis=1), [array.shape[1] for array in arrays]
