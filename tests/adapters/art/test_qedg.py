@@ -230,6 +230,12 @@ def test_numbers_of_art_override_the_config():
     assert attack.report.settings["config"]["batch_size_query"] == 6
 
 
+def test_numpys_integers_are_integers():
+    numbers = {"batch_size_query": np.int64(8), "batch_size_fit": np.int32(4), "nb_epochs": np.int64(1)}
+    attack, _ = extract(black_box(), budget=np.int64(10), seed=np.int64(1), **numbers)
+    assert attack.report.ledger["attack_queries"] == 10
+
+
 def test_data_that_is_not_used_is_warned_about(caplog):
     attack = QEDGExtraction(black_box(), nb_stolen=5, **OWNER)
     with caplog.at_level(logging.WARNING):

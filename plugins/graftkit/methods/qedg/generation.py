@@ -114,7 +114,9 @@ class GeneratedQueries:
         self.input_shape, self.num_classes = input_shape, num_classes
         self.config, self.seed, self.device = config, seed, device
         with private_torch(seed, "build", device=device):
-            self.generator = make_generator(input_shape, config.latent, config.width).to(device, torch.float32)
+            self.generator = make_generator(input_shape, config.latent, config.width).to(
+                device, torch.float32
+            )
 
     def propose(self, index: int, substitute: nn.Module, tau: float, pool: Pool) -> Candidates:
         """Candidates of one round.
