@@ -191,7 +191,7 @@ def test_checkpoint_resume_callback_and_one_hot_labels(tmp_path):
     run = {"checkpoint": tmp_path, "callback": lambda progress: rounds.append(progress.round)}
     extract(black_box(), budget=20, run=run)
     again, stolen = extract(black_box(), budget=40, run={"checkpoint": tmp_path, "resume": True})
-    assert rounds == [1]
+    assert rounds == [1, 2]  # the round that the budget cut, too
     assert torch.equal(whole.report.queries, again.report.queries)
     assert whole.report.curve == again.report.curve
     assert torch.equal(next(stolen.model.parameters()), next(again.report.substitute.core.parameters()))
@@ -228,6 +228,12 @@ def test_numbers_of_art_override_the_config():
     assert attack.report.settings["config"]["fit_batch_size"] == 5
     assert attack.report.settings["config"]["inner_epochs"] == 3
     assert attack.report.settings["config"]["batch_size_query"] == 6
+
+
+def test_numpys_integers_are_integers():
+    numbers = {"batch_size_query": np.int64(8), "batch_size_fit": np.int32(4), "nb_epochs": np.int64(1)}
+    attack, _ = extract(black_box(), budget=np.int64(10), seed=np.int64(1), **numbers)
+    assert attack.report.ledger["attack_queries"] == 10
 
 
 def test_data_that_is_not_used_is_warned_about(caplog):

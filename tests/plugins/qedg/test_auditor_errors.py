@@ -64,7 +64,7 @@ def build(**change):
         (
             {"substitute": network(shape=(9,))},
             ValueError,
-            "substitute: expected a module for inputs",
+            "substitute: expected a module for float32 inputs",
         ),
         ({"substitute": nn.Flatten()}, ValueError, "substitute: expected a module with trainable"),
         ({"substitute": network().requires_grad_(False)}, ValueError, "trainable"),

@@ -85,7 +85,7 @@ class Arms:
         Parameters
         ----------
         x : Tensor of shape (n, ...)
-            Evaluation rows in [0, 1].
+            Evaluation rows in the target's range.
         y : Tensor of shape (n,) or None
             Their true labels.
         schedule : str, int or tuple of int

@@ -222,7 +222,7 @@ class QEDGAuditor:
             check_integer("eval_budget", eval_budget, low=1)
             if eval_budget < len(x):
                 raise_invalid("eval_budget", eval_budget, f"at least the {len(x)} evaluation rows")
-        public = None if public_data is None else self._unit_rows("public_data", public_data)
+        public = None if public_data is None else self.target.unit(self._rows("public_data", public_data))
         names = check_baselines(baselines, public=public is not None)
         started = time.perf_counter()
         description = self._description(x, y, public, schedule, finish_each)
@@ -257,12 +257,11 @@ class QEDGAuditor:
 
     def _evaluation_rows(self, eval_data: Any) -> tuple[Tensor, Tensor | None]:
         x, y = eval_data if isinstance(eval_data, tuple) and len(eval_data) == 2 else (eval_data, None)
-        rows = self._unit_rows("eval_data", x)
+        rows = self._rows("eval_data", x)
         return rows, None if y is None else check_true_labels(y, len(rows), self.num_classes)
 
-    def _unit_rows(self, name: str, x: Any) -> Tensor:
-        low, high = self.value_range
-        return (check_rows(name, x, self.input_shape, self.value_range) - low) / (high - low)
+    def _rows(self, name: str, x: Any) -> Tensor:
+        return check_rows(name, x, self.input_shape, self.value_range)
 
     def _description(
         self, x: Tensor, y: Tensor | None, public: Tensor | None, schedule: Schedule, finish_each: bool

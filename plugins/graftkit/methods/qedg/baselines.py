@@ -98,7 +98,7 @@ class NoiseQueries:
         if self.quantised:
             images = torch.randint(256, (size, *self.input_shape), generator=random, dtype=torch.uint8)
         else:
-            images = torch.rand((size, *self.input_shape), generator=random)
+            images = torch.rand((size, *self.input_shape), generator=random, dtype=torch.float32)
         return Candidates(images, size)
 
 

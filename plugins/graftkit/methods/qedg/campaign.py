@@ -15,13 +15,15 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from graftkit.core.validation import raise_invalid
+from graftkit.methods.qedg.checkpoint import fingerprint
 from graftkit.methods.qedg.evaluation import Evaluation
 from graftkit.methods.qedg.generation import Candidates
 from graftkit.methods.qedg.ledger import QueryLedger
 from graftkit.methods.qedg.metrics import entropy
-from graftkit.methods.qedg.pool import Pool
+from graftkit.methods.qedg.pool import Pool, unit
 from graftkit.methods.qedg.progress import Progress
 from graftkit.methods.qedg.settings import QEDGConfig
 from graftkit.methods.qedg.stalls import StallGuard
@@ -142,9 +144,7 @@ class Campaign:
             accepted = offered / max(candidates.made, 1)
             if self._due(schedule, before, len(self.pool)):
                 self._record("finished" if finish_each else "loop", tau, accepted, candidates.info)
-            if asked < offered:
-                break
-            if save is not None:
+            if asked == offered and save is not None:
                 save(self.state())
             if callback is not None:
                 seconds = time.perf_counter() - started
@@ -155,6 +155,8 @@ class Campaign:
                 )  # fmt: skip
                 if callback(told):
                     self.stopped = "callback"
+            if asked < offered:
+                break
         if self.stopped != "callback":
             self.steps += self._finish()
         self._record("final", self.guard.tau, None, {})
@@ -202,14 +204,27 @@ class Campaign:
         return torch.optim.SGD(wanted, lr=self.config.lr, momentum=0.9)
 
     def _ask(self, candidates: Candidates, known: list[Any]) -> None:
-        images = candidates.images
+        images, values = candidates.images, unit(candidates.images)
+        self._recognise(values)
         labels = self.target.tensor(known)
         limit = len(images) if self.limit is None else self.limit - len(self.pool)
-        rest = images[len(known) : limit]
+        rest = values[len(known) : limit]
         if len(rest):
-            values = rest.float() / 255 if rest.dtype == torch.uint8 else rest
-            labels = torch.cat([labels, self.target.ask(values, self.ledger, "attack", self.round)])
+            labels = torch.cat([labels, self.target.ask(rest, self.ledger, "attack", self.round)])
         self.pool.add(images[: len(labels)], labels)
+
+    def _recognise(self, values: Tensor) -> None:
+        """The ledger's answers are to these rows: another number of threads makes others."""
+        start = 0
+        for rows, digest in self.ledger.digests("attack", self.round):
+            if digest and fingerprint(values[start : start + rows]) != digest:
+                raise_invalid(
+                    "checkpoint",
+                    f"others in round {self.round} of {self.arm}",
+                    "the images that were asked for",
+                    fix="Go on where the run began, with as many threads (torch.set_num_threads)",
+                )
+            start += rows
 
     def _fit(self, *names: str | int) -> int:
         return fit_substitute(self.substitute, self.optimizer, self.pool, self.config, self.seed, *names)

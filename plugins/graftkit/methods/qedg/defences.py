@@ -125,7 +125,7 @@ def compare_defences(
     TypeError
         If `variants` or `run_options` is no mapping, or a variant no callable.
     ValueError
-        If there is no variant, or an option is not one.
+        If there is no variant, a variant is no pair, or an option is not one.
     """
     if not isinstance(variants, Mapping):
         raise_invalid("variants", variants, "a mapping of name to callable", error=TypeError)
@@ -140,6 +140,8 @@ def compare_defences(
     # All of them first: a mistake in the last one must not come after the first one's queries.
     auditors = {}
     for name, variant in variants.items():
+        if isinstance(variant, tuple) and len(variant) != 2:
+            raise_invalid(f"variants[{name!r}]", variant, "a callable, or a pair of it and a budget")
         target, limit = variant if isinstance(variant, tuple) else (variant, budget)
         auditors[name] = QEDGAuditor(
             target,
@@ -154,7 +156,13 @@ def compare_defences(
             config=config,
             **auditor_options,
         )
-    results = {name: auditor.run(eval_data, **options) for name, auditor in auditors.items()}
+    results = {}
+    for name, auditor in auditors.items():
+        try:
+            results[name] = auditor.run(eval_data, **options)
+        except Exception as error:
+            error.add_note(f"compare_defences: in the audit of variant {name!r}")
+            raise
     first = next(iter(results.values()))
     keys = ("queries", "agreement", "kappa", "kappa_low", "kappa_high", "transfer_success")
     rows = [
@@ -171,8 +179,8 @@ def compare_defences(
 
 
 def _same(first: AuditResult, second: AuditResult) -> bool:
-    """Equal queries and answers as far as the shorter run goes."""
+    """Equal queries and answers as far as the shorter run goes; nothing is equal to no query."""
     n = min(len(first.queries), len(second.queries))
-    return torch.equal(first.queries[:n], second.queries[:n]) and torch.equal(
-        first.answers[:n], second.answers[:n]
+    return n > 0 and all(
+        torch.equal(getattr(first, part)[:n], getattr(second, part)[:n]) for part in ("queries", "answers")
     )

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from graftkit.methods.qedg.generation import DivergenceError
 from graftkit.methods.qedg.ledger import BudgetError, QueryLedger
 from graftkit.methods.qedg.metrics import (
     agreement,
@@ -76,10 +77,18 @@ def predict(substitute: nn.Module, x: Tensor, batch_size: int = 512) -> Tensor:
     -------
     Tensor of shape (n,)
         int64, on the CPU.
+
+    Raises
+    ------
+    DivergenceError
+        If a score is not finite: its label would say that nothing was copied.
     """
     device = next(substitute.parameters()).device
     with frozen(substitute), torch.no_grad():
-        return torch.cat([substitute(part.to(device)).argmax(1).cpu() for part in x.split(batch_size)])
+        scores = torch.cat([substitute(part.to(device)).cpu() for part in x.split(batch_size)])
+    if not bool(torch.isfinite(scores).all()):
+        raise DivergenceError("measurement: the substitute's scores are not finite; lower lr")
+    return scores.argmax(1)
 
 
 def transfer_examples(
@@ -122,7 +131,7 @@ class Evaluation:
     Parameters
     ----------
     x : Tensor of shape (n, ...)
-        Values in [0, 1].
+        Values in the target's range: the target gets them as they are, not through [0, 1] and back.
     y : Tensor of shape (n,) or None
         True labels.
     target : Target
@@ -136,7 +145,7 @@ class Evaluation:
     def __init__(
         self, x: Tensor, y: Tensor | None, target: Target, ledger: QueryLedger, config: QEDGConfig
     ) -> None:
-        self.x, self.y, self.target, self.ledger, self.config = x, y, target, ledger, config
+        self.x, self.y, self.target, self.ledger, self.config = target.unit(x), y, target, ledger, config
         known = target.tensor(ledger.answers("evaluation"))[: len(x)]
         if len(known) < len(x):
             left = ledger.eval_remaining
@@ -144,7 +153,9 @@ class Evaluation:
                 raise BudgetError(
                     f"evaluation: {len(x) - len(known)} queries needed, {left} left in eval_budget"
                 )
-            known = torch.cat([known, target.ask(x[len(known) :], ledger, "evaluation")])
+            known = torch.cat([known, target.ask(x[len(known) :], ledger, "evaluation", mapped=True)])
+            if len(known) < len(x):  # retries have spent what was left
+                raise BudgetError(f"evaluation: {len(x) - len(known)} rows unanswered, eval_budget is spent")
         self.labels = known if known.ndim == 1 else known.argmax(1)
         truth = self.labels if y is None else y
         self.attacked = torch.nonzero(self.labels == truth).flatten()[: config.transfer_rows]
@@ -208,5 +219,7 @@ class Evaluation:
             return None
         moved = transfer_examples(substitute, self.x[rows], self.truth[rows], self.config.transfer_eps)
         answers = self.target.ask(moved, self.ledger, "transfer")
+        if len(answers) < len(rows):  # retries have spent what was left
+            return None
         labels = answers if answers.ndim == 1 else answers.argmax(1)
         return 1 - agreement(labels, self.truth[rows])

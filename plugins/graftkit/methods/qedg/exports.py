@@ -101,8 +101,9 @@ def draw_curves(figures: dict[str, Any], ax: Axes | None = None) -> Axes:
     ax.set(
         xlabel="queries to the target",
         ylabel="Cohen's kappa with the target (95 %)",
-        title=f"Copying {figures['settings']['target_id']}",
     )
+    # The owner's words, in which a dollar sign begins no formula.
+    ax.set_title(f"Copying {figures['settings']['target_id']}", parse_math=False)
     if ax.get_legend_handles_labels()[0]:
         ax.legend(loc="best")
     return ax

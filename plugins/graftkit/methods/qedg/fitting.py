@@ -97,13 +97,13 @@ def fitting_substitute(
     copy = deepcopy(substitute).to(device)
     if not any(p.requires_grad for p in copy.parameters()):
         raise_invalid("substitute", type(substitute).__name__, "a module with trainable parameters")
-    rows = torch.zeros(2, *shape, device=device)
+    rows = torch.zeros(2, *shape, device=device, dtype=torch.float32)
     try:
         with frozen(copy), torch.no_grad():
             scores = Scaled(copy, *value_range)(rows)
     except (RuntimeError, ValueError, TypeError) as error:
         raise ValueError(
-            f"substitute: expected a module for inputs of shape {(2, *shape)}, got {error}"
+            f"substitute: expected a module for float32 inputs of shape {(2, *shape)}, got {error}"
         ) from error
     if not isinstance(scores, Tensor) or scores.shape != (2, num_classes):
         raise_invalid("substitute", scores, f"logits of shape (n, {num_classes})")

@@ -114,7 +114,9 @@ class GeneratedQueries:
         self.input_shape, self.num_classes = input_shape, num_classes
         self.config, self.seed, self.device = config, seed, device
         with private_torch(seed, "build", device=device):
-            self.generator = make_generator(input_shape, config.latent, config.width).to(device)
+            self.generator = make_generator(input_shape, config.latent, config.width).to(
+                device, torch.float32
+            )
 
     def propose(self, index: int, substitute: nn.Module, tau: float, pool: Pool) -> Candidates:
         """Candidates of one round.
@@ -160,8 +162,9 @@ class GeneratedQueries:
         config, device = self.config, self.device
         reinitialise(self.generator, stream(self.seed, "weights", index))
         random = stream(self.seed, "latent", index)
-        latent = torch.randn(config.batch_size, config.latent, generator=random).to(device)
+        latent = torch.randn(config.batch_size, config.latent, generator=random, dtype=torch.float32)
         intended = torch.randint(self.num_classes, (config.batch_size,), generator=random).to(device)
+        latent = latent.to(device)
         optimizer = torch.optim.Adam(self.generator.parameters(), lr=config.lr_g)
         random = stream(self.seed, "loop transform", index)
         best, kept, info = math.inf, None, {}

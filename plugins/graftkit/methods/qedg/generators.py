@@ -195,6 +195,6 @@ def reinitialise(generator: nn.Module, random: torch.Generator) -> None:
             module.reset_running_stats()
         else:
             continue
-        weight.copy_(torch.randn(weight.shape, generator=random) * 0.02 + centre)
+        weight.copy_(torch.randn(weight.shape, generator=random, dtype=torch.float32) * 0.02 + centre)
         if module.bias is not None:
             module.bias.zero_()

@@ -59,6 +59,7 @@ class QueryLedger:
         self.used = self.failed = self.eval_used = self.eval_failed = 0
         self._open: dict[int, dict[str, Any]] = {}
         self._answers: dict[tuple[str, int], list[Any]] = {}
+        self._digests: dict[tuple[str, int], list[tuple[int, str]]] = {}
         self._next = 0
         self._journal: Journal | None = None
         self._closed = False
@@ -91,7 +92,7 @@ class QueryLedger:
             return None
         return self.eval_budget - self.eval_used - self.eval_failed - self._reserved(attack=False)
 
-    def reserve(self, kind: str, rows: int, round_index: int = 0) -> int:
+    def reserve(self, kind: str, rows: int, round_index: int = 0, digest: str = "") -> int:
         """Set rows aside, on disk, before they are asked for.
 
         Parameters
@@ -102,6 +103,8 @@ class QueryLedger:
             How many, at least 1.
         round_index : int, default=0
             Under which the answers are found again.
+        digest : str, default=""
+            Of the rows, by which they are known again.
 
         Returns
         -------
@@ -121,7 +124,8 @@ class QueryLedger:
         if left is not None and rows > left:
             raise BudgetError(f"{kind}: {rows} queries asked for, {left} left in the budget")
         number = self._next
-        self._write({"op": "reserve", "id": number, "kind": kind, "rows": rows, "round": round_index})
+        entry = {"op": "reserve", "id": number, "kind": kind, "rows": rows, "round": round_index}
+        self._write({**entry, "digest": digest} if digest else entry)
         return number
 
     def commit(self, number: int, answers: list[Any]) -> None:
@@ -179,6 +183,23 @@ class QueryLedger:
         """
         return list(self._answers.get((kind, round_index), ()))
 
+    def digests(self, kind: str, round_index: int = 0) -> list[tuple[int, str]]:
+        """Which rows those answers belong to.
+
+        Parameters
+        ----------
+        kind : str
+            As reserved.
+        round_index : int, default=0
+            As reserved.
+
+        Returns
+        -------
+        list of (int, str)
+            Number of rows and digest of each answered reservation, in order.
+        """
+        return list(self._digests.get((kind, round_index), ()))
+
     def as_dict(self) -> dict[str, Any]:
         """The counters.
 
@@ -222,7 +243,8 @@ class QueryLedger:
         if operation == "budget":
             self.budgets.append(entry["rows"])
         elif operation == "reserve":
-            self._open[entry["id"]] = {name: entry[name] for name in ("kind", "rows", "round")}
+            reserved = {name: entry[name] for name in ("kind", "rows", "round")}
+            self._open[entry["id"]] = {**reserved, "digest": entry.get("digest", "")}
             self._next = entry["id"] + 1
         else:
             reserved = self._open.pop(entry["id"])
@@ -234,6 +256,7 @@ class QueryLedger:
                     raise ValueError(f"{len(entry['answers'])} answers to {rows} rows")
                 place = (reserved["kind"], reserved["round"])
                 self._answers.setdefault(place, []).extend(entry["answers"])
+                self._digests.setdefault(place, []).append((rows, reserved["digest"]))
 
     def _attach(self, path: Path) -> None:
         journal = Journal(path)

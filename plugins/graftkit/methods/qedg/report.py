@@ -21,8 +21,7 @@ proof of safety. Other architectures, data or more training may copy faster.
 
 Evaluation rows were used for measuring only, and the substitute is the last one, not the best on them.
 
-Baselines had the same number of queries in each round and the same number of training steps after it. On
-small data the method's two losses have not always been better than its class loss with the filter alone;
+On small data the method's two losses have not always been better than its class loss with the filter alone;
 the transform of queries matters more.
 
 Noise queries can give a higher transfer success at a lower kappa (seen in a prototype of the method, not in
@@ -75,6 +74,7 @@ def caveats(figures: Figures) -> list[str]:
     pretrained = settings["substitute_pretrained"]
     prior = "yes, a strong prior: the attack then is not free of data" if pretrained else "no"
     notes = [*GENERAL, f"Substitute pretrained: {prior}."]
+    notes += _fairness(figures)
     if not settings["finish_each"]:
         notes.append(
             "Points before the last are of a substitute in mid-training; an attacker who stopped there and "
@@ -91,6 +91,22 @@ def caveats(figures: Figures) -> list[str]:
         notes.append(
             "No true labels were given: transfer success is measured against the target's own labels."
         )
+    return notes
+
+
+def _fairness(figures: Figures) -> list[str]:
+    """Whether the baselines had what the attack had."""
+    asked = figures["ledger"]["attack_queries"]
+    counts = {arm: counters["attack_queries"] for arm, counters in figures["baseline_ledgers"].items()}
+    less = ", ".join(f"{arm} ({count} of {asked})" for arm, count in counts.items() if count != asked)
+    notes = []
+    if any(count == asked for count in counts.values()):
+        notes.append(
+            f"{'Other baselines' if less else 'Baselines'} had the same number of queries in each round and "
+            "the same number of training steps after it."
+        )
+    if less:
+        notes.insert(0, f"Fewer queries than the attack, so no equal comparison: {less}.")
     return notes
 
 

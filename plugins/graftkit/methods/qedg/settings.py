@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from graftkit.core.validation import check_bool, check_choice, check_integer, check_number, raise_invalid
@@ -131,24 +131,28 @@ class QEDGConfig:
 
     def __post_init__(self) -> None:
         """Check every field before any work starts."""
+        # Kept as the checks return them, plain numbers: JSON takes none of NumPy's.
+        checked: dict[str, Any] = {}
         for name in ("batch_size", "latent", "batch_size_query", "width", "g_steps", "inner_epochs"):
             # Two at least: batch norm in the generator has no variance of one image.
-            check_integer(name, getattr(self, name), low=2 if name == "batch_size" else 1)
+            checked[name] = check_integer(name, getattr(self, name), low=2 if name == "batch_size" else 1)
         if self.fit_batch_size is not None:
-            check_integer("fit_batch_size", self.fit_batch_size, low=2)
-        check_integer("max_stall_rounds", self.max_stall_rounds, low=1)
+            checked["fit_batch_size"] = check_integer("fit_batch_size", self.fit_batch_size, low=2)
+        checked["max_stall_rounds"] = check_integer("max_stall_rounds", self.max_stall_rounds, low=1)
         for name in ("final_rounds", "transfer_rows"):
-            check_integer(name, getattr(self, name), low=0)
+            checked[name] = check_integer(name, getattr(self, name), low=0)
         for name in ("lr_g", "lr"):
-            check_number(name, getattr(self, name), low=0, closed="()")
+            checked[name] = check_number(name, getattr(self, name), low=0, closed="()")
         for name in ("boundary_weight", "diversity_weight", "error_weight"):
-            check_number(name, getattr(self, name), low=0)
+            checked[name] = check_number(name, getattr(self, name), low=0)
         for name in ("tau", "free_aug_rate", "free_aug_confidence", "stall_rate", "transfer_eps"):
-            check_number(name, getattr(self, name), low=0, high=1)
+            checked[name] = check_number(name, getattr(self, name), low=0, high=1)
         if self.target_confidence is not None:
-            check_number("target_confidence", self.target_confidence, low=0, high=1, closed="(]")
+            checked["target_confidence"] = check_number(
+                "target_confidence", self.target_confidence, low=0, high=1, closed="(]"
+            )
         for name in ("diversity_normalised", "quantise", "deduplicate"):
-            check_bool(name, getattr(self, name))
+            checked[name] = check_bool(name, getattr(self, name))
         check_choice("diversity_space", self.diversity_space, ("input", "prob"))
         check_choice("stall_policy", self.stall_policy, ("relax_tau", "stop", "error"))
         check_choice("on_error", self.on_error, ("count", "retry"))
@@ -160,7 +164,9 @@ class QEDGConfig:
         for entry in self.free_aug:
             if not callable(entry):
                 check_choice("free_aug", entry, ("hflip", "vflip"))
-        object.__setattr__(self, "free_aug", tuple(self.free_aug))
+        checked["free_aug"] = tuple(self.free_aug)
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> QEDGConfig:
@@ -193,7 +199,8 @@ class QEDGConfig:
         dict
             Field to value.
         """
-        plain = {name: _plain(value) for name, value in asdict(self).items()}
+        # Not dataclasses.asdict: it copies, and takes apart, a callable that is a dataclass.
+        plain = {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
         return {**plain, "free_aug": [_plain(entry) for entry in self.free_aug]}
 
     def fingerprint(self) -> str:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from graftkit.core.validation import check_choice, describe, raise_invalid
+from graftkit.methods.qedg.checkpoint import fingerprint
 from graftkit.methods.qedg.ledger import QueryLedger
 from graftkit.methods.qedg.modes import eval_mode
 
@@ -84,7 +85,9 @@ class Target:
         self.batch_size = batch_size
         self.on_error = on_error
 
-    def ask(self, rows: Tensor, ledger: QueryLedger, kind: str, round_index: int = 0) -> Tensor:
+    def ask(
+        self, rows: Tensor, ledger: QueryLedger, kind: str, round_index: int = 0, *, mapped: bool = False
+    ) -> Tensor:
         """Answers to rows, as many as the budget allows.
 
         Parameters
@@ -97,6 +100,8 @@ class Target:
             As what.
         round_index : int, default=0
             Under which number.
+        mapped : bool, default=False
+            Rows are in the value range already, and are passed on as they are.
 
         Returns
         -------
@@ -115,9 +120,10 @@ class Target:
             size = min(self.batch_size, len(rows) - start, len(rows) if left is None else left)
             if size <= 0:
                 break
-            number = ledger.reserve(kind, size, round_index)
+            part = rows[start : start + size]
+            number = ledger.reserve(kind, size, round_index, fingerprint(part))
             try:
-                answer = self._call(rows[start : start + size])
+                answer = self._call(part.detach().clone() if mapped else self.native(part.detach()))
             except Exception as error:
                 ledger.fail(number, f"{type(error).__name__}: {error}"[:300])
                 failures += 1
@@ -149,10 +155,33 @@ class Target:
         -------
         Tensor of shape (m,) or (m, C)
             int64 or float32.
+
+        Raises
+        ------
+        ValueError
+            If one is no label of this target, as in a damaged ledger.
         """
         if self.label_mode == "hard":
+            for answer in answers:
+                if type(answer) is not int or not 0 <= answer < self.num_classes:
+                    raise_invalid("ledger", answer, f"labels in [0, {self.num_classes - 1}]")
             return torch.tensor(answers, dtype=torch.int64)
         return torch.tensor(answers, dtype=torch.float32).reshape(-1, self.num_classes)
+
+    def unit(self, rows: Tensor) -> Tensor:
+        """Rows on the scale of the generator, the inverse of :meth:`native` up to rounding.
+
+        Parameters
+        ----------
+        rows : Tensor of shape (n, ...)
+            Values in the value range.
+
+        Returns
+        -------
+        Tensor of shape (n, ...)
+            Values in [0, 1].
+        """
+        return (rows - self.low) / (self.high - self.low)
 
     def native(self, rows: Tensor) -> Tensor:
         """Rows on the callable's own scale.
@@ -170,14 +199,12 @@ class Target:
         # Clamped: rounding must not carry a value out of the range that was promised.
         return (self.low + rows * (self.high - self.low)).clamp(self.low, self.high)
 
-    def _call(self, rows: Tensor) -> Tensor:
+    def _call(self, batch: Tensor) -> Tensor:
         # A new tensor: what the callable does to its batch stays there.
-        batch: Any = self.native(rows.detach())
-        if self.inputs == "numpy":
-            batch = batch.cpu().numpy()
+        rows = len(batch)
         with eval_mode(self.function), torch.no_grad():
-            answer = self.function(batch)
-        return self._checked(answer, len(rows))
+            answer = self.function(batch.cpu().numpy() if self.inputs == "numpy" else batch)
+        return self._checked(answer, rows)
 
     def _checked(self, answer: Any, rows: int) -> Tensor:
         if isinstance(answer, Tensor):

@@ -63,7 +63,10 @@ def fit_substitute(
                 images = unit(pool.images[rows]).to(device)
                 targets = pool.labels[rows].to(device)
                 logits = substitute(images)
-                if config.free_aug and float(torch.rand((), generator=free)) < config.free_aug_rate:
+                if (
+                    config.free_aug
+                    and float(torch.rand((), generator=free, dtype=torch.float32)) < config.free_aug_rate
+                ):
                     changed = free_augmentation(images, logits, config, free)
                     # Unchanged images need no second pass (and no second update of batch norm).
                     logits = logits if changed is None else substitute(changed)

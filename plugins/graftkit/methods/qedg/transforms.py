@@ -62,14 +62,14 @@ def transform_batch(name: str | Transform, x: Tensor, random: torch.Generator, *
             raise_invalid("transform", moved, f"a callable that keeps shape {tuple(x.shape)}")
         if not bool(torch.isfinite(moved.detach()).all()):
             raise_invalid("transform", "NaN or infinity", "a callable that gives finite values")
-        return moved
+        return moved.to(x).contiguous()  # a substitute may take a view of its rows
     if name == "none" or not len(x):
         return x
     draws = len(x) if each else 1
     if name == "turns":
         return _turns(x, random, draws)
     if name == "digits":
-        angle = 90 + 90 * torch.rand(draws, generator=random)
+        angle = 90 + 90 * _uniform(random, draws)
         return _geometry(x, random, draws, flips=0.5, angle=angle, shift=_shift(x))
     return _photo(x, random, draws, loop=name == "photo_loop")
 
@@ -97,8 +97,13 @@ def _shift(x: Tensor) -> int:
     return min(4, max(1, min(x.shape[2:]) // 4))
 
 
+def _uniform(random: torch.Generator, *shape: int) -> Tensor:
+    """Draws in [0, 1), the same whatever torch's default dtype is."""
+    return torch.rand(shape, generator=random, dtype=torch.float32)
+
+
 def _coin(random: torch.Generator, draws: int, share: float) -> Tensor:
-    return torch.rand(draws, generator=random) < share
+    return _uniform(random, draws) < share
 
 
 def _column(values: Tensor, x: Tensor) -> Tensor:
@@ -149,7 +154,7 @@ def _geometry(
 
 def _photo(x: Tensor, random: torch.Generator, draws: int, *, loop: bool) -> Tensor:
     def uniform(low: float, high: float) -> Tensor:
-        return _column(low + (high - low) * torch.rand(draws, generator=random), x)
+        return _column(low + (high - low) * _uniform(random, draws), x)
 
     def chosen(share: float) -> Tensor:
         return _column(_coin(random, draws, share), x)
@@ -158,15 +163,15 @@ def _photo(x: Tensor, random: torch.Generator, draws: int, *, loop: bool) -> Ten
     x = (x * uniform(1 - strength, 1 + strength)).clamp(0, 1)
     if x.shape[1] == 3:
         x = _turn_hue(x, uniform(-hue, hue)).clamp(0, 1)
-    none, up_to = torch.zeros(draws), 45 * (2 * torch.rand(draws, generator=random) - 1)
+    none, up_to = torch.zeros(draws), 45 * (2 * _uniform(random, draws) - 1)
     x = _geometry(x, random, draws, flips=flips, angle=none if loop else up_to, shift=_shift(x))
     if loop:
         return x
     if x.shape[1] > 1:
-        order = torch.rand(draws, x.shape[1], generator=random).argsort(1)
+        order = _uniform(random, draws, x.shape[1]).argsort(1)
         shuffled = x.gather(1, order[:, :, None, None].to(x.device).expand(x.shape))
         x = torch.where(chosen(0.5), shuffled, x)
-    noise = torch.randn((draws, *x.shape[1:]), generator=random).to(x) * 0.05
+    noise = torch.randn((draws, *x.shape[1:]), generator=random, dtype=torch.float32).to(x) * 0.05
     x = torch.where(chosen(0.2), (x + noise).clamp(0, 1), x)
     x = torch.where(chosen(0.3) & (x >= 0.5), 1 - x, x)  # solarise
     x = torch.where(chosen(0.2) & _boxes(x, random, draws), torch.zeros_like(x), x)
@@ -177,8 +182,8 @@ def _boxes(x: Tensor, random: torch.Generator, draws: int) -> Tensor:
     """A box of up to half a side an image, to be erased."""
     inside = []
     for size in x.shape[2:]:
-        length = 1 + (torch.rand(draws, 1, generator=random) * size / 2).long()
-        start = (torch.rand(draws, 1, generator=random) * (size - length + 1)).long()
+        length = 1 + (_uniform(random, draws, 1) * size / 2).long()
+        start = (_uniform(random, draws, 1) * (size - length + 1)).long()
         place = torch.arange(size)
         inside.append((place >= start) & (place < start + length))
     return (inside[0][:, None, :, None] & inside[1][:, None, None, :]).to(x.device)
