@@ -1,7 +1,7 @@
 """Measure AUCSeg: cost against the published procedure and cross-entropy, quality on CamVid in mmseg.
 
-    python tests/benchmarks/bench_aucseg.py            # everything; 3 seeds of one architecture
-    python tests/benchmarks/bench_aucseg.py --full     # both architectures and more arms; resumes
+    python tests/benchmarks/bench_aucseg.py            # every section; one seed of one architecture
+    python tests/benchmarks/bench_aucseg.py --full     # three seeds, both architectures, more arms; resumes
     python tests/benchmarks/bench_aucseg.py --quick    # a smoke run of every section, into a temporary file
 
 Costs are medians over interleaved repetitions on one thread, and ratios. The quality section trains every
@@ -39,11 +39,11 @@ def main(argv: list[str] | None = None) -> Path:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--full", action="store_true", help="both architectures, more arms")
+    parser.add_argument("--full", action="store_true", help="three seeds, both architectures, more arms")
     parser.add_argument("--quick", action="store_true", help="a smoke run of every section, tiny")
     parser.add_argument("--only", choices=SECTIONS, action="append", help="only this section (may repeat)")
     parser.add_argument("--again", action="store_true", help="measure what is there already, too")
-    parser.add_argument("--seeds", type=int, default=3, help="seeds of the quality section")
+    parser.add_argument("--seeds", type=int, help="seeds of the quality section (1, with --full 3)")
     parser.add_argument(
         "--data", type=Path, default=os.environ.get("GRAFTKIT_DATA"), help="folder of real data"
     )
@@ -111,7 +111,7 @@ def quality_jobs(options: argparse.Namespace) -> Iterator[Job]:
         arms = dict(list(arms.items())[:2])
     iterations = 4 if options.quick else ITERATIONS
     for architecture in architectures:
-        for seed in range(1 if options.quick else options.seeds):
+        for seed in range(options.seeds or (3 if options.full and not options.quick else 1)):
             for arm in arms:
                 key = f"quality/{architecture}/{arm}/{seed}"
                 yield key, partial(camvid.train, arm, architecture, seed, folder, weights, iterations)
