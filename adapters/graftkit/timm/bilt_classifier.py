@@ -143,6 +143,23 @@ class HierarchicalClassifier(nn.Module):
         output: HierarchicalOutput = self.forward_head(self.forward_features(x))
         return output
 
+    def forward_intermediates(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Features of the stages or blocks on the way.
+
+        Parameters
+        ----------
+        x : Tensor of shape (B, channels, height, width)
+            Pictures.
+        *args, **kwargs
+            As the backbone's ``forward_intermediates`` takes them, such as ``indices``.
+
+        Returns
+        -------
+        tuple or list
+            As the backbone gives them.
+        """
+        return self.backbone.forward_intermediates(x, *args, **kwargs)
+
     @torch.no_grad()
     def predict(
         self,
@@ -223,6 +240,8 @@ class HierarchicalClassifier(nn.Module):
                 raise_invalid("num_classes", num_classes, f"a LabelTree, 0 or {self.num_classes}",
                               fix="Another number of classes needs its tree")  # fmt: skip
             tree = self.tree
+        if isinstance(tree, LabelTree):
+            check_options(tree, self._options)
         if global_pool is not None:
             self._change_pool(global_pool)
         weight = next(self.backbone.parameters())
@@ -385,7 +404,8 @@ def check_options(tree: LabelTree, options: Mapping[str, Any]) -> None:
     options : mapping
         Keywords of `HierarchicalHead`.
     """
+    trial = dict(options)
+    if trial.get("rank") is None and trial.get("compat") is None:  # `compat` has no low-rank form
+        trial["rank"] = 1
     with torch.random.fork_rng(devices=[]):  # a trial head draws no number that the user's would
-        HierarchicalHead(
-            1, tree, **{**options, "rank": 1 if options.get("rank") is None else options["rank"]}
-        )
+        HierarchicalHead(1, tree, **trial)

@@ -374,3 +374,56 @@ def test_a_head_that_is_off_a_boolean_and_a_model_wrapped_twice(tmp_path):
         with pytest.raises(ValueError, match=r"model: expected a head, got none after reset_classifier\(0\)"):
             call()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"neck": None}, {"beta": 0.25}, {"chain": False}, {"levels": "finest"}, {"aigdl": False},
+        {"activation": "leaky_relu"}, {"detach_delta_prob": True}, {"rank": 2}, {"compat": "official-cifar"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_every_option_of_the_head_arrives(options):
+    model = small(**options)
+    head = HierarchicalHead(96, TREE, **{"neck": 8, **options})
+    assert repr(model.head) == repr(head)
+    head.load_state_dict(model.head.state_dict())
+    features = torch.randn(4, 96, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(model.head.eval()(features).scores, head.eval()(features).scores)
+
+
+def test_a_model_that_cannot_be_wrapped_keeps_its_classifier():
+    base = flat("test_vit", {"global_pool": ""})
+    with pytest.raises(ValueError, match=r"pooled features of shape \(B, width\)"):
+        wrap_timm(base, TREE)
+    assert base.num_classes == 7
+    assert isinstance(base.get_classifier(), nn.Linear)
+
+
+def test_a_tree_that_the_head_refuses_leaves_the_model_as_it_was():
+    model = small(compat="official-cifar")
+    with pytest.raises(ValueError, match="compat"):
+        model.reset_classifier(LabelTree.from_levels([range(5000)]), "max")
+    assert model.backbone.global_pool.pool_type == "avg"
+    assert model.tree == TREE
+
+
+def test_intermediate_features_are_those_of_the_backbone():
+    model = small().eval()
+    x, _ = pictures(2)
+    found = model.forward_intermediates(x, indices=2, intermediates_only=True)
+    expected = model.backbone.forward_intermediates(x, indices=2, intermediates_only=True)
+    assert len(found) == 2
+    for one, two in zip(found, expected, strict=True):
+        assert torch.equal(one, two)
+
+
+def test_a_checkpoint_by_its_path(tmp_path):
+    model = small()
+    torch.save({"state_dict": model.state_dict(), "epoch": 1}, tmp_path / "last.pth.tar")
+    twin = timm.create_model("bilt", base="test_resnet", tree=TREE, neck=8,
+                             checkpoint_path=str(tmp_path / "last.pth.tar"))  # fmt: skip
+    x, _ = pictures(2)
+    assert torch.equal(twin.eval()(x).scores, model.eval()(x).scores)

@@ -64,21 +64,6 @@ def _tangent(result: Tensor, weight: Tensor, inverse: Tensor) -> Tensor:
     return result.addcmul_(weight, along.mul_(inverse).mul_(inverse), value=-1).fill_diagonal_(0)
 
 
-class _Corrected(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, weight: Tensor, closeness: Tensor, beta: float) -> Tensor:
-        cost, inverse = _corrected(weight, closeness, beta)
-        ctx.save_for_backward(weight, inverse)
-        ctx.beta = beta
-        return cost
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        weight, inverse = ctx.saved_tensors
-        return _tangent(gradient * (ctx.beta * inverse), weight, inverse), None, None
-
-
 class _Scores(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -137,7 +122,7 @@ def corrected_cost(weight: Tensor, distance: Tensor, beta: float) -> Tensor:
     Returns
     -------
     Tensor of shape (C, C)
-        ``beta * difference(weight) - distance``; once differentiable with respect to `weight`.
+        ``beta * difference(weight) - distance``.
     """
     return corrected_closeness(weight, -distance, beta)
 
@@ -159,8 +144,10 @@ def corrected_closeness(weight: Tensor, closeness: Tensor, beta: float) -> Tenso
     Tensor of shape (C, C)
         ``beta * difference(weight) + closeness``.
     """
-    result: Tensor = _Corrected.apply(weight, closeness, beta)
-    return result
+    # A graph that was exported or traced without gradients may later run with them: it gets the plain form.
+    if torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return beta * difference(weight) + closeness
+    return _corrected(weight, closeness, beta)[0]
 
 
 def risk_scores(
