@@ -9,6 +9,7 @@
 
 import os
 from collections.abc import Mapping
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -233,7 +234,7 @@ class HierarchicalClassifier(nn.Module):
             then as it was.
         """
         tree = num_classes
-        if not isinstance(tree, LabelTree | int) or isinstance(tree, bool):
+        if not isinstance(tree, LabelTree | Integral) or isinstance(tree, bool):
             raise_invalid("num_classes", tree, "a LabelTree or an integer", error=TypeError)
         if not isinstance(tree, LabelTree) and tree != 0:
             if tree != self.num_classes or self.num_classes == 0:

@@ -151,7 +151,7 @@ class SoftLabelLoss(_FinestLoss):
         def rows(classes: Tensor) -> Tensor:
             matrix = self.distance
             row = distance_rows(self.lineage, classes) if matrix is None else matrix.index_select(0, classes)
-            return (self.scale * row).to(z.dtype)
+            return self.scale * row.to(z.dtype)
 
         with torch.autocast(z.device.type, enabled=False):
             return cross_entropy(z, soft_rows(y, rows, z.shape[1]))
