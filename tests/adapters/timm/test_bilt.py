@@ -427,3 +427,15 @@ def test_a_checkpoint_by_its_path(tmp_path):
                              checkpoint_path=str(tmp_path / "last.pth.tar"))  # fmt: skip
     x, _ = pictures(2)
     assert torch.equal(twin.eval()(x).scores, model.eval()(x).scores)
+
+
+def test_the_bases_configuration_can_be_overlaid():
+    overlay = {"input_size": (3, 64, 64)}
+    model = timm.create_model("bilt", base="test_resnet", tree=TREE, pretrained_cfg_overlay=overlay)
+    assert model.pretrained_cfg["input_size"] == (3, 64, 64)
+
+
+def test_a_model_is_built_where_torch_puts_new_tensors():
+    with torch.device("meta"):  # stands for a GPU
+        model = wrap_timm("test_resnet", TREE, rank=2)
+    assert {t.device.type for t in (*model.parameters(), *model.buffers())} == {"meta"}

@@ -26,7 +26,14 @@ from torch import Tensor, nn
 
 from graftkit.core.random import torch_generator
 from graftkit.methods.bilt.distances import distance_rows, expected_distance, lca_distance
-from graftkit.methods.bilt.scoring import TINY, corrected_closeness, corrected_cost, difference, risk_scores
+from graftkit.methods.bilt.scoring import (
+    TINY,
+    being_recorded,
+    corrected_closeness,
+    corrected_cost,
+    difference,
+    risk_scores,
+)
 
 __all__ = ["FactoredCost", "FullCost", "LowRankCost", "corrected_cost", "cost_rows", "difference"]
 
@@ -76,7 +83,7 @@ class FullCost(nn.Module):
         # Made anew every time, in evaluation too: a write through `.data` would leave a kept matrix stale.
         weight = self.weight.to(torch.promote_types(self.weight.dtype, torch.float32))
         closeness = self.closeness.to(weight.dtype)
-        plain = not (self.detach or self.identity or torch.compiler.is_compiling() or torch.jit.is_tracing())
+        plain = not (self.detach or self.identity or being_recorded())
         if plain and torch.is_grad_enabled() and weight.dtype == probabilities.dtype:
             return risk_scores(probabilities, weight, closeness, self.beta)
         cost = corrected_closeness(weight, closeness, self.beta).to(probabilities.dtype)

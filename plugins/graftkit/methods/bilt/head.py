@@ -160,7 +160,7 @@ class HierarchicalHead(TreeState):
                     LowRankCost(lineage, tree.sizes[:h], self.beta, used, detach=detach_delta_prob)
                 )
         # What comes from the tree lies on the CPU; torch may have another default.
-        self.costs.to(self.classifiers[-1].weight.device)
+        self.costs.to(next(self.parameters()).device)
 
     @property
     def num_classes(self) -> int:

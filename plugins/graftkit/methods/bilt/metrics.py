@@ -228,7 +228,7 @@ class HierarchicalMetrics(nn.Module):
     def _apply(self, fn: Any, recurse: bool = True) -> "HierarchicalMetrics":
         """Move, but keep the type of sums: half of a model would lose samples."""
         kept = {name: getattr(self, name) for name in ("bounds", "precision")}
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, before in kept.items():
             setattr(self, name, before.to(getattr(self, name).device))
         return self

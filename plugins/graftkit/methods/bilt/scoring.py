@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import threshold
 
-__all__ = ["corrected_closeness", "corrected_cost", "difference", "risk_scores"]
+__all__ = ["being_recorded", "corrected_closeness", "corrected_cost", "difference", "risk_scores"]
 
 TINY = 1e-30
 
@@ -107,6 +107,18 @@ class _Scores(torch.autograd.Function):
         return first, second, None, None
 
 
+def being_recorded() -> bool:
+    """Tell whether this pass is compiled, exported or traced.
+
+    Returns
+    -------
+    bool
+        True then: closed forms of our own would not go into the graph.
+    """
+    tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    return tracing or torch.compiler.is_compiling()
+
+
 def corrected_cost(weight: Tensor, distance: Tensor, beta: float) -> Tensor:
     """The matrix that turns probabilities into risk scores.
 
@@ -145,7 +157,7 @@ def corrected_closeness(weight: Tensor, closeness: Tensor, beta: float) -> Tenso
         ``beta * difference(weight) + closeness``.
     """
     # A graph that was exported or traced without gradients may later run with them: it gets the plain form.
-    if torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if torch.is_grad_enabled() or being_recorded():
         return beta * difference(weight) + closeness
     return _corrected(weight, closeness, beta)[0]
 

@@ -127,7 +127,7 @@ def read_rows(
             raise ValueError(f"path: expected a column of each name, got two or more of {listed(twice)}")
         rows = []
         for line in reader:
-            if any(map(str.strip, line.pop(None, []))):  # type: ignore[call-overload]
+            if any(map(str.strip, line.pop(None, []))):
                 raise ValueError(f"path: expected {len(header)} cells in line {reader.line_num} of "
                                  f"{Path(path).name}, got more. Quote names with {delimiter!r}")  # fmt: skip
             cells = [(line.get(column) or "").strip() for column in wanted]
