@@ -38,10 +38,12 @@ def dry_input(backbone: nn.Module) -> Tensor:
     convolution = next((m for m in backbone.modules() if isinstance(m, nn.Conv2d)), None)
     channels = convolution.in_channels if convolution is not None else 3
     weight = next(backbone.parameters())
-    return torch.randn(1, channels, height, width, generator=torch_generator(0)).to(weight)
+    noise = torch.randn(1, channels, height, width, generator=torch_generator(0), device="cpu")
+    return noise.to(weight)
 
 
 def _pooled(backbone: nn.Module) -> Tensor:
+    """Pooled features of the dry input; a ValueError where they are not pooled."""
     was = [(module, module.training) for module in backbone.modules()]
     backbone.eval()
     try:
@@ -53,6 +55,9 @@ def _pooled(backbone: nn.Module) -> Tensor:
     finally:
         for module, training in was:
             module.training = training
+    if features.ndim != 2:
+        raise_invalid("model", features, "pooled features of shape (B, width)",
+                      fix="Choose a global_pool, such as 'avg'")  # fmt: skip
     return features
 
 
@@ -69,16 +74,8 @@ def feature_width(backbone: nn.Module) -> int:
     int
         The width.
 
-    Raises
-    ------
-    ValueError
-        If the features are not pooled.
     """
-    features = _pooled(backbone)
-    if features.ndim != 2:
-        raise_invalid("model", features, "pooled features of shape (B, width)",
-                      fix="Choose a global_pool, such as 'avg'")  # fmt: skip
-    return features.shape[1]
+    return _pooled(backbone).shape[1]
 
 
 def strip_classifier(backbone: nn.Module) -> nn.Module:
@@ -99,7 +96,7 @@ def strip_classifier(backbone: nn.Module) -> nn.Module:
     TypeError
         If this is no timm classification model.
     ValueError
-        If its ``reset_classifier`` changes the features.
+        If its features are not pooled, or its ``reset_classifier`` changes them.
     """
     parts = ("forward_features", "forward_head", "reset_classifier")
     if not isinstance(backbone, nn.Module) or not all(hasattr(backbone, part) for part in parts):

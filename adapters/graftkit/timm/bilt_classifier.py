@@ -1,4 +1,4 @@
-"""A timm model with a head over a tree: passes, predictions, what timm asks of its models, weights.
+"""A timm model with a head over a tree: passes, predictions, what timm asks of its models.
 
 >>> import timm
 >>> from graftkit.timm import LabelTree
@@ -7,28 +7,26 @@
 96
 """
 
-import os
 from collections.abc import Mapping
+from numbers import Integral
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from graftkit.core.files import readable_file, whole_file
 from graftkit.core.validation import check_number, raise_invalid
 from graftkit.methods.bilt.decoding import decode as decode_output
 from graftkit.methods.bilt.head import HierarchicalHead, HierarchicalOutput
-from graftkit.methods.bilt.state import KEY, check_same_tree, decode_tree
 from graftkit.methods.bilt.tree import LabelTree
 from graftkit.timm.bilt_backbone import feature_width, pool_name, prefixed_matcher, strip_classifier
+from graftkit.timm.bilt_weights import TreeWeights
 
 __all__ = ["HierarchicalClassifier", "check_options"]
 
 HEAD = ("neck", "beta", "chain", "levels", "aigdl", "activation", "detach_delta_prob", "rank", "compat")
 
 
-class HierarchicalClassifier(nn.Module):
+class HierarchicalClassifier(TreeWeights):
     """A timm model with a `HierarchicalHead`; `wrap_timm` makes it.
 
     Parameters
@@ -74,12 +72,6 @@ class HierarchicalClassifier(nn.Module):
     def _measure(self) -> None:
         self.head_hidden_size = feature_width(self.backbone)
         self.num_features = getattr(self.backbone, "num_features", self.head_hidden_size)
-
-    @property
-    def tree(self) -> LabelTree:
-        """The label tree of the head."""
-        tree: LabelTree = self.head.tree
-        return tree
 
     @property
     def pretrained_cfg(self) -> Any:
@@ -142,6 +134,23 @@ class HierarchicalClassifier(nn.Module):
         """
         output: HierarchicalOutput = self.forward_head(self.forward_features(x))
         return output
+
+    def forward_intermediates(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Features of the stages or blocks on the way.
+
+        Parameters
+        ----------
+        x : Tensor of shape (B, channels, height, width)
+            Pictures.
+        *args, **kwargs
+            As the backbone's ``forward_intermediates`` takes them, such as ``indices``.
+
+        Returns
+        -------
+        tuple or list
+            As the backbone gives them.
+        """
+        return self.backbone.forward_intermediates(x, *args, **kwargs)
 
     @torch.no_grad()
     def predict(
@@ -216,13 +225,15 @@ class HierarchicalClassifier(nn.Module):
             then as it was.
         """
         tree = num_classes
-        if not isinstance(tree, LabelTree | int) or isinstance(tree, bool):
+        if not isinstance(tree, LabelTree | Integral) or isinstance(tree, bool):
             raise_invalid("num_classes", tree, "a LabelTree or an integer", error=TypeError)
         if not isinstance(tree, LabelTree) and tree != 0:
             if tree != self.num_classes or self.num_classes == 0:
                 raise_invalid("num_classes", num_classes, f"a LabelTree, 0 or {self.num_classes}",
                               fix="Another number of classes needs its tree")  # fmt: skip
             tree = self.tree
+        if isinstance(tree, LabelTree):
+            check_options(tree, self._options)
         if global_pool is not None:
             self._change_pool(global_pool)
         weight = next(self.backbone.parameters())
@@ -242,13 +253,6 @@ class HierarchicalClassifier(nn.Module):
             if before is not None:
                 self.backbone.reset_classifier(0, before)
             raise
-
-    def _need_head(self) -> None:
-        if not self.num_classes:
-            raise ValueError(
-                "model: expected a head, got none after reset_classifier(0). "
-                "model.reset_classifier(tree) puts one on"
-            )
 
     def group_matcher(self, coarse: bool = False) -> Any:
         """Layer groups, for layer-wise learning rates.
@@ -316,64 +320,6 @@ class HierarchicalClassifier(nn.Module):
             {"params": list(self.head.parameters()), "lr": lr},
         ]
 
-    # -- weights -----------------------------------------------------------------------------------
-
-    def load_state_dict(
-        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
-    ) -> Any:
-        """Load weights of the same tree; another tree changes nothing here and raises.
-
-        Parameters
-        ----------
-        state_dict : mapping
-            As ``torch.nn.Module.load_state_dict`` takes it.
-        strict : bool, default=True
-            As in torch.
-        assign : bool, default=False
-            As in torch.
-
-        Returns
-        -------
-        NamedTuple
-            Missing and unexpected keys, as torch gives them.
-        """
-        if f"head.{KEY}" in state_dict and self.num_classes:
-            check_same_tree(self.tree, decode_tree(state_dict[f"head.{KEY}"]))
-        return super().load_state_dict(state_dict, strict=strict, assign=assign)
-
-    def save_weights(self, path: str | os.PathLike[str]) -> None:
-        """Write weights and tree as safetensors; the file is there whole or not at all.
-
-        Parameters
-        ----------
-        path : str or path-like
-            The target.
-        """
-        self._need_head()
-        state = {name: value.detach().cpu().contiguous().clone() for name, value in self.state_dict().items()}
-        metadata = {"format": "pt", "tree": self.tree.to_json(), "fingerprint": self.tree.fingerprint()}
-        with whole_file(path) as file:
-            file.write(save(state, metadata=metadata))
-
-    def load_weights(self, path: str | os.PathLike[str]) -> None:
-        """Read what `save_weights` wrote, for the same tree.
-
-        Parameters
-        ----------
-        path : str or path-like
-            A safetensors file.
-
-        Raises
-        ------
-        ValueError
-            If the file is damaged or of another kind, or holds weights of another tree.
-        RuntimeError
-            If it holds weights of another backbone, as in torch.
-        """
-        with readable_file(path, "weights in safetensors"):
-            state = load_file(path)
-        self.load_state_dict(state)
-
 
 def check_options(tree: LabelTree, options: Mapping[str, Any]) -> None:
     """Refuse options that the head would refuse, without building one of full size.
@@ -385,7 +331,8 @@ def check_options(tree: LabelTree, options: Mapping[str, Any]) -> None:
     options : mapping
         Keywords of `HierarchicalHead`.
     """
+    trial = dict(options)
+    if trial.get("rank") is None and trial.get("compat") is None:  # `compat` has no low-rank form
+        trial["rank"] = 1
     with torch.random.fork_rng(devices=[]):  # a trial head draws no number that the user's would
-        HierarchicalHead(
-            1, tree, **{**options, "rank": 1 if options.get("rank") is None else options["rank"]}
-        )
+        HierarchicalHead(1, tree, **trial)

@@ -1,8 +1,4 @@
-"""A wrapped model behaves as a timm model: families, classifier, groups, weights, registry."""
-
-import importlib
-import subprocess
-import sys
+"""A wrapped model behaves as a timm model: families, classifier, groups, bad input."""
 
 import pytest
 import torch
@@ -12,7 +8,7 @@ pytest.importorskip("timm", reason="needs the timm extra")
 
 import timm
 from timm.data import resolve_data_config
-from timm.models import group_parameters, load_checkpoint
+from timm.models import group_parameters
 from timm.optim import create_optimizer_v2
 
 import graftkit.timm
@@ -96,7 +92,7 @@ def test_the_classifier_can_be_reset():
     model = small()
     x = pictures()[0]
     first = model.head
-    model.reset_classifier(5)
+    model.reset_classifier(torch.arange(6).numpy()[5])  # any integer
     assert model.head is not first
     assert model.head.neck[1].out_features == 8  # the options stay
     tree = LabelTree.from_paths([("a", "x"), ("b", "y"), ("b", "z")])
@@ -175,70 +171,6 @@ def test_predicting_keeps_the_mode_and_needs_no_gradient():
     assert set(model.predict(x, threshold=1.0).tolist()) == {-1}
     for source in ("prob", "crm"):
         assert model.predict(x, source=source).shape == (6,)
-
-
-def test_weights_travel_as_safetensors_with_their_tree(tmp_path):
-    model, file = small(), tmp_path / "weights.safetensors"
-    model.save_weights(file)
-    assert [path.name for path in tmp_path.iterdir()] == ["weights.safetensors"]
-    x, _ = pictures()
-    for load in (HierarchicalClassifier.load_weights, load_checkpoint):
-        twin = wrap_timm("test_resnet", TREE, neck=8)
-        load(twin, file)
-        assert torch.equal(twin.eval()(x).scores, model.eval()(x).scores)
-    other = wrap_timm("test_resnet", TREE.align(["tram", "bus", "car", "dog", "cat"]), neck=8)
-    before = {name: value.clone() for name, value in other.state_dict().items()}
-    for load in (HierarchicalClassifier.load_weights, load_checkpoint):
-        with pytest.raises(ValueError, match=r"same label tree .* got the same classes in another order"):
-            load(other, file)
-    assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
-
-
-# -- the registry ----------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def tree_file(tmp_path):
-    file = tmp_path / "tree.json"
-    file.write_text(TREE.to_json())
-    return str(file)
-
-
-def test_create_model(tree_file):
-    model = timm.create_model(
-        "bilt", base="test_resnet", tree=tree_file, num_classes=5, neck=8, drop_rate=0.1
-    )
-    assert isinstance(model, HierarchicalClassifier)
-    assert model.tree == TREE
-    assert model.backbone.drop_rate == 0.1
-    assert model(torch.zeros(2, 3, 64, 64)).scores.shape == (2, 5)
-    with pytest.raises(
-        ValueError, match=r"num_classes: expected 5, the finest classes of the tree, got 1000"
-    ):
-        timm.create_model("bilt", base="test_resnet", tree=tree_file, num_classes=1000)
-
-
-def test_trees_of_every_file(tmp_path):
-    TREE.to_csv(tmp_path / "tree.csv")
-    (tmp_path / "isa.txt").write_text("r a\nr b\na x\nb y\n")
-    assert timm.create_model("bilt", base="test_resnet", tree=tmp_path / "tree.csv").tree == TREE
-    assert timm.create_model("bilt", base="test_resnet", tree=str(tmp_path / "isa.txt")).num_classes == 2
-    assert timm.create_model("bilt", base="test_resnet", tree=TREE).tree == TREE
-
-
-def test_registered_once_and_importing_twice_is_harmless():
-    importlib.reload(sys.modules["graftkit.timm.bilt_entry"])
-    assert timm.list_models("bilt") == ["bilt"]
-
-
-def test_a_name_clash_raises():
-    code = (
-        "import timm\nfrom timm.models import register_model\n"
-        "def bilt(**kwargs): ...\nregister_model(bilt)\nimport graftkit.timm"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode != 0
-    assert "timm already has a model named 'bilt'" in done.stderr
 
 
 def test_public_names():
@@ -360,6 +292,56 @@ def test_a_pooling_that_fails_leaves_the_model_as_it_was(pool):
         model.reset_classifier(TREE, pool)
     assert torch.equal(model(x).scores, before)
     assert model.backbone.global_pool.pool_type == "max"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"neck": None}, {"beta": 0.25}, {"chain": False}, {"levels": "finest"}, {"aigdl": False},
+        {"activation": "leaky_relu"}, {"detach_delta_prob": True}, {"rank": 2}, {"compat": "official-cifar"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_every_option_of_the_head_arrives(options):
+    model = small(**options)
+    head = HierarchicalHead(96, TREE, **{"neck": 8, **options})
+    assert repr(model.head) == repr(head)
+    head.load_state_dict(model.head.state_dict())
+    features = torch.randn(4, 96, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(model.head.eval()(features).scores, head.eval()(features).scores)
+
+
+def test_a_model_that_cannot_be_wrapped_keeps_its_classifier():
+    base = flat("test_vit", {"global_pool": ""})
+    with pytest.raises(ValueError, match=r"pooled features of shape \(B, width\)"):
+        wrap_timm(base, TREE)
+    assert base.num_classes == 7
+    assert isinstance(base.get_classifier(), nn.Linear)
+
+
+def test_a_tree_that_the_head_refuses_leaves_the_model_as_it_was():
+    model = small(compat="official-cifar")
+    with pytest.raises(ValueError, match="compat"):
+        model.reset_classifier(LabelTree.from_levels([range(5000)]), "max")
+    assert model.backbone.global_pool.pool_type == "avg"
+    assert model.tree == TREE
+
+
+def test_intermediate_features_are_those_of_the_backbone():
+    model = small().eval()
+    x, _ = pictures(2)
+    found = model.forward_intermediates(x, indices=2, intermediates_only=True)
+    expected = model.backbone.forward_intermediates(x, indices=2, intermediates_only=True)
+    assert len(found) == 2
+    for one, two in zip(found, expected, strict=True):
+        assert torch.equal(one, two)
+
+
+def test_a_model_is_built_where_torch_puts_new_tensors():
+    with torch.device("meta"):  # stands for a GPU
+        model = wrap_timm("test_resnet", TREE, rank=2)
+    assert {t.device.type for t in (*model.parameters(), *model.buffers())} == {"meta"}
 
 
 def test_a_head_that_is_off_a_boolean_and_a_model_wrapped_twice(tmp_path):

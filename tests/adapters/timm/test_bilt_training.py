@@ -201,13 +201,31 @@ def test_export_of_the_evaluation_path(name):
     torch.testing.assert_close(exported.level_scores[0], expected.level_scores[0], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("gradients", [False, True])
+def test_an_exported_model_runs_with_and_without_gradients_and_at_every_batch_size(gradients):
+    model = small().eval()
+    x, _ = pictures(4)
+    sizes = ({0: torch.export.Dim("batch", min=1, max=64)},)
+    with torch.set_grad_enabled(gradients):
+        exported = torch.export.export(model, (x,), dynamic_shapes=sizes).module()
+    for other in (False, True):
+        with torch.set_grad_enabled(other):
+            for n in (1, 4):
+                torch.testing.assert_close(exported(x[:n]).scores, model(x[:n]).scores, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.filterwarnings("ignore:.torch.jit", "ignore::torch.jit.TracerWarning")
-def test_torchscript_by_tracing():
+@pytest.mark.parametrize("gradients", [False, True])
+def test_torchscript_by_tracing(tmp_path, gradients):
     model = small().eval()
     x, _ = pictures()
-    with torch.no_grad():
+    with torch.set_grad_enabled(gradients):
         traced = torch.jit.trace(model, x, check_trace=False, strict=False)
-        torch.testing.assert_close(traced(x)[0], model(x).scores, rtol=1e-5, atol=1e-5)
+    traced.save(str(tmp_path / "traced.pt"))
+    loaded = torch.jit.load(str(tmp_path / "traced.pt"))
+    for other in (False, True):
+        with torch.set_grad_enabled(other):
+            torch.testing.assert_close(loaded(x)[0], model(x).scores, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.gpu

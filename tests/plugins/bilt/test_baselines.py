@@ -148,3 +148,40 @@ def test_the_cifar_form_is_not_dropped_in_silence():
     with pytest.raises(ValueError, match=r"compat: expected None with a low-rank correction"):
         HierarchicalHead(4, SMALL, rank=2, compat="official-cifar")
     HierarchicalHead(4, SMALL, rank=2, aigdl=False, compat="official-cifar")
+
+
+def test_rivals_and_crm_are_computed_in_full_precision_under_autocast():
+    tree = even_tree(0)
+    z = torch.randn(6, tree.num_classes, generator=generator(0))
+    shares = torch.rand(6, tree.num_classes, generator=generator(1))
+    shares = shares / shares.sum(1, keepdim=True)
+    y = shares.argmax(1)
+
+    def values():
+        return [crm_scores(z, tree), SoftLabelLoss(tree)(z, shares), SoftLabelLoss(tree)(z, y),
+                HXELoss(tree)(z, y)]  # fmt: skip
+
+    expected = values()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = values()
+    for one, two in zip(found, expected, strict=True):
+        assert torch.equal(one, two)
+
+
+def test_soft_labels_scale_by_the_largest_distance_with_and_without_the_matrix(monkeypatch):
+    rows = [("all", *path) for path in even_tree(0).paths()]
+    tree, z = LabelTree.from_paths(rows), torch.randn(6, len(rows), generator=generator(0))
+    y = torch.arange(6)
+    d = tree.distance()
+    expected = cross_entropy(z, (-10 * d / d.max())[y].softmax(1))
+    torch.testing.assert_close(SoftLabelLoss(tree)(z, y), expected)
+    monkeypatch.setattr("graftkit.methods.bilt.baselines.LARGEST_DENSE", 2)
+    torch.testing.assert_close(SoftLabelLoss(tree)(z, y), expected)
+
+
+@pytest.mark.parametrize("loss", [SoftLabelLoss, HXELoss])
+def test_a_rival_is_one_graph(loss):
+    tree = even_tree(0)
+    z, y = torch.randn(3, tree.num_classes, generator=generator(0)), torch.arange(3)
+    compiled = torch.compile(loss(tree), fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(z, y), loss(tree)(z, y))

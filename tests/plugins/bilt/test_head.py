@@ -187,3 +187,10 @@ def test_features_of_another_width():
         head_of(SMALL)(torch.zeros(2, 6, dtype=torch.float64))
     with pytest.raises(ValueError, match=r"features: expected shape \(B, 5\)"):
         head_of(SMALL)(torch.zeros(2, 5, 7, 7, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("rank", [None, 2])
+def test_everything_lies_where_torch_puts_new_tensors(rank):
+    with torch.device("meta"):  # stands for a GPU
+        head = HierarchicalHead(5, SMALL, neck=4, rank=rank)
+    assert {t.device.type for t in (*head.parameters(), *head.buffers())} == {"meta"}

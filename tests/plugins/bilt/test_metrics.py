@@ -225,3 +225,39 @@ def test_what_cannot_be_ranked_is_refused_at_every_level_and_adds_nothing():
         with pytest.raises(error):
             metrics.update(bad, y)
         assert not any(int(value.sum()) for value in metrics.counts().values())
+
+
+def test_below_a_level_of_one_class_precision_is_a_share_of_the_largest_distance():
+    tree = LabelTree.from_paths([("all", *path) for path in SMALL.paths()])
+    scores, y = batch(40, 5, in_features=5)
+    metrics = HierarchicalMetrics(tree, (1, 3))
+    metrics.update(scores, y)
+    ranking = scores.argsort(descending=True).tolist()
+    levels = [tree.paths()[order[0]] for order in ranking]
+    expected = reference.metrics(ranking, levels, tree.distance().tolist(), y.tolist(), tree.paths(), (1, 3))
+    compare(metrics.compute(), expected)
+    shorter = HierarchicalMetrics(SMALL, (1, 3))
+    shorter.update(scores, y)
+    assert float(shorter.compute()["hp@3"]) == pytest.approx(expected["hp@3"])
+
+
+def test_half_of_a_model_halves_no_sums():
+    model = torch.nn.ModuleList([HierarchicalMetrics(SMALL), HierarchicalMetrics(SMALL)])
+    model[1].half()
+    scores, y = batch(3000, 5)
+    for metrics in model:
+        metrics.update(scores, y)
+    model[1].bfloat16()
+    compare(model[1].compute(), {k: float(v) for k, v in model[0].compute().items()})
+
+
+def test_measures_do_not_hang_on_torchs_default_type(default_dtype):
+    tree = LabelTree.from_paths([(f"a{k // 40}", f"b{k}") for k in range(400)])
+    scores, y = batch(20, 400, in_features=400)
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        with default_dtype(dtype):
+            metrics = HierarchicalMetrics(tree, (1, 300))
+            metrics.update(scores, y)
+            found.append({k: float(v) for k, v in metrics.compute().items()})
+    compare(found[1], found[0])

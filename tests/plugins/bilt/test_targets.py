@@ -105,6 +105,15 @@ def test_checks_of_values_can_be_left_out(case):
         BiLTLoss(SMALL, validate="always")(out, wrong)
 
 
+def test_negative_labels_are_no_class_where_nobody_checks(case, monkeypatch):
+    out, _ = case
+    y = torch.tensor([0, -1] * len(out.scores))[: len(out.scores)]
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)  # no values are checked then
+    for loss in (BiLTLoss(SMALL), SoftLabelLoss(SMALL), HXELoss(SMALL)):
+        with pytest.raises((IndexError, RuntimeError), match="out of"):
+            loss(out, y)
+
+
 def test_refused_outputs(case):
     out, y = case
     with pytest.raises(TypeError, match=r"output: expected a HierarchicalOutput"):

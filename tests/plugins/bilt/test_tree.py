@@ -223,3 +223,28 @@ def test_imagenet(data_root):
     tree = LabelTree.from_edges(data_root / "taxonomies" / "imagenet_isa.txt")
     assert (tree.num_classes, tree.num_levels) == (1000, 15)
     assert LabelTree.from_networkx(tree.to_networkx()).fingerprint() == tree.fingerprint()
+
+
+def test_a_csv_may_end_its_lines_with_the_delimiter(tmp_path):
+    (tmp_path / "t.csv").write_text("a,b\nx,y,\nz,v,\n")
+    assert LabelTree.from_csv(tmp_path / "t.csv").paths() == [("x", "y"), ("z", "v")]
+
+
+@pytest.mark.parametrize("kind", ["lca", "height", "path"])
+def test_distances_do_not_hang_on_torchs_defaults(kind, default_dtype):
+    tree = LabelTree.from_paths([("a",), ("b", "c"), ("b", "d", "e")])
+    expected = tree.distance(kind=kind)
+    for dtype in (torch.float64, torch.bfloat16):
+        with default_dtype(dtype):
+            assert torch.equal(tree.distance(kind=kind), expected)
+            assert tree.distance(kind=kind).dtype == torch.float32
+    with torch.device("meta"):  # stands for a GPU: a tree is on the CPU wherever new tensors go
+        assert torch.equal(LabelTree.from_paths(tree.paths()).distance(kind=kind), expected)
+        assert tree.align(["c", "a", "e"]).names() == ("c", "a", "e")
+        assert tree.is_path(("a", "a", "a"))
+
+
+@pytest.mark.parametrize("rows", [[("x",)], [("a", "x"), ("a", "y")], [("a", "x"), ("b", "y")]])
+def test_the_largest_distance(rows):
+    tree = LabelTree.from_paths(rows)
+    assert tree.largest_distance == int(tree.distance().max())

@@ -78,6 +78,8 @@ def test_paths(rows, error, message):
     ("text", "columns", "message"),
     [
         ("a,b\nx,NaN\n", None, r"line 2 of t.csv, got empty or NaN cells in 'b'"),
+        ("a,b\nx,y\nz,v, w\n", None, r"expected 2 cells in line 3 of t.csv, got more. Quote names with ','"),
+        ("a,a\nx,y\n", None, r"a column of each name, got two or more of 'a'"),
         ("a,b\n,y\n", None, r"empty or NaN cells in 'a'"),
         ("a,b\n,\n", None, r"empty or NaN cells in 'a', 'b'"),
         ("a,b\nx,y\n", ["a", "c"], r"some of 'a', 'b', got unknown 'c'"),
@@ -257,3 +259,11 @@ def test_predictions_and_names_of_odd_types():
     assert tree.is_path(torch.ones(1, 2, dtype=torch.int32)).tolist() == [True]
     with pytest.raises(TypeError, match=r"class_to_idx: expected a mapping or a sequence.*got \['x'\]"):
         tree.align([["x"], "y"])
+
+
+def test_names_that_a_csv_file_would_not_give_back(tmp_path):
+    tree = LabelTree.from_paths([("bread", "nan"), ("bread", " pita"), ("cake", "pie")])
+    with pytest.raises(ValueError, match=r"got 'nan', ' pita'\. to_json keeps every name"):
+        tree.to_csv(tmp_path / "t.csv")
+    assert list(tmp_path.iterdir()) == []
+    assert LabelTree.from_json(tree.to_json()) == tree

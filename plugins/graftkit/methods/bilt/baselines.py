@@ -63,10 +63,11 @@ def crm_scores(logits: Tensor, tree: LabelTree, level: int = -1) -> Tensor:
     lineage = tree.lineage(level).to(logits.device)
     if logits.ndim != 2 or logits.shape[1] != lineage.shape[1]:
         raise_invalid("logits", logits, f"shape (B, {lineage.shape[1]})")
-    p = wide(logits).softmax(1)
-    if lineage.shape[1] > LARGEST_DENSE:
-        return -expected_distance(p, lineage, tree.sizes[: len(lineage)])
-    return -(p @ lca_distance(lineage.cpu()).to(p).T)
+    with torch.autocast(logits.device.type, enabled=False):
+        p = wide(logits).softmax(1)
+        if lineage.shape[1] > LARGEST_DENSE:
+            return -expected_distance(p, lineage, tree.sizes[: len(lineage)])
+        return -(p @ lca_distance(lineage).to(p).T)
 
 
 class _FinestLoss(nn.Module):
@@ -120,11 +121,12 @@ class SoftLabelLoss(_FinestLoss):
         If `hardness` is not above 0.
     """
 
-    distance: Tensor
+    distance: Tensor | None
 
     def __init__(self, tree: LabelTree, hardness: float = 10.0) -> None:
         super().__init__(tree)
         self.hardness = check_number("hardness", hardness, low=0, closed="()")
+        self.scale = -self.hardness / max(1, tree.largest_distance)
         matrix = lca_distance(self.lineage) if tree.num_classes <= LARGEST_DENSE else None
         self.register_buffer("distance", matrix, persistent=False)
 
@@ -145,15 +147,14 @@ class SoftLabelLoss(_FinestLoss):
         """
         z = self._prepare(output, target)
         y = target[:, -1] if target.ndim == 2 and not target.is_floating_point() else target
-        scale = -self.hardness / max(
-            1, self.tree.num_levels if self.distance is None else float(self.distance.max())
-        )
 
         def rows(classes: Tensor) -> Tensor:
-            row = distance_rows(self.lineage, classes) if self.distance is None else self.distance[classes]
-            return (scale * row).to(z.dtype)
+            matrix = self.distance
+            row = distance_rows(self.lineage, classes) if matrix is None else matrix.index_select(0, classes)
+            return self.scale * row.to(z.dtype)
 
-        return cross_entropy(z, soft_rows(y, rows, z.shape[1]))
+        with torch.autocast(z.device.type, enabled=False):
+            return cross_entropy(z, soft_rows(y, rows, z.shape[1]))
 
 
 class HXELoss(_FinestLoss):

@@ -19,14 +19,21 @@ tensor([[ 0.0000, -0.5000],
         [-0.5000,  0.0000]])
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from graftkit.core.random import torch_generator
 from graftkit.methods.bilt.distances import distance_rows, expected_distance, lca_distance
-from graftkit.methods.bilt.scoring import TINY, corrected_closeness, corrected_cost, difference, risk_scores
+from graftkit.methods.bilt.scoring import (
+    TINY,
+    being_recorded,
+    corrected_closeness,
+    corrected_cost,
+    difference,
+    risk_scores,
+)
 
 __all__ = ["FactoredCost", "FullCost", "LowRankCost", "corrected_cost", "cost_rows", "difference"]
 
@@ -54,29 +61,11 @@ class FullCost(nn.Module):
         self.beta, self.detach, self.identity = beta, detach, identity
         self.weight = nn.Parameter(torch.full((size, size), 1 / size))
         self.register_buffer("closeness", -lca_distance(lineage), persistent=False)
-        self._cache: tuple[Any, Tensor] | None = None
 
     @property
     def distance(self) -> Tensor:
         """Tree distances; what is kept is `closeness`, the same with a minus sign."""
         return -self.closeness
-
-    def cost(self) -> Tensor:
-        """The matrix; in evaluation it is kept until the weight changes.
-
-        Returns
-        -------
-        Tensor of shape (C, C)
-            At least float32.
-        """
-        dtype = torch.promote_types(self.weight.dtype, torch.float32)
-        caching = not (self.training or torch.is_grad_enabled() or torch.compiler.is_compiling())
-        key = (self.weight.data_ptr(), self.weight._version, self.weight.device, dtype) if caching else None
-        if caching and self._cache is not None and self._cache[0] == key:
-            return self._cache[1]
-        cost = corrected_closeness(self.weight.to(dtype), self.closeness.to(dtype), self.beta)
-        self._cache = (key, cost) if caching else None
-        return cost
 
     def forward(self, probabilities: Tensor) -> tuple[Tensor, Tensor]:
         """Score every class.
@@ -91,36 +80,19 @@ class FullCost(nn.Module):
         tuple of (Tensor of shape (N, C), Tensor of shape (C, C))
             Scores, and the matrix that made them.
         """
+        # Made anew every time, in evaluation too: a write through `.data` would leave a kept matrix stale.
         weight = self.weight.to(torch.promote_types(self.weight.dtype, torch.float32))
-        plain = not (self.detach or self.identity or torch.compiler.is_compiling())
+        closeness = self.closeness.to(weight.dtype)
+        plain = not (self.detach or self.identity or being_recorded())
         if plain and torch.is_grad_enabled() and weight.dtype == probabilities.dtype:
-            return risk_scores(probabilities, weight, self.closeness.to(weight.dtype), self.beta)
-        cost = self.cost().to(probabilities.dtype)
+            return risk_scores(probabilities, weight, closeness, self.beta)
+        cost = corrected_closeness(weight, closeness, self.beta).to(probabilities.dtype)
         if self.detach:
-            closeness = self.closeness.to(probabilities.dtype)
+            closeness = closeness.to(probabilities.dtype)
             scores = probabilities.detach() @ (cost - closeness).T + probabilities @ closeness.T
         else:
             scores = probabilities @ cost.T
         return (scores + self.beta * probabilities if self.identity else scores), cost
-
-    def train(self, mode: bool = True) -> "FullCost":
-        """Change the mode and forget the kept matrix.
-
-        Parameters
-        ----------
-        mode : bool, default=True
-            True for training.
-
-        Returns
-        -------
-        FullCost
-            This module.
-        """
-        self._cache = None
-        return super().train(mode)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_cache": None}
 
 
 class FactoredCost(NamedTuple):
@@ -157,7 +129,7 @@ class LowRankCost(nn.Module):
         super().__init__()
         self.beta, self.sizes, self.detach = beta, sizes, detach
         # Equal columns would stay equal under training: a fixed, private start tells them apart.
-        noise = torch.rand(2, lineage.shape[1], rank, generator=torch_generator(rank))
+        noise = torch.rand(2, lineage.shape[1], rank, generator=torch_generator(rank), device="cpu")
         self.left = nn.Parameter(0.5 + noise[0])
         self.right = nn.Parameter(0.5 + noise[1])
         self.register_buffer("lineage", lineage, persistent=False)

@@ -33,7 +33,8 @@ def lca_distance(ancestors: Tensor) -> Tensor:
         Whole numbers 0 to h, float32.
     """
     # One byte an entry while counting, one pass a level: the float matrix is the only large one.
-    total = torch.zeros(2 * ancestors.shape[1:], dtype=torch.uint8 if len(ancestors) < 256 else torch.int32)
+    counts = torch.uint8 if len(ancestors) < 256 else torch.int32
+    total = torch.zeros(2 * ancestors.shape[1:], dtype=counts, device=ancestors.device)
     for row in ancestors:
         total += row[:, None] != row[None, :]
     return total.float()
@@ -54,9 +55,9 @@ def distance_rows(ancestors: Tensor, classes: Tensor) -> Tensor:
     Tensor of shape (N, C)
         float32.
     """
-    total = torch.zeros(len(classes), ancestors.shape[1], device=ancestors.device)
+    total = torch.zeros(len(classes), ancestors.shape[1], dtype=torch.float32, device=ancestors.device)
     for row in ancestors:
-        total += row[classes][:, None] != row[None, :]
+        total += row.index_select(0, classes)[:, None] != row[None, :]
     return total
 
 
@@ -129,10 +130,10 @@ def sibling_depths(ancestors: Tensor, own: Tensor, kind: str) -> Tensor:
     if kind == "path":
         result = own[:, None] + own[None, :] - 2 * depth
     else:
-        deepest = torch.empty(len(ancestors) + 1, ancestors.shape[1])
+        deepest = own.new_empty(len(ancestors) + 1, ancestors.shape[1])
         deepest[0] = own.max()
         for level, row in enumerate(ancestors, start=1):
-            best = torch.zeros(int(row.max()) + 1).scatter_reduce(0, row, own.float(), "amax")
+            best = own.new_zeros(int(row.max()) + 1).scatter_reduce(0, row, own, "amax")
             deepest[level] = best[row]
-        result = deepest[depth.long(), torch.arange(ancestors.shape[1])[:, None]] - depth
+        result = deepest.gather(0, depth.long().T).T - depth
     return result.float().fill_diagonal_(0)

@@ -20,6 +20,7 @@ from torch import Tensor
 from graftkit.core.extras import require
 from graftkit.core.files import whole_file
 from graftkit.core.validation import check_integer, raise_invalid
+from graftkit.methods.bilt.growth import listed
 
 __all__ = ["TreeForms"]
 
@@ -99,7 +100,17 @@ class TreeForms:
         ----------
         path : str or path-like
             The target.
+
+        Raises
+        ------
+        ValueError
+            If `from_csv` would not read a name back: it is empty, "nan", or has spaces around it.
         """
+        names = dict.fromkeys(name for level in self._names for name in level)
+        odd = [name for name in names if not name or name != name.strip() or name.lower() == "nan"]
+        if odd:
+            raise ValueError("names: expected none that is empty, 'nan' or has spaces around it, got "
+                             f"{listed(odd)}. to_json keeps every name")  # fmt: skip
         text = io.StringIO(newline="")
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(f"level_{h}" for h in range(1, len(self._names) + 1))

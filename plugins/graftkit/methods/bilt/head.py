@@ -159,6 +159,8 @@ class HierarchicalHead(TreeState):
                 self.costs.append(
                     LowRankCost(lineage, tree.sizes[:h], self.beta, used, detach=detach_delta_prob)
                 )
+        # What comes from the tree lies on the CPU; torch may have another default.
+        self.costs.to(next(self.parameters()).device)
 
     @property
     def num_classes(self) -> int:

@@ -81,7 +81,7 @@ def soft_rows(y: Tensor, logits_of: Callable[[Tensor], Tensor], size: int) -> Te
     Parameters
     ----------
     y : Tensor of shape (B,) or (B, C)
-        Labels, those below 0 taken as 0, or shares.
+        Labels or shares.
     logits_of : callable
         From class numbers of shape (N,) to logits of shape (N, C).
     size : int
@@ -93,7 +93,7 @@ def soft_rows(y: Tensor, logits_of: Callable[[Tensor], Tensor], size: int) -> Te
         Rows sum to 1.
     """
     if not y.is_floating_point():
-        return logits_of(y.clamp_min(0)).softmax(1)
+        return logits_of(y).softmax(1)
     parts = [
         y[:, rows].to(soft.dtype) @ soft
         for rows in torch.arange(size, device=y.device).split(ROWS)

@@ -96,8 +96,9 @@ def count_batch(
     rows = distance_rows(ancestors, y).long()
     near = rows.gather(1, ranking)
     found = (ranking == y[:, None]).cumsum(1)
-    gains = (tree.num_levels - near).cumsum(1).double()
-    ideal = (tree.num_levels - rows.sort(1).values[:, :largest]).cumsum(1).double()
+    most = max(1, tree.largest_distance)
+    gains = (most - near).cumsum(1).double()
+    ideal = (most - rows.sort(1).values[:, :largest]).cumsum(1).double()
     truth, rolled = ancestors[:, y], ancestors[:, ranking[:, 0]]
     headed = len(output.level_logits) == tree.num_levels
     own = decode(output, tree, level="all", source=source).T if headed else rolled

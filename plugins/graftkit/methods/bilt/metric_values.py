@@ -32,9 +32,10 @@ def bounds(tree: LabelTree, ks: Sequence[int]) -> Tensor:
         float64.
     """
     largest, parts = max(ks), []
-    for rows in torch.arange(tree.num_classes).split(1024):
-        near = distance_rows(tree.ancestors, rows).topk(largest, largest=False).values.sort(1).values
-        means = near.cumsum(1).double() / torch.arange(1, largest + 1)
+    ancestors = tree.ancestors
+    for rows in ancestors[-1].split(1024):
+        near = distance_rows(ancestors, rows).topk(largest, largest=False).values.sort(1).values
+        means = near.cumsum(1).double() / torch.arange(1, largest + 1, device=near.device)
         parts.append(means[:, [k - 1 for k in ks]].T)
     return torch.cat(parts, 1)
 

@@ -108,8 +108,8 @@ class HierarchicalMetrics(nn.Module):
             "shared": (1,),
         }
         for name, shape in self._shapes.items():
-            self.register_buffer(name, torch.zeros(shape, dtype=torch.int64), persistent=False)
-        self.register_buffer("precision", torch.zeros(len(self.ks), dtype=torch.float64), persistent=False)
+            self.register_buffer(name, self.ancestors.new_zeros(shape), persistent=False)
+        self.register_buffer("precision", torch.zeros_like(self.hits, dtype=torch.float64), persistent=False)
 
     def update(self, output: HierarchicalOutput | Tensor, target: Tensor) -> None:
         """Add a batch.
@@ -224,6 +224,14 @@ class HierarchicalMetrics(nn.Module):
         for name in [*self._shapes, "precision"]:
             getattr(self, name).add_(getattr(alone, name))
         return alone.compute()
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "HierarchicalMetrics":
+        """Move, but keep the type of sums: half of a model would lose samples."""
+        kept = {name: getattr(self, name) for name in ("bounds", "precision")}
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, before in kept.items():
+            setattr(self, name, before.to(getattr(self, name).device))
+        return self
 
     def reset(self) -> None:
         """Forget all batches."""

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import threshold
 
-__all__ = ["corrected_closeness", "corrected_cost", "difference", "risk_scores"]
+__all__ = ["being_recorded", "corrected_closeness", "corrected_cost", "difference", "risk_scores"]
 
 TINY = 1e-30
 
@@ -62,21 +62,6 @@ def _tangent(result: Tensor, weight: Tensor, inverse: Tensor) -> Tensor:
     result.fill_diagonal_(0)
     along = (result * weight).sum(1, keepdim=True)  # the diagonal of `result` is 0, so that of W is out
     return result.addcmul_(weight, along.mul_(inverse).mul_(inverse), value=-1).fill_diagonal_(0)
-
-
-class _Corrected(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, weight: Tensor, closeness: Tensor, beta: float) -> Tensor:
-        cost, inverse = _corrected(weight, closeness, beta)
-        ctx.save_for_backward(weight, inverse)
-        ctx.beta = beta
-        return cost
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        weight, inverse = ctx.saved_tensors
-        return _tangent(gradient * (ctx.beta * inverse), weight, inverse), None, None
 
 
 class _Scores(torch.autograd.Function):
@@ -122,6 +107,18 @@ class _Scores(torch.autograd.Function):
         return first, second, None, None
 
 
+def being_recorded() -> bool:
+    """Tell whether this pass is compiled, exported or traced.
+
+    Returns
+    -------
+    bool
+        True then: closed forms of our own would not go into the graph.
+    """
+    tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    return tracing or torch.compiler.is_compiling()
+
+
 def corrected_cost(weight: Tensor, distance: Tensor, beta: float) -> Tensor:
     """The matrix that turns probabilities into risk scores.
 
@@ -137,7 +134,7 @@ def corrected_cost(weight: Tensor, distance: Tensor, beta: float) -> Tensor:
     Returns
     -------
     Tensor of shape (C, C)
-        ``beta * difference(weight) - distance``; once differentiable with respect to `weight`.
+        ``beta * difference(weight) - distance``.
     """
     return corrected_closeness(weight, -distance, beta)
 
@@ -159,8 +156,10 @@ def corrected_closeness(weight: Tensor, closeness: Tensor, beta: float) -> Tenso
     Tensor of shape (C, C)
         ``beta * difference(weight) + closeness``.
     """
-    result: Tensor = _Corrected.apply(weight, closeness, beta)
-    return result
+    # A graph that was exported or traced without gradients may later run with them: it gets the plain form.
+    if torch.is_grad_enabled() or being_recorded():
+        return beta * difference(weight) + closeness
+    return _corrected(weight, closeness, beta)[0]
 
 
 def risk_scores(

@@ -107,7 +107,8 @@ def read_rows(
     TypeError
         If `columns` is one string.
     ValueError
-        If a column is unknown or an empty or NaN cell stands before a filled one.
+        If a column is unknown or there twice, a line has more cells than the header, or an empty or NaN
+        cell stands before a filled one.
     """
     if isinstance(columns, str):
         raise_invalid("columns", columns, "a sequence of column names, coarse to fine", error=TypeError)
@@ -121,8 +122,14 @@ def read_rows(
         unknown = [column for column in wanted if column not in header]
         if unknown or not wanted:
             raise ValueError(f"columns: expected some of {listed(header)}, got unknown {listed(unknown)}")
+        twice = [column for column in dict.fromkeys(wanted) if header.count(column) > 1]
+        if twice:
+            raise ValueError(f"path: expected a column of each name, got two or more of {listed(twice)}")
         rows = []
         for line in reader:
+            if any(map(str.strip, line.pop(None, []))):
+                raise ValueError(f"path: expected {len(header)} cells in line {reader.line_num} of "
+                                 f"{Path(path).name}, got more. Quote names with {delimiter!r}")  # fmt: skip
             cells = [(line.get(column) or "").strip() for column in wanted]
             while cells and not cells[-1]:
                 cells.pop()

@@ -43,7 +43,8 @@ def level_targets(target: Tensor, ancestors: Tensor, sizes: tuple[int, ...]) -> 
         return [*coarse, target]
     if target.ndim == 2:
         return list(target.unbind(1))
-    return list(ancestors[:, target].unbind(0))
+    # index_select refuses negative numbers where nobody checks values; an index would take the last class.
+    return list(ancestors.index_select(1, target).unbind(0))
 
 
 def check_targets(target: Tensor, tree: LabelTree, ancestors: Tensor, *, values: bool) -> None:

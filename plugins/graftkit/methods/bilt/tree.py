@@ -96,6 +96,11 @@ class LabelTree(TreeConstructors, TreeForms):
         return tuple(map(len, self._names))
 
     @property
+    def largest_distance(self) -> int:
+        """The largest entry of `distance`: levels below the last one that is a single class."""
+        return sum(size > 1 for size in self.sizes)
+
+    @property
     def ancestors(self) -> Tensor:
         """Ancestors of the finest classes, an int64 tensor of shape (H, C_H), as a copy."""
         return self._ancestors.clone()
@@ -156,7 +161,7 @@ class LabelTree(TreeConstructors, TreeForms):
             The last row is 0 to C_h - 1.
         """
         h = self.level(level)
-        table = torch.empty(h, self.sizes[h - 1], dtype=torch.int64)
+        table = self._ancestors.new_empty(h, self.sizes[h - 1])
         table[:, self._ancestors[h - 1]] = self._ancestors[:h]
         return table
 
@@ -188,13 +193,13 @@ class LabelTree(TreeConstructors, TreeForms):
 
     def _ends(self, lineage: Tensor) -> Tensor:
         """The level at which each branch really ends: below it the same name repeats alone."""
-        ends = torch.full(lineage.shape[1:], len(lineage))
+        ends = lineage.new_full(lineage.shape[1:], len(lineage))
         still = torch.ones_like(ends, dtype=torch.bool)
         for h in range(len(lineage) - 1, 0, -1):
             above = lineage[h - 1]
             names = [self._names[h - 1][k] for k in above.tolist()]
             own = self._names[len(lineage) - 1]
-            same = torch.tensor([a == b for a, b in zip(names, own, strict=True)])
+            same = torch.tensor([a == b for a, b in zip(names, own, strict=True)], device=lineage.device)
             still &= same & (torch.bincount(above)[above] == 1)
             ends[still] = h
         return ends
@@ -225,7 +230,7 @@ class LabelTree(TreeConstructors, TreeForms):
             if len(predictions) != self.num_levels:
                 raise_invalid("predictions", predictions, f"{self.num_levels} entries, one a level")
             numbers = [self._number(entry, h) for h, entry in enumerate(predictions)]
-            return bool(self.is_path(torch.tensor([numbers]))[0])
+            return bool(self.is_path(self._ancestors.new_tensor([numbers]))[0])
         if predictions.ndim != 2 or predictions.shape[1] != self.num_levels:
             raise_invalid("predictions", predictions, f"shape (B, {self.num_levels})")
         if predictions.dtype not in (torch.int64, torch.int32, torch.int16, torch.int8):
@@ -273,10 +278,9 @@ class LabelTree(TreeConstructors, TreeForms):
             A new tree.
         """
         places = places_of(self._names[-1], class_to_idx)
-        order = torch.empty(len(places), dtype=torch.int64)
-        order[torch.tensor(places)] = torch.arange(len(places))
+        order = self._ancestors.new_tensor(places).argsort()  # of a permutation: its inverse
         ancestors = self._ancestors[:, order]
-        ancestors[-1] = torch.arange(len(places))
+        ancestors[-1] = self._ancestors[-1]
         return type(self)([*self._names[:-1], [self._names[-1][k] for k in order.tolist()]], ancestors)
 
     def __eq__(self, other: object) -> bool:
