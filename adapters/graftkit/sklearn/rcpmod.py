@@ -10,7 +10,6 @@ from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from graftkit.core.random import numpy_generator
 from graftkit.core.validation import check_choice, check_jobs, raise_invalid
@@ -21,8 +20,6 @@ from sklearn.utils import Tags
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 
 __all__ = ["RCPMOD"]
-
-IntArray = npt.NDArray[np.int64]
 
 
 class RCPMOD(FittedMixin, OutlierMixin, BaseEstimator):
@@ -385,28 +382,6 @@ class RCPMOD(FittedMixin, OutlierMixin, BaseEstimator):
         kept = {name: value for name, value in vars(self).items() if name != "feature_names_in_"}
         self.__dict__ = {**kept, **fitted}  # one step, which no interrupt can halve
         return self
-
-    def fit_predict(self, X: Any, y: Any = None, *, view_mask: Any = None, callback: Any = None) -> IntArray:
-        """Fit, and label the training rows; scikit-learn's own version predicts without the mask.
-
-        Parameters
-        ----------
-        X : list or dict of arrays of shape (n_samples, n_features_v), or one 2-D array
-            As in `fit`.
-        y : object, default=None
-            Ignored.
-        view_mask : array-like of bool, shape (n_samples, n_views), or None, default=None
-            False marks a missing view.
-        callback : callable or None, default=None
-            As in `fit`.
-
-        Returns
-        -------
-        ndarray of shape (n_samples,)
-            ``labels_``: +1 for inliers, -1 for outliers.
-        """
-        labels: IntArray = self.fit(X, y, view_mask=view_mask, callback=callback).labels_
-        return labels
 
     def __sklearn_tags__(self) -> Tags:
         """State that NaN is allowed where `partial_nan` gives it a meaning."""

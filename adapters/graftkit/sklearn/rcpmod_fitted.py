@@ -27,11 +27,13 @@ if TYPE_CHECKING:
 __all__ = ["FittedMixin"]
 
 FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
 
 
 class FittedMixin:
     """The fitted state of `RCPMOD` and what is asked of it."""
 
+    fit: Any
     model_: FittedPairs
     offset_: float
     n_jobs: int | None
@@ -39,6 +41,28 @@ class FittedMixin:
     partial_nan: str
     _layout: ViewLayout
     _score_moments: tuple[float, float]
+
+    def fit_predict(self, X: Any, y: Any = None, *, view_mask: Any = None, callback: Any = None) -> IntArray:
+        """Fit, and label the training rows; scikit-learn's own version predicts without the mask.
+
+        Parameters
+        ----------
+        X : list or dict of arrays of shape (n_samples, n_features_v), or one 2-D array
+            As in `fit`.
+        y : object, default=None
+            Ignored.
+        view_mask : array-like of bool, shape (n_samples, n_views), or None, default=None
+            False marks a missing view.
+        callback : callable or None, default=None
+            As in `fit`.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            ``labels_``: +1 for inliers, -1 for outliers.
+        """
+        labels: IntArray = self.fit(X, y, view_mask=view_mask, callback=callback).labels_
+        return labels
 
     def score_samples(self, X: Any, *, view_mask: Any = None) -> FloatArray:
         """Opposite of the outlier score of each row.

@@ -163,7 +163,7 @@ class GateReport:
                 row.update({key: float(row[key]) for key in GAINS if isinstance(row[key], str)})
             wrong = [name for name, kind in STORED.items() if not isinstance(stored[name], kind)]
             if wrong:
-                raise TypeError(f"{wrong[0]} is no {STORED[wrong[0]].__name__}")
+                raise ValueError(f"{wrong[0]} is no {STORED[wrong[0]].__name__}")
             return cls(**{name: stored[name] for name in STORED})
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"path: expected a report written by to_json, got {path} ({error})") from error
