@@ -34,7 +34,8 @@ a cost, negated so that more is better. Time and memory are ratios to what the c
 
 TIME = """## What the runs take
 
-CPU minutes of the records that say what they took, ended children included; a rerun skips what is there.
+CPU minutes of the records that say what they took, ended children included; a rerun skips what is there. Most
+are of a second run, beside other work (CONTRIBUTING, Benchmarks): a quiet machine needs less.
 """
 
 
