@@ -11,8 +11,9 @@ its row k, the chain rule gives (our derivation)
     R_k = \frac{\beta}{n_k} (G^\top P)_k, \qquad
     \partial W_k = R_k - \frac{\langle R_k, W_{0,k} \rangle}{n_k^2} W_{0,k}, \qquad \partial P = G \tilde D
 
-with zeros on the diagonals of R and of the result. `risk_scores` makes the matrix in one new C x C tensor, and
-the gradient of W in another; `corrected_closeness` with gradients is the formula as it stands, for autograd.
+with zeros on the diagonals of R and of the result. `risk_scores` makes the matrix in one new C x C tensor,
+and the gradient of W in another; `corrected_closeness` with gradients is the formula as it stands, for
+autograd.
 
 >>> corrected_cost(torch.ones(2, 2), torch.tensor([[0.0, 1.0], [1.0, 0.0]]), beta=0.5)
 tensor([[ 0.0000, -0.5000],
